@@ -1,0 +1,56 @@
+"""Typed failures of a solve: a sweep can record them, a trainer can skip the batch, a user knows what to try."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+class SolverError(RuntimeError):
+    """A solve that could not be finished.
+
+    Attributes:
+        t: time at which the solve stopped.
+        dt: signed size of the step that failed.
+        steps: steps tried so far, accepted and rejected.
+        max_abs_z: max |z| of the state at t.
+        state: the offending state, detached, shape of z; its non-finite entries say which samples diverged.
+    """
+
+    what = "the solve failed"
+    advice = ""
+
+    def __init__(
+        self, *, t: float, dt: float, steps: int, z: Tensor, state: Tensor | None = None, where: str = ""
+    ) -> None:
+        self.t, self.dt, self.steps = t, dt, steps
+        self.state = (z if state is None else state).detach()
+        self.max_abs_z = float(z.detach().abs().amax()) if z.numel() else 0.0
+        seen = f"dt={dt:.3g}, {steps} steps so far, max|z|={self.max_abs_z:.3g}"
+        super().__init__(f"{self.what}{where} at t={t:.6g} ({seen}); {self.advice}")
+
+
+class NonFiniteState(SolverError):
+    """The state or the vector field is NaN or infinite, and a smaller step does not help."""
+
+    what = "the state became NaN or infinite"
+    advice = "a lower learning rate, gradient clipping, a shorter time span or float64 usually helps"
+
+
+class StepSizeUnderflow(SolverError):
+    """Every value is finite, but the error test asks for steps below the resolution of t: stiff or singular."""
+
+    what = "the step size collapsed"
+    advice = "the problem is stiff or singular there: try looser tolerances, or an implicit method (radau, bdf, lsoda)"
+
+
+class MaxStepsExceeded(SolverError):
+    """The solve needs more than `max_steps` steps, accepted and rejected together."""
+
+    what = "max_steps was reached"
+    advice = "raise max_steps, loosen the tolerances (or enlarge step_size), or use an implicit method if it is stiff"
+
+
+def all_finite(z: Tensor) -> bool:
+    """Whether every entry of z is finite: one reduction and one copy to the host."""
+    return bool(torch.isfinite(z).all())

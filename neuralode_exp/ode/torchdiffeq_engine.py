@@ -1,0 +1,179 @@
+"""The one module that calls torchdiffeq: its methods behind our `Solution`, statistics and errors.
+
+Where its defaults would change the problem they are set: adaptive methods stop at the last time instead of stepping
+past it (`step_t`), fixed-step methods get our grid (steps end at observations, nothing is interpolated linearly), the
+adjoint leaves the parameters out of its norm, `max_steps` counts per solve and not per observation.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+import torchdiffeq
+from torch import Tensor, nn
+
+from neuralode_exp.ode.errors import MaxStepsExceeded, NonFiniteState, StepSizeUnderflow, all_finite
+from neuralode_exp.ode.methods import ENGINE_METHODS, FixedStep, Method, TorchdiffeqMethod
+from neuralode_exp.ode.steps import Stats
+from neuralode_exp.ode.tableaus import TABLEAUS
+from neuralode_exp.ode.vector_field import CountedField
+
+
+def solve_with_torchdiffeq(
+    f: CountedField,
+    z0: Tensor,
+    times: Sequence[float],
+    method: TorchdiffeqMethod,
+    gradient: str,
+    parameters: tuple[Tensor, ...],
+    adjoint_method: Method | None,
+    stats: Stats,
+) -> Tensor:
+    """`odeint` for backprop, `odeint_adjoint` with its seminorm for adjoint; shape (len(times), *z0.shape)."""
+    if gradient == "checkpoint":
+        raise ValueError("torchdiffeq has no gradient='checkpoint'; use engine='native', or gradient='adjoint'")
+    if method.is_scipy and gradient == "backprop" and torch.is_grad_enabled() and _needs_gradient(f.f, z0):
+        raise ValueError(
+            f"{method.name} runs outside autograd; use gradient='adjoint', or call it under torch.no_grad()"
+        )
+    if adjoint_method is not None and not isinstance(adjoint_method, TorchdiffeqMethod):
+        raise ValueError("`adjoint_method` must be of the engine of `method`, torchdiffeq, got a native one")
+    if len(times) == 1:
+        return z0[None]
+
+    t = torch.tensor(times, dtype=torch.float64, device=z0.device)
+    watched = _WatchedField(f, method, adjoint_method or method, stats, z0)
+    name, options = _options(method, t, times)
+    arguments: dict[str, Any] = {"rtol": method.rtol, "atol": method.atol, "method": name, "options": options}
+    solver = torchdiffeq.odeint
+    if gradient == "adjoint":
+        solver = torchdiffeq.odeint_adjoint
+        backwards = adjoint_method or method
+        # Backward sees times in increasing order, negated if they decrease.
+        increasing = t if times[-1] > times[0] else -t
+        adjoint_name, adjoint_options = _options(backwards, increasing.flip(0), increasing.tolist()[::-1])
+        arguments |= {
+            "adjoint_params": parameters,
+            "adjoint_method": adjoint_name,
+            "adjoint_rtol": backwards.rtol,
+            "adjoint_atol": backwards.atol,
+            "adjoint_options": {**adjoint_options, "norm": "seminorm"},
+        }
+    if method.is_scipy or (isinstance(adjoint_method, TorchdiffeqMethod) and adjoint_method.is_scipy):
+        # torchdiffeq passes min_step to every SciPy method, forward and backward, and those without one warn.
+        warnings.filterwarnings(
+            "ignore", message="The following arguments have no effect for a chosen solver: `min_step`"
+        )
+    try:
+        z: Tensor = solver(watched, z0, t, **arguments)
+    except AssertionError as error:  # none is known to get past the watch; if one does, it stays typed
+        raise StepSizeUnderflow(t=watched.t, dt=watched.dt, steps=watched.steps, z=z0) from error
+    if len(z) < len(times):  # SciPy's status is ignored by torchdiffeq: fewer rows come back
+        reached, last = (times[len(z) - 1], z[-1]) if len(z) else (times[0], z0)
+        raise StepSizeUnderflow(t=reached, dt=0.0, steps=f.nfe, z=last)
+    if not all_finite(z.detach()):
+        raise NonFiniteState(t=watched.t, dt=watched.dt, steps=watched.steps, z=z0, state=z)
+    watched.forward_done, watched.steps = True, 0
+    return z
+
+
+class _WatchedField:
+    """f with the callbacks that torchdiffeq looks for: they count steps and raise before its assertions do."""
+
+    def __init__(
+        self,
+        f: CountedField,
+        method: TorchdiffeqMethod,
+        backwards: TorchdiffeqMethod,
+        stats: Stats,
+        z0: Tensor,
+    ) -> None:
+        self.f, self.method, self.stats = f, method, stats
+        self.forward_done = False
+        self.t, self.dt, self.steps = math.nan, 0.0, 0
+        self.last_dz = z0
+        # torchdiffeq warns about callbacks that a method does not have, so only those that it has are set.
+        if not method.is_scipy:
+            self.callback_step = self._step
+        if method.is_adaptive:
+            self.callback_accept_step = self._accept
+            self.callback_reject_step = self._reject
+        if not backwards.is_scipy:
+            self.callback_step_adjoint = self._step_backwards
+
+    def __call__(self, t: Tensor, z: Tensor) -> Tensor:
+        if self.forward_done:
+            self.stats.nfe_backward += 1
+        elif self.method.is_scipy and self.f.nfe >= self.method.max_steps:
+            raise MaxStepsExceeded(t=float(t), dt=0.0, steps=self.f.nfe, z=z)
+        dz = self.f(t, z)
+        self.last_dz = dz.detach()
+        if self.method.is_scipy and not all_finite(self.last_dz):  # SciPy would fail in LAPACK, or carry it on
+            raise NonFiniteState(t=float(t), dt=0.0, steps=self.f.nfe, z=z, state=self.last_dz)
+        return dz
+
+    def _step(self, t: Tensor, z: Tensor, dt: Tensor) -> None:
+        self._check(float(t), z.detach(), float(dt.detach()))
+        if not self.method.is_adaptive:
+            self.stats.accepted += 1
+
+    def _step_backwards(self, t: Tensor, state: tuple[Tensor, ...], dt: Tensor) -> None:
+        _, z, adj_z, *_ = state
+        self._check(float(t), torch.stack([z, adj_z]), float(dt.detach()))
+
+    def _check(self, t: float, z: Tensor, dt: float) -> None:
+        """Raise the typed failure that this step would run into."""
+        self.t, self.dt = t, dt
+        if self.steps >= self.method.max_steps:
+            raise MaxStepsExceeded(t=t, dt=dt, steps=self.steps, z=z)
+        self.steps += 1
+        if not self.method.is_adaptive:
+            return  # the result is checked once, at the end
+        if not all_finite(z):
+            raise NonFiniteState(t=t, dt=dt, steps=self.steps, z=z)
+        if t + dt == t:
+            # A NaN error ratio makes torchdiffeq's dt NaN and then 0, which it reports as an underflow.
+            if not all_finite(self.last_dz):
+                raise NonFiniteState(t=t, dt=dt, steps=self.steps, z=z, state=self.last_dz)
+            raise StepSizeUnderflow(t=t, dt=dt, steps=self.steps, z=z)
+
+    def _accept(self, t: Tensor, z: Tensor, dt: Tensor) -> None:
+        self.stats.record(float(t), float(dt.detach()), math.nan, True)
+
+    def _reject(self, t: Tensor, z: Tensor, dt: Tensor) -> None:
+        self.stats.record(float(t), float(dt.detach()), math.nan, False)
+
+
+def _needs_gradient(f: object, z0: Tensor) -> bool:
+    parameters = f.parameters() if isinstance(f, nn.Module) else ()
+    return z0.requires_grad or any(p.requires_grad for p in parameters)
+
+
+def _options(method: TorchdiffeqMethod, t: Tensor, times: Sequence[float]) -> tuple[str, dict[str, Any]]:
+    """torchdiffeq's name of the method, and its constructor's options for a solve that may stop at each of t."""
+    name, scipy_name = ENGINE_METHODS[method.name]
+    if scipy_name is not None:
+        return name, {"solver": scipy_name}
+    options: dict[str, Any] = dict(method.options)
+    if method.step_size is not None:
+        return name, {**options, "grid_constructor": _grid(method.step_size)}
+    return name, {**options, "step_t": t.sort().values if times[-1] > times[0] else t}
+
+
+def _grid(step_size: float) -> Callable[[object, Tensor, Tensor], Tensor]:
+    """Equal steps between observations, as in `FixedStep`."""
+    like_ours = FixedStep(TABLEAUS["euler"], step_size)
+
+    def grid(_f: object, _z0: Tensor, t: Tensor) -> Tensor:
+        points = [t[:1]]
+        for t0, t1 in zip(t[:-1], t[1:], strict=True):
+            n = like_ours.steps_between(float(t0), float(t1))
+            points.append(t0 + (t1 - t0) * torch.arange(1, n + 1, dtype=t.dtype, device=t.device) / n)
+            points[-1][-1] = t1
+        return torch.cat(points)
+
+    return grid
