@@ -117,13 +117,13 @@ class _WatchedField:
         return dz
 
     def _step(self, t: Tensor, z: Tensor, dt: Tensor) -> None:
-        self._check(float(t), z.detach(), float(dt.detach()))
+        self._check(float(t.detach()), z.detach(), float(dt.detach()))
         if not self.method.is_adaptive:
             self.stats.accepted += 1
 
     def _step_backwards(self, t: Tensor, state: tuple[Tensor, ...], dt: Tensor) -> None:
         _, z, adj_z, *_ = state
-        self._check(float(t), torch.stack([z, adj_z]), float(dt.detach()))
+        self._check(float(t.detach()), torch.stack([z, adj_z]), float(dt.detach()))
 
     def _check(self, t: float, z: Tensor, dt: float) -> None:
         """Raise the typed failure that this step would run into."""
@@ -142,10 +142,10 @@ class _WatchedField:
             raise StepSizeUnderflow(t=t, dt=dt, steps=self.steps, z=z)
 
     def _accept(self, t: Tensor, z: Tensor, dt: Tensor) -> None:
-        self.stats.record(float(t), float(dt.detach()), math.nan, True)
+        self.stats.record(float(t.detach()), float(dt.detach()), math.nan, True)
 
     def _reject(self, t: Tensor, z: Tensor, dt: Tensor) -> None:
-        self.stats.record(float(t), float(dt.detach()), math.nan, False)
+        self.stats.record(float(t.detach()), float(dt.detach()), math.nan, False)
 
 
 def _needs_gradient(f: object, z0: Tensor) -> bool:
