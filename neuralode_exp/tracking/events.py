@@ -1,0 +1,134 @@
+"""TensorBoard event files, written record by record.
+
+`SummaryWriter` gives each scalar an event and a hand-over to another thread. Here a step is one event, ten
+times cheaper, and it is in the file when the call returns, so that a killed process loses nothing.
+"""
+
+import json
+import socket
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata
+from tensorboard.compat.proto.tensor_pb2 import TensorProto
+from tensorboard.compat.proto.tensor_shape_pb2 import TensorShapeProto
+from tensorboard.plugins.custom_scalar import layout_pb2
+from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2
+from tensorboard.plugins.hparams.summary_v2 import hparams_pb
+from tensorboard.plugins.text.plugin_data_pb2 import TextPluginData
+from tensorboard.summary.writer.record_writer import RecordWriter
+
+PREFIX = "events.out.tfevents."
+
+# Charts of the custom-scalars tab: category -> chart -> regular expressions of the tags.
+LAYOUT = {
+    "loss and error": {
+        "loss": ["loss/.*"],
+        "error": ["error/.*", "dynamics/.*_error", "density/.*"],
+    },
+    "function evaluations": {"NFE forward & backward": ["nfe/forward", "nfe/backward"]},
+    "memory": {
+        "held by autograd (MiB)": ["memory/saved_mib", "memory/autograd_peak_mib"],
+        "peak of the device and the process (MiB)": ["memory/peak_device_mib", "memory/peak_rss_mib"],
+    },
+    "solver": {"steps": ["solver/accepted", "solver/rejected"], "failures": ["solver/failures"]},
+}
+
+
+class EventFile:
+    """One event file of a run, opened so that it continues the run's earlier ones.
+
+    Args:
+        folder: the run's folder. TensorBoard reads its event files in the order of their names.
+        purge_step: what earlier files say of this step and of later ones is void; None voids nothing.
+        suffix: end of the file's name.
+    """
+
+    def __init__(self, folder: Path, *, purge_step: int | None, suffix: str = "") -> None:
+        # Seconds since 1970; one more than the last file's where two files start in the same second.
+        earlier = [int(path.name[len(PREFIX) :].split(".")[0]) for path in folder.glob(PREFIX + "*")]
+        stamp = max([int(time.time()), *(second + 1 for second in earlier)])
+        self.path = folder / f"{PREFIX}{stamp:010d}.{socket.gethostname()}{suffix}"
+        self._file = RecordWriter(open(self.path, "xb"))  # noqa: SIM115 - closed by close()
+        self._write(Event(file_version="brain.Event:2"))
+        if purge_step is not None:
+            self._write(Event(step=purge_step, session_log=SessionLog(status=SessionLog.START)))
+
+    def add(self, step: int, values: list[Summary.Value]) -> None:
+        """Write the values of one step as one event."""
+        self._write(Event(step=step, summary=Summary(value=values)))
+
+    def close(self) -> None:
+        self._file.close()
+
+    def _write(self, event: Event) -> None:
+        event.wall_time = time.time()
+        self._file.write(event.SerializeToString())
+        self._file.flush()
+
+
+def scalar(tag: str, value: float) -> Summary.Value:
+    return Summary.Value(tag=tag, simple_value=value)
+
+
+def image(tag: str, encoded: bytes, width: int, height: int) -> Summary.Value:
+    """Return an encoded PNG or (animated) GIF as a value of the images tab."""
+    rgb = 3
+    content = Summary.Image(width=width, height=height, colorspace=rgb, encoded_image_string=encoded)
+    return Summary.Value(tag=tag, image=content)
+
+
+def text(tag: str, markdown: str) -> Summary.Value:
+    content = TextPluginData(version=0).SerializeToString()
+    return _plugin_value(tag, "text", content, markdown.encode())
+
+
+def layout() -> Summary.Value:
+    """Return the layout of the custom-scalars tab."""
+    categories = [
+        layout_pb2.Category(
+            title=category,
+            chart=[
+                layout_pb2.Chart(title=title, multiline=layout_pb2.MultilineChartContent(tag=tags))
+                for title, tags in charts.items()
+            ],
+        )
+        for category, charts in LAYOUT.items()
+    ]
+    serialized = layout_pb2.Layout(category=categories).SerializeToString()
+    return _plugin_value("custom_scalars__config__", "custom_scalars", b"", serialized)
+
+
+def hparams_start(name: str, hparams: Mapping[str, object]) -> list[Summary.Value]:
+    """Return the session start record: the row `name` of the HParams table with its hyperparameters.
+
+    There is no experiment record: it would fix the columns to those of one model, and without it TensorBoard
+    shows the union over all runs. Null has no type there and its cell stays empty; lists are shown as JSON.
+    """
+    cells = {
+        key: value if isinstance(value, bool | int | float | str) else json.dumps(value)
+        for key, value in hparams.items()
+        if value is not None
+    }
+    return list(hparams_pb(cells, trial_id=name).value)
+
+
+def hparams_end(succeeded: bool) -> Summary.Value:
+    """Return the session end record, which marks the row as a success or a failure."""
+    end = plugin_data_pb2.SessionEndInfo(
+        status=api_pb2.STATUS_SUCCESS if succeeded else api_pb2.STATUS_FAILURE, end_time_secs=time.time()
+    )
+    content = plugin_data_pb2.HParamsPluginData(session_end_info=end)
+    return Summary.Value(
+        tag=metadata.SESSION_END_INFO_TAG,
+        metadata=metadata.create_summary_metadata(content),
+        tensor=metadata.NULL_TENSOR,
+    )
+
+
+def _plugin_value(tag: str, plugin: str, content: bytes, string: bytes) -> Summary.Value:
+    plugin_data = SummaryMetadata.PluginData(plugin_name=plugin, content=content)
+    tensor = TensorProto(dtype="DT_STRING", string_val=[string], tensor_shape=TensorShapeProto())
+    return Summary.Value(tag=tag, metadata=SummaryMetadata(plugin_data=plugin_data), tensor=tensor)

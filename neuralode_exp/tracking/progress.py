@@ -1,0 +1,144 @@
+"""Progress of a run for whoever watches: a bar on a terminal, plain log lines in a file or pipe."""
+
+import logging
+import shlex
+import sys
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TypeVar
+
+LINE_SECONDS = 5.0  # between two log lines
+BAR_SECONDS = 0.2  # between two drawings of the bar
+
+log = logging.getLogger(__name__)
+Self = TypeVar("Self", bound="Progress")  # typing has it since Python 3.11
+
+
+class Progress(ABC):
+    """A display of the steps done; as a context manager it closes itself."""
+
+    @abstractmethod
+    def update(self, step: int, values: Mapping[str, float] | None = None) -> None:
+        """Show that `step` steps are done. Values (loss, error, nfe) replace earlier ones of their name.
+
+        Made to be called at every step: what it is given is shown now or with a later call.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Show the last step and end the display."""
+
+    def __enter__(self: Self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def progress(total: int | None, *, start: int = 0, terminal: bool | None = None) -> Progress:
+    """Return the display that fits: a bar where stderr is a terminal, log lines otherwise.
+
+    Args:
+        total: number of steps at the end, None where it is not known.
+        start: number of steps done before, of a resumed run.
+        terminal: True chooses the bar, False log lines, as workers that share a terminal need.
+    """
+    if sys.stderr.isatty() if terminal is None else terminal:
+        return Bar(total, start)
+    return Lines(total, start)
+
+
+class Lines(Progress):
+    """Log lines: at most one every few seconds, and one at the end."""
+
+    def __init__(self, total: int | None, start: int) -> None:
+        self._total = total
+        self._start = self._step = self._shown_step = start
+        self._values: dict[str, float] = {}
+        self._began = self._shown = time.perf_counter()
+
+    def update(self, step: int, values: Mapping[str, float] | None = None) -> None:
+        self._step = step
+        self._values.update(values or {})
+        if time.perf_counter() - self._shown >= LINE_SECONDS:
+            self._show()
+
+    def close(self) -> None:
+        if self._step != self._shown_step:
+            self._show()
+
+    def _show(self) -> None:
+        self._shown = time.perf_counter()
+        self._shown_step = self._step
+        parts = [f"step {self._step}", *_named(self._values)]
+        if self._total is not None:
+            parts[0] += f"/{self._total}"
+            done, remaining = self._step - self._start, self._total - self._step
+            if done > 0 and remaining > 0:
+                parts.append(f"{_clock((self._shown - self._began) / done * remaining)} left")
+        log.info("  ".join(parts))
+
+
+class Bar(Progress):
+    """A rich bar, drawn by `update` itself: no thread that competes with training."""
+
+    def __init__(self, total: int | None, start: int) -> None:
+        # Imported here: only a terminal needs rich.
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+        from rich.progress import Progress as RichProgress
+
+        self._bar = RichProgress(
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[values]}"),
+            TimeRemainingColumn(),
+            console=Console(stderr=True),
+            auto_refresh=False,
+        )
+        self._task = self._bar.add_task("", total=total, completed=start, values="")
+        self._step = start
+        self._values: dict[str, float] = {}
+        self._shown = time.perf_counter()
+        self._bar.start()
+
+    def update(self, step: int, values: Mapping[str, float] | None = None) -> None:
+        self._step = step
+        self._values.update(values or {})
+        if time.perf_counter() - self._shown >= BAR_SECONDS:
+            self._show()
+
+    def close(self) -> None:
+        self._show()
+        self._bar.stop()
+
+    def _show(self) -> None:
+        self._shown = time.perf_counter()
+        shown = "  ".join(_named(self._values))
+        self._bar.update(self._task, completed=self._step, values=shown, refresh=True)
+
+
+def final_table(rows: Mapping[str, float | str], folder: Path | str) -> str:
+    """Return the end of a run as text: its results, its folder and the command that shows its curves."""
+    width = max(map(len, rows), default=0)
+    results = [f"  {name:<{width}}  {_plain(value)}" for name, value in rows.items()]
+    return "\n".join([*results, f"run folder: {folder}", f"tensorboard --logdir {shlex.quote(str(folder))}"])
+
+
+def _named(values: Mapping[str, float]) -> list[str]:
+    return [f"{name} {_plain(value)}" for name, value in values.items()]
+
+
+def _plain(value: float | str) -> str:
+    """Four digits, and no exponent where a whole number is easier to read."""
+    if isinstance(value, str | int):
+        return str(value)
+    return f"{value:.0f}" if 1e4 <= abs(value) < 1e7 else f"{value:.4g}"
+
+
+def _clock(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"

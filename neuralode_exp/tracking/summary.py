@@ -1,0 +1,120 @@
+"""summary.json: what a run is and how it ended, for tables, for resume and for the next reader."""
+
+import json
+import math
+import os
+import socket
+from pathlib import Path
+from typing import Any, Literal, TypedDict
+
+import psutil
+import torch
+
+from neuralode_exp.tracking import provenance
+
+FILE_NAME = "summary.json"
+
+Status = Literal["running", "completed", "failed", "interrupted", "skipped", "killed"]
+
+
+class RunError(TypedDict):
+    """Why a run failed: the exception's class and its text."""
+
+    type: str
+    message: str
+
+
+class Process(TypedDict):
+    """The process of a run. `started`, seconds since 1970, tells it from a later one with the same number."""
+
+    pid: int
+    host: str
+    started: float
+
+
+class Summary(TypedDict):
+    """Content of summary.json.
+
+    `metrics` has the final values by tag, `objective` the value that a search minimises. JSON knows no NaN
+    and no infinity: the file has the strings "NaN", "Infinity" and "-Infinity", `read_summary` gives floats.
+    `parameters` is their number, `seconds` the time that the run took, over all its processes.
+    """
+
+    status: Status
+    error: RunError | None
+    objective: float | None
+    metrics: dict[str, float]
+    parameters: int | None
+    steps: int
+    seconds: float
+    identity: str
+    versions: dict[str, str]
+    git_commit: str | None
+    device: str
+    process: Process
+
+
+def new_summary(identity: str, device: torch.device, parameters: int | None = None) -> Summary:
+    """Return the summary of a run that this process starts now."""
+    process = Process(pid=os.getpid(), host=socket.gethostname(), started=psutil.Process().create_time())
+    return Summary(
+        status="running",
+        error=None,
+        objective=None,
+        metrics={},
+        parameters=parameters,
+        steps=0,
+        seconds=0.0,
+        identity=identity,
+        versions=provenance.versions(),
+        git_commit=provenance.git_commit(),
+        device=provenance.device_name(device),
+        process=process,
+    )
+
+
+def write_summary(folder: Path | str, summary: Summary) -> None:
+    """Write summary.json in one atomic exchange: a reader sees the old one or the new one, never a part."""
+    path = Path(folder) / FILE_NAME
+    temporary = path.with_name(FILE_NAME + ".tmp")
+    temporary.write_text(json.dumps(_without_nonfinite(summary), indent=2, allow_nan=False) + "\n")
+    os.replace(temporary, path)
+
+
+def read_summary(folder: Path | str) -> Summary | None:
+    """Return a run's summary, None where the folder has none.
+
+    `running` without its process alive comes back as `killed`. Of another host's processes nothing is known
+    here: such a run stays `running`.
+    """
+    try:
+        text = (Path(folder) / FILE_NAME).read_text()
+    except FileNotFoundError:
+        return None
+    summary: Summary = json.loads(text)
+    summary["metrics"] = {tag: float(value) for tag, value in summary["metrics"].items()}
+    if summary["objective"] is not None:
+        summary["objective"] = float(summary["objective"])
+    if summary["status"] == "running" and not _alive(summary["process"]):
+        summary["status"] = "killed"
+    return summary
+
+
+def _alive(process: Process) -> bool:
+    if process["host"] != socket.gethostname():
+        return True
+    try:
+        found = psutil.Process(process["pid"])
+        # The start is counted from a boot time that moves by a second when the clock is set.
+        same = abs(found.create_time() - process["started"]) < 2
+        return same and found.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _without_nonfinite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_nonfinite(entry) for key, entry in value.items()}
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    return value

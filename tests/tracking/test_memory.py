@@ -1,0 +1,218 @@
+"""Bytes that autograd holds, against counts by hand. Tensors have 256 float32 numbers, 1 KiB, unless said."""
+
+from typing import Any
+
+import psutil
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from neuralode_exp.tracking.memory import MIB, SavedTensors, peak_device_mib, peak_rss_mib, reset_peak_device
+
+KIB = 1024
+
+
+def leaf() -> Tensor:
+    return torch.linspace(-1, 1, 256, requires_grad=True)
+
+
+def tanh_chain(x: Tensor, length: int) -> Tensor:
+    """Each tanh saves its output."""
+    for _ in range(length):
+        x = x.tanh()
+    return x
+
+
+@pytest.mark.parametrize("length", [1, 7])
+def test_chain_holds_one_output_a_link(length: int) -> None:
+    x = leaf()
+    with SavedTensors() as probe:
+        loss = tanh_chain(x, length).sum()
+        probe.backward_starts()
+        loss.backward()
+    assert probe.saved_bytes == probe.peak_bytes == length * KIB
+    assert probe.saved_mib == probe.autograd_peak_mib == length * KIB / MIB
+
+
+def test_views_and_repeated_saves_share_their_storage() -> None:
+    x = leaf()
+    with SavedTensors() as probe:
+        y = x.tanh()  # saves y
+        z = y[:128] * y.view(16, 16).t().reshape(-1)[128:]  # a view of y, and a copy (1 KiB) of its transpose
+        loss = (z + y[:128].square()).sum()  # y again
+        probe.backward_starts()
+        loss.backward()
+    assert probe.saved_bytes == 2 * KIB
+
+
+def test_view_counts_the_whole_storage_that_it_keeps_alive() -> None:
+    x = leaf()
+    with SavedTensors() as probe:
+        loss = x.exp()[:1].square().sum()  # exp saves its output, square a view of it
+        probe.backward_starts()
+    assert probe.saved_bytes == KIB
+    with SavedTensors() as probe:
+        loss = (x * 2)[:1].square().sum()  # only the view is saved
+        probe.backward_starts()
+        loss.backward()
+    assert probe.saved_bytes == KIB
+
+
+def test_parameters_and_buffers_are_not_counted() -> None:
+    model = nn.Linear(256, 256)
+    model.register_buffer("scale", torch.full((256,), 2.0))
+    x = torch.ones(4, 256, requires_grad=True)  # 4 KiB
+    for exclude, expected in ((model, 4 * KIB), ((model.weight,), 5 * KIB), ((), 5 * KIB + 256 * KIB)):
+        with SavedTensors(exclude) as probe:
+            loss = (model(x) * model.scale).sum()  # saves x, the weight, the buffer
+            probe.backward_starts()
+            loss.backward()
+        assert probe.saved_bytes == expected
+
+
+def test_graph_that_is_dropped_before_backward_counts_in_the_peak_only() -> None:
+    x = leaf()
+    with SavedTensors() as probe:
+        tanh_chain(x, 5)
+        loss = tanh_chain(x, 2).sum()
+        probe.backward_starts()
+        loss.backward()
+    assert probe.saved_bytes == 2 * KIB
+    assert probe.peak_bytes == 5 * KIB
+
+
+def test_backward_releases_as_it_goes_unless_the_graph_is_retained() -> None:
+    x = leaf()
+    for retain in (False, True):
+        with SavedTensors() as probe:
+            loss = tanh_chain(x, 3).sum()
+            probe.backward_starts()
+            loss.backward(retain_graph=retain)
+            tanh_chain(x, 3)
+        assert probe.peak_bytes == (6 if retain else 3) * KIB
+
+
+class Recompute(torch.autograd.Function):
+    """Keeps x alone; backward builds the chain again and differentiates it."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, length: int) -> Tensor:
+        ctx.save_for_backward(x)
+        ctx.length = length
+        return tanh_chain(x, length)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        (x,) = ctx.saved_tensors
+        with torch.enable_grad():
+            x = x.detach().requires_grad_()
+            y = tanh_chain(x, ctx.length)
+        return torch.autograd.grad(y, x, grad)[0], None
+
+
+def test_graph_built_inside_backward_is_counted() -> None:
+    x = leaf()
+    with SavedTensors() as probe:
+        y = Recompute.apply(x, 5)  # holds x
+        loss = Recompute.apply(y, 4).sum()  # holds y
+        probe.backward_starts()
+        loss.backward()
+    assert probe.saved_bytes == 2 * KIB
+    # The second block's 4 outputs on top of both; then x and the first block's 5.
+    assert probe.peak_bytes == 6 * KIB
+    gradient, x.grad = x.grad, None
+    tanh_chain(x, 9).sum().backward()
+    assert torch.equal(x.grad, gradient)
+
+
+def test_reentrant_checkpoint_is_counted() -> None:
+    x = leaf()
+    with SavedTensors() as probe:
+        y = checkpoint(lambda z: tanh_chain(z, 5), x, use_reentrant=True, preserve_rng_state=False)
+        loss = y.sum()
+        probe.backward_starts()
+        loss.backward()
+    assert probe.saved_bytes == KIB
+    assert probe.peak_bytes == 6 * KIB
+
+
+def test_nonreentrant_checkpoint_is_counted_by_its_inputs() -> None:
+    x = leaf()
+    with SavedTensors() as probe:
+        y = checkpoint(lambda z: tanh_chain(z, 5), x, use_reentrant=False, preserve_rng_state=False)
+        loss = y.sum()
+        probe.backward_starts()
+        loss.backward()
+    assert probe.saved_bytes == KIB
+
+
+def test_second_derivatives_stay_right() -> None:
+    x = leaf()
+    with SavedTensors():
+        y = x.tanh()
+        (first,) = torch.autograd.grad(y.sum(), x, create_graph=True)
+        (second,) = torch.autograd.grad(first.sum(), x)
+    torch.testing.assert_close(second, -2 * y * (1 - y**2))
+
+
+def test_measuring_changes_no_gradient() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.GroupNorm(2, 4), nn.ReLU(inplace=True), nn.Flatten())
+    x = torch.randn(2, 1, 6, 6)
+    gradients = []
+    for measured in (False, True):
+        model.zero_grad()
+        if measured:
+            with SavedTensors(exclude=model) as probe:
+                loss = model(x).square().sum()
+                probe.backward_starts()
+                loss.backward()
+        else:
+            model(x).square().sum().backward()
+        gradients.append([parameter.grad.clone() for parameter in model.parameters()])
+    for bare, probed in zip(*gradients, strict=True):
+        assert torch.equal(bare, probed)
+
+
+def test_vmapped_and_forward_mode_functions_can_be_measured() -> None:
+    x = leaf()
+    with SavedTensors() as probe:
+        loss = torch.func.vmap(lambda row: row.tanh())(x.view(16, 16)).sum()
+        probe.backward_starts()
+        loss.backward()
+    assert probe.saved_bytes == KIB
+
+    x = leaf()
+    with SavedTensors() as probe:
+        y, tangent = torch.func.jvp(torch.sin, (x,), (torch.ones(256),))
+        loss = (y + tangent).sum()
+        probe.backward_starts()
+        loss.backward()
+    torch.testing.assert_close(x.grad, x.cos().detach() - x.sin().detach())
+
+
+def test_peak_of_the_process_is_at_least_what_it_takes_now() -> None:
+    ones = torch.ones(64 * MIB // 4)
+    now = psutil.Process().memory_info().rss / MIB
+    peak = peak_rss_mib()
+    assert peak >= now - 1  # the kernel counts pages in batches of a thread
+    del ones
+    assert peak_rss_mib() >= peak
+
+
+def test_cpu_has_no_device_peak() -> None:
+    reset_peak_device(torch.device("cpu"))
+    assert peak_device_mib(torch.device("cpu")) is None
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_device_peak_counts_from_its_reset() -> None:
+    device = torch.device("cuda")
+    held = torch.ones(MIB // 4, device=device)
+    base = torch.cuda.memory_allocated(device) / MIB
+    torch.ones(8 * MIB // 4, device=device)
+    assert peak_device_mib(device) == pytest.approx(base + 8)
+    reset_peak_device(device)
+    assert peak_device_mib(device) == pytest.approx(base)
+    del held
