@@ -1,0 +1,80 @@
+"""From a config to objects: the device, the method, and for each kind of dataset its task."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from neuralode_exp.config import Config, solver_arguments
+from neuralode_exp.config.schema import Images
+from neuralode_exp.ode import Method, make_method
+from neuralode_exp.trainers.task import Task
+
+DTYPES = {"float32": torch.float32, "float64": torch.float64}
+
+
+def pick_device(name: str) -> torch.device:
+    """The device of a name; `auto` takes CUDA if there is one.
+
+    Raises:
+        ValueError: if this machine does not have it.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device(name)
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ValueError(
+            f"device must be one of this machine's, got {name} of {torch.cuda.device_count()} CUDA devices"
+        )
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise ValueError("device must be one of this machine's, got mps, which it does not have; use device=auto")
+    return device
+
+
+def build_method(config: Config) -> Method:
+    """The solver of the config, with the keys that it reads."""
+    return make_method(**solver_arguments(config.solver))
+
+
+def build_task(config: Config, device: torch.device) -> Task:
+    """Data and model of the config, on the device."""
+    return TASKS[config.dataset.kind](config, device)
+
+
+def build_image_module(config: Config) -> torch.nn.Module:
+    from neuralode_exp.models.images import image_model
+
+    model = config.model
+    method = build_method(config) if model.name in ("rknet", "odenet") else None
+    module = image_model(
+        model.name,
+        method=method,
+        gradient=model.gradient,
+        channels=model.channels,
+        blocks=model.blocks,
+        hidden=model.hidden,
+    )
+    return module.to(DTYPES[config.precision])
+
+
+def _classification(config: Config, device: torch.device) -> Task:
+    from neuralode_exp.data.mnist import load_mnist
+    from neuralode_exp.trainers.classification import Classification
+
+    dataset, trainer = config.dataset, config.trainer
+    assert isinstance(dataset, Images)
+    return Classification(
+        build_image_module(config).to(device),  # type: ignore[arg-type]
+        load_mnist(dataset.root, validation=dataset.validation, device=device),
+        batch_size=trainer.batch_size,
+        shift=dataset.shift,
+        label_smoothing=trainer.label_smoothing,
+        seed=config.seed,
+    )
+
+
+# Kind of dataset -> what makes its task. Each imports what it needs: one kind's libraries are not the others' cost.
+TASKS: dict[str, Callable[[Config, torch.device], Task]] = {
+    "images": _classification,
+}

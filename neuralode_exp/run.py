@@ -1,0 +1,237 @@
+"""One run, from a config to a summary: seed, data, model, training, files, status."""
+
+from __future__ import annotations
+
+import logging
+import math
+import random
+import signal
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from types import FrameType
+from typing import Any, NoReturn
+
+import numpy as np
+import torch
+import yaml
+
+from neuralode_exp.build import build_task, pick_device
+from neuralode_exp.config import Config, identity, meaning
+from neuralode_exp.outcome import Interrupted, RunFailed
+from neuralode_exp.tracking import checkpoints
+from neuralode_exp.tracking.progress import final_table, progress
+from neuralode_exp.tracking.recorder import Recorder
+from neuralode_exp.tracking.summary import RunError, Summary, new_summary, read_summary, write_summary
+from neuralode_exp.trainers.loop import Cadence, Loop, averaged
+from neuralode_exp.trainers.task import Task
+
+log = logging.getLogger(__name__)
+
+# Repeated as final/...: what a table of runs needs.
+FINAL = (
+    "error/test",
+    "error/validation",
+    "loss/validation",
+    "dynamics/validation_error",
+    "dynamics/trajectory_error",
+    "dynamics/field_error",
+    "dynamics/eigenvalue_error",
+    "density/nll",
+    "density/kl",
+    "nfe/forward",
+    "nfe/backward",
+    "memory/saved_mib",
+    "memory/autograd_peak_mib",
+    "memory/peak_device_mib",
+    "time/step_ms",
+    "time/elapsed_s",
+    "solver/failures",
+    "solver/consistency",
+    "solver/consistency_error",
+)
+
+
+def run(config: Config, folder: Path, values: Mapping[str, Any]) -> float:
+    """Train, measure and record one run in its folder, or go on with the one that stands there.
+
+    A completed run is not repeated; one that was cut off goes on from its last checkpoint.
+
+    Args:
+        config: what to run.
+        folder: the run's own folder.
+        values: the composed config as plain values, for the record.
+
+    Returns:
+        The objective, to be minimised; infinity for a cell that has no meaning.
+
+    Raises:
+        RunFailed: with one line for the user; the traceback is in the log.
+        Interrupted: after a checkpoint, with how to go on.
+    """
+    before = read_summary(folder)
+    if before is not None and before["identity"] != identity(config):
+        raise RunFailed(f"{folder} holds another run ({before['identity']}); choose another folder")
+    if before is not None and before["status"] == "completed" and before["objective"] is not None:
+        log.info("already completed: %s", folder)
+        return before["objective"]
+    reason = meaning(config)
+    if reason is not None:
+        log.info("skipped: %s", reason)
+        skipped = new_summary(identity(config), torch.device("cpu"))
+        skipped |= {"status": "skipped", "error": RunError(type="NoMeaning", message=reason)}
+        write_summary(folder, skipped)
+        return math.inf
+
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    device = pick_device(config.device)
+    summary = new_summary(identity(config), device)
+    write_summary(folder, summary)
+    try:
+        with Signals() as signals:
+            return _train(config, folder, values, device, summary, signals)
+    except Interrupted:
+        raise
+    except KeyboardInterrupt:
+        _end(folder, summary, "interrupted")
+        raise Interrupted(f"interrupted; go on with: python train.py resume={folder}", signal.SIGINT) from None
+    except Exception as error:
+        _fail(folder, summary, error)
+
+
+def seed_everything(seed: int) -> None:
+    """Seed every global generator; the launcher may run many jobs in one process."""
+    random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002 - libraries draw from it
+    torch.manual_seed(seed)
+
+
+class Signals:
+    """Turns the first Ctrl-C or SIGTERM into a wish to stop at the next step; the second one stops at once.
+
+    Where a launcher listens to a signal itself, or outside the main thread, signals are left alone.
+    """
+
+    def __init__(self) -> None:
+        self.received: signal.Signals | None = None
+        self._before: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> Signals:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
+                    self._before[number] = signal.signal(number, self._receive)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._restore()
+
+    def __call__(self) -> bool:
+        return self.received is not None
+
+    def _receive(self, number: int, _frame: FrameType | None) -> None:
+        self.received = signal.Signals(number)
+        log.warning("%s: stopping after this step, with a checkpoint (again: at once)", self.received.name)
+        self._restore()
+
+    def _restore(self) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._before = {}
+
+
+def _train(
+    config: Config, folder: Path, values: Mapping[str, Any], device: torch.device, summary: Summary, signals: Signals
+) -> float:
+    seed_everything(config.seed)
+    task = build_task(config, device)
+    summary["parameters"] = sum(p.numel() for p in task.module.parameters()) // task.replicas
+    cadence = Cadence.of(task, config.trainer, config.log_every)
+    objective = config.objective or task.objective
+    loop = Loop(task, config.trainer, cadence, objective, folder, signals)
+    last = folder / "checkpoints" / "last.pt"
+    resumed = last.exists()
+    if resumed:
+        loop.restore(checkpoints.load(last, device))
+        log.info("resumed after step %d of %d", loop.step, cadence.total)
+    recorder = Recorder(folder, resume_step=loop.step if resumed else None)
+    try:
+        plain = {key: value for key, value in values.items() if key != "hydra"}
+        recorder.text("config", "```yaml\n" + yaml.safe_dump(plain, sort_keys=False) + "```")
+        recorder.hparams_start(flatten(plain))
+        with progress(cadence.total, start=loop.step) as display:
+            finished = loop.run(recorder, display)
+        summary |= {"steps": loop.step, "seconds": loop.seconds, "metrics": dict(loop.metrics)}
+        if not finished:
+            assert signals.received is not None
+            _end(folder, summary, "interrupted", recorder)
+            message = f"interrupted after step {loop.step}; go on with: python train.py resume={folder}"
+            raise Interrupted(message, signals.received)
+        value = _finish(task, loop, recorder, objective or "loss/train")
+        summary |= {"metrics": dict(loop.metrics), "objective": value}
+        if not math.isfinite(value):
+            raise RuntimeError(
+                f"the objective {objective or 'loss/train'} is {value}; a lower trainer.lr usually helps"
+            )
+        _end(folder, summary, "completed", recorder)
+    except Exception:
+        recorder.hparams_end("failed")
+        raise
+    finally:
+        recorder.close()
+    print(final_table(_table(loop.metrics, summary), folder))
+    return value
+
+
+def _finish(task: Task, loop: Loop, recorder: Recorder, objective: str) -> float:
+    """Evaluate the last weights on test data and record what tables need."""
+    task.module.eval()
+    with averaged(loop), torch.no_grad():
+        loop.metrics.update(task.final())
+        task.draw(loop.step, recorder, last=True)
+    loop.save("last")
+    if not (loop.folder / "best.pt").exists():
+        loop.save("best", weights_only=True)
+    final = {f"final/{tag}": loop.metrics[tag] for tag in FINAL if tag in loop.metrics}
+    new = {tag: value for tag, value in loop.metrics.items() if tag not in loop.recorded}
+    recorder.scalars(loop.step, new | final)
+    loop.metrics.update(final)
+    return loop.metrics.get(objective, math.nan)
+
+
+def _end(folder: Path, summary: Summary, status: str, recorder: Recorder | None = None) -> None:
+    summary["status"] = status  # type: ignore[typeddict-item]
+    write_summary(folder, summary)
+    if recorder is not None:
+        recorder.hparams_end(status)
+
+
+def _fail(folder: Path, summary: Summary, error: Exception) -> NoReturn:
+    """Record the failure, its traceback in the log and one line of it in the summary."""
+    line = str(error).splitlines()[0] if str(error) else type(error).__name__
+    log.debug("the run failed", exc_info=error)
+    summary["error"] = RunError(type=type(error).__name__, message=line)
+    try:
+        _end(folder, summary, "failed")
+    except OSError:
+        log.exception("summary.json was not written")
+    raise RunFailed(f"{type(error).__name__}: {line} (traceback in {folder / 'train.log'})") from error
+
+
+def _table(metrics: Mapping[str, float], summary: Summary) -> dict[str, float | str]:
+    rows: dict[str, float | str] = {
+        tag.removeprefix("final/"): value for tag, value in metrics.items() if tag.startswith("final/")
+    }
+    return rows | {"parameters": summary["parameters"] or 0, "steps": summary["steps"]}
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Dotted keys with plain values."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat

@@ -1,0 +1,270 @@
+"""The training loop that every task shares: batch, loss, backward, clip, step, log, evaluate, checkpoint."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from neuralode_exp.config.schema import Trainer
+from neuralode_exp.ode import SolverError
+from neuralode_exp.tracking import checkpoints, memory
+from neuralode_exp.tracking.progress import Progress
+from neuralode_exp.tracking.recorder import Recorder
+from neuralode_exp.trainers.failures import Failures, NonFiniteGradient, diverged_replicas
+from neuralode_exp.trainers.meter import Meter
+from neuralode_exp.trainers.optimisation import (
+    Average,
+    gradient_norms,
+    learning_rate,
+    make_optimizer,
+    scale_gradients,
+)
+from neuralode_exp.trainers.task import Task
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Cadence:
+    """How often things happen, in steps; and after how many steps training ends."""
+
+    total: int
+    log: int
+    evaluate: int
+    checkpoint: int
+
+    @staticmethod
+    def of(task: Task, trainer: Trainer, log_every: int | None) -> Cadence:
+        limits = (
+            trainer.max_steps or math.inf,
+            trainer.epochs * task.steps_per_epoch if trainer.epochs else math.inf,
+        )
+        evaluate = trainer.evaluate_every or task.evaluate_every
+        return Cadence(int(min(limits)), log_every or task.log_every, evaluate, trainer.checkpoint_every or evaluate)
+
+
+class Loop:
+    """Trains a task, from its start or from a checkpoint.
+
+    Args:
+        task: the model and its data.
+        trainer: the trainer's part of the config.
+        cadence: how often to log, evaluate and checkpoint.
+        objective: tag that `best.pt` and early stopping minimise; None keeps no best.
+        folder: the run's folder.
+        interrupted: asked after each step; True ends training after a checkpoint.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        trainer: Trainer,
+        cadence: Cadence,
+        objective: str | None,
+        folder: Path,
+        interrupted: Callable[[], bool],
+    ) -> None:
+        self.task, self.trainer, self.cadence = task, trainer, cadence
+        self.objective, self.interrupted = objective, interrupted
+        self.folder = folder / "checkpoints"
+        self.folder.mkdir(exist_ok=True)
+        self.device = next(task.module.parameters()).device
+        self.optimizer = make_optimizer(task.module, trainer)
+        self.average = Average(task.module, trainer.average) if trainer.average else None
+        self.failures = Failures(trainer.on_solver_failure, trainer.max_failures, task.replicas)
+        self.meter = Meter()
+        self.step = 0
+        self.seconds = 0.0  # of training, over all processes
+        self.best = math.inf
+        self.evaluations_without_better = 0
+        self.metrics: dict[str, float] = {}  # the latest value of each tag
+        self.recorded: set[str] = set()
+
+    def run(self, recorder: Recorder, progress: Progress) -> bool:
+        """Train to the end; False if interrupted before it, with a checkpoint to go on from."""
+        started = time.perf_counter() - self.seconds
+        while self.step < self.cadence.total and not self._out_of_patience():
+            self.step += 1
+            self._train_step(measure_memory=self.step == 1 or self._due(self.cadence.evaluate))
+            self.seconds = time.perf_counter() - started
+            if self._due(self.cadence.log):
+                self._record(recorder, self._training_metrics())
+            if self._due(self.cadence.evaluate):
+                self._record(recorder, self._evaluate())
+                self.task.draw(self.step, recorder, last=self.step == self.cadence.total)
+                memory.reset_peak_device(self.device)
+            self.seconds = time.perf_counter() - started
+            if self._due(self.cadence.checkpoint) or self.interrupted():
+                self.save("last")
+            progress.update(self.step, self.task.progress_values(self.metrics))
+            if self.interrupted() and self.step < self.cadence.total:
+                return False
+        return True
+
+    def _train_step(self, *, measure_memory: bool) -> None:
+        began = time.perf_counter()
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(self.step, self.cadence.total, self.trainer)
+        self.optimizer.zero_grad(set_to_none=True)
+        losses = self._loss_and_backward(measure_memory)
+        if losses is None:
+            return
+        parameters = [p for p in self.task.module.parameters() if p.requires_grad]
+        norms, losses = gradient_norms(parameters, self.task.replicas).cpu(), losses.cpu()
+        good = torch.isfinite(norms) & torch.isfinite(losses) & ~self.failures.frozen
+        if not bool((good | self.failures.frozen).all()):
+            error = NonFiniteGradient("the loss or its gradient is NaN or infinite; a lower trainer.lr usually helps")
+            self.failures.count(self.step, ~good & ~self.failures.frozen, error)
+        self.failures.progressed(good)
+        if bool(good.any()):
+            clip = self.trainer.clip or math.inf
+            factors = torch.clamp(clip / norms.clamp(min=1e-12), max=1.0).where(good, torch.zeros(()))
+            if bool((factors != 1.0).any()):
+                scale_gradients(parameters, factors)
+            self._optimizer_step(parameters, good)
+            self.meter.add("loss/train", float(losses[good].mean()))
+        stats = self.task.stats
+        self.meter.add_stats(stats)
+        self.meter.add("time/step_ms", 1e3 * (time.perf_counter() - began))
+
+    def _loss_and_backward(self, measure_memory: bool) -> Tensor | None:
+        """Losses of the replicas after backward; None if the step is left out.
+
+        A solve that fails because of some replicas is repeated without them.
+        """
+        out = self.failures.frozen.clone()
+        while True:
+            try:
+                losses = self._measured(self.step) if measure_memory else self._unmeasured(self.step)
+                break
+            except SolverError as error:
+                self.optimizer.zero_grad(set_to_none=True)
+                culprits = diverged_replicas(error, self.task.replicas) & ~out
+                self.failures.count(self.step, culprits, error)
+                out |= culprits
+                if bool(out.all()) or not bool(culprits.any()):
+                    return None
+                self.task.freeze(out)
+        if bool((out != self.failures.frozen).any()):
+            self.task.freeze(self.failures.frozen)
+        return losses.detach()
+
+    def _unmeasured(self, step: int) -> Tensor:
+        losses = self.task.loss(step)
+        losses.sum().backward()
+        return losses
+
+    def _measured(self, step: int) -> Tensor:
+        with memory.SavedTensors(exclude=self.task.module) as probe:
+            losses = self.task.loss(step)
+            total = losses.sum()
+            probe.backward_starts()
+            total.backward()
+        self.metrics["memory/saved_mib"] = probe.saved_mib
+        self.metrics["memory/autograd_peak_mib"] = probe.autograd_peak_mib
+        return losses
+
+    def _optimizer_step(self, parameters: Sequence[Tensor], good: Tensor) -> None:
+        """Step, leaving the weights and moments of replicas that are not good as they were."""
+        kept = [] if bool(good.all()) else self._slices(parameters, ~good)
+        self.optimizer.step()
+        for tensor, values in kept:
+            tensor[~good.to(tensor.device)] = values
+        if self.average is not None:
+            self.average.update(self.task.module, self.step)
+
+    def _slices(self, parameters: Sequence[Tensor], replicas: Tensor) -> list[tuple[Tensor, Tensor]]:
+        moments = [x for p in parameters for x in self.optimizer.state[p].values() if torch.is_tensor(x) and x.dim()]
+        return [(x.data, x.data[replicas.to(x.device)].clone()) for x in (*parameters, *moments)]
+
+    def _training_metrics(self) -> dict[str, float]:
+        values = self.meter.means_and_reset()
+        values["solver/failures"] = float(self.failures.total)
+        for tag in ("memory/saved_mib", "memory/autograd_peak_mib"):
+            if tag in self.metrics:
+                values[tag] = self.metrics[tag]
+        values["memory/peak_rss_mib"] = memory.peak_rss_mib()
+        if (peak := memory.peak_device_mib(self.device)) is not None:
+            values["memory/peak_device_mib"] = peak
+        values["time/elapsed_s"] = self.seconds
+        return values
+
+    def _evaluate(self) -> dict[str, float]:
+        self.task.module.eval()
+        with averaged(self), torch.no_grad():
+            values = self.task.evaluate()
+            if self.objective is not None:
+                score = {**self.metrics, **values}.get(self.objective, math.nan)
+                better = score < self.best
+                self.evaluations_without_better = 0 if better else self.evaluations_without_better + 1
+                if better:
+                    self.best = score
+                    self.save("best", weights_only=True)
+        self.task.module.train()
+        return values
+
+    def _record(self, recorder: Recorder, values: dict[str, float]) -> None:
+        self.metrics.update(values)
+        self.recorded.update(values)
+        recorder.scalars(self.step, values)
+
+    def _due(self, every: int) -> bool:
+        return self.step % every == 0 or self.step == self.cadence.total
+
+    def _out_of_patience(self) -> bool:
+        return self.trainer.patience is not None and self.evaluations_without_better >= self.trainer.patience
+
+    def save(self, name: str, *, weights_only: bool = False) -> None:
+        """Write checkpoints/<name>.pt: all that the run needs to go on, or the weights alone."""
+        state: dict[str, Any] = {"step": self.step, "module": self.task.module.state_dict()}
+        if not weights_only:
+            state |= {
+                "optimizer": self.optimizer.state_dict(),
+                "average": self.average.weights if self.average else None,
+                "failures": self.failures.state(),
+                "meter": self.meter.state(),
+                "metrics": self.metrics,
+                "recorded": sorted(self.recorded),
+                "seconds": self.seconds,
+                "best": self.best,
+                "evaluations_without_better": self.evaluations_without_better,
+                "rng": checkpoints.rng_state(),
+            }
+        checkpoints.save(self.folder / f"{name}.pt", state)
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take up the state that `save("last")` wrote."""
+        self.step, self.seconds, self.best = state["step"], state["seconds"], state["best"]
+        self.evaluations_without_better = state["evaluations_without_better"]
+        self.metrics, self.recorded = dict(state["metrics"]), set(state["recorded"])
+        self.task.module.load_state_dict(state["module"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.average is not None:
+            self.average.weights = [w.to(self.device) for w in state["average"]]
+        self.failures.restore(state["failures"])
+        self.meter.restore(state["meter"])
+        if self.task.replicas > 1:
+            self.task.freeze(self.failures.frozen)
+        checkpoints.restore_rng_state(state["rng"])
+
+
+@contextmanager
+def averaged(loop: Loop) -> Iterator[None]:
+    """Put the averaged weights in the module's place for a while, if the run averages."""
+    if loop.average is None:
+        yield
+        return
+    loop.average.swap(loop.task.module)
+    try:
+        yield
+    finally:
+        loop.average.swap(loop.task.module)

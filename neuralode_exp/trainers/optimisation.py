@@ -1,0 +1,81 @@
+"""Optimisers, learning-rate schedules, clipping and averaging, each by name or in a few plain lines."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from neuralode_exp.config.schema import Trainer
+
+
+def make_optimizer(module: nn.Module, trainer: Trainer) -> torch.optim.Optimizer:
+    """SGD with Nesterov momentum, Adam or AdamW; weight decay acts on weights, not on norms and biases."""
+    named = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
+    decayed = [p for name, p in named if p.dim() >= 2 and not name.endswith("bias")]
+    plain = [p for name, p in named if p.dim() < 2 or name.endswith("bias")]
+    groups = [{"params": decayed, "weight_decay": trainer.weight_decay}, {"params": plain, "weight_decay": 0.0}]
+    groups = [group for group in groups if group["params"]]
+    if trainer.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=trainer.lr, momentum=trainer.momentum, nesterov=trainer.momentum > 0)
+    kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[trainer.optimizer]
+    return kind(groups, lr=trainer.lr)
+
+
+def learning_rate(step: int, total: int, trainer: Trainer) -> float:
+    """Learning rate of step 1 .. total.
+
+    `cosine` falls from lr to 0; `one-cycle` first rises linearly over the fraction `rise` of the steps
+    (Smith, arXiv 1708.07120, with the cosine fall that most implementations use).
+    """
+    if trainer.schedule == "constant":
+        return trainer.lr
+    rise = trainer.rise * total if trainer.schedule == "one-cycle" else 0.0
+    if step <= rise:
+        return trainer.lr * step / rise
+    done = (step - rise) / max(1.0, total - rise + 1)
+    return trainer.lr * 0.5 * (1.0 + math.cos(math.pi * done))
+
+
+@torch.no_grad()
+def gradient_norms(parameters: Iterable[Tensor], replicas: int) -> Tensor:
+    """Norm of the whole gradient, one for each replica, shape (replicas,)."""
+    squares = [torch.linalg.vector_norm(p.grad.reshape(replicas, -1), dim=1) for p in parameters if p.grad is not None]
+    return torch.linalg.vector_norm(torch.stack(squares), dim=0)
+
+
+@torch.no_grad()
+def scale_gradients(parameters: Iterable[Tensor], factors: Tensor) -> None:
+    """Multiply each replica's gradient by its factor, shape (replicas,); a factor of 0 removes NaN too."""
+    for p in parameters:
+        if p.grad is not None:
+            by_replica = p.grad.view(len(factors), -1)
+            factor = factors.to(p.grad)[:, None]
+            p.grad.copy_(torch.where(factor == 0, 0.0, by_replica * factor).view_as(p.grad))
+
+
+class Average:
+    """Exponential moving average of the weights, w_avg <- d w_avg + (1 - d) w, with a warm-up of d.
+
+    d = min(decay, (1 + step) / (10 + step)), so that the first steps do not count for ever.
+    """
+
+    def __init__(self, module: nn.Module, decay: float) -> None:
+        self.decay = decay
+        self.weights = [p.detach().clone() for p in module.parameters()]
+
+    @torch.no_grad()
+    def update(self, module: nn.Module, step: int) -> None:
+        decay = min(self.decay, (1 + step) / (10 + step))
+        for average, p in zip(self.weights, module.parameters(), strict=True):
+            average.lerp_(p.detach(), 1.0 - decay)
+
+    @torch.no_grad()
+    def swap(self, module: nn.Module) -> None:
+        """Exchange the module's weights and the averaged ones; a second call exchanges them back."""
+        for average, p in zip(self.weights, module.parameters(), strict=True):
+            kept = p.detach().clone()
+            p.copy_(average)
+            average.copy_(kept)

@@ -1,0 +1,71 @@
+"""What the training loop asks of a problem."""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from neuralode_exp.ode import Stats
+
+if TYPE_CHECKING:
+    from neuralode_exp.tracking.recorder import Recorder
+
+
+class Task(ABC):
+    """A model with its data: it gives a loss for each step, and its metrics.
+
+    What is random in a step is drawn from (seed, step) alone, so that a resumed run sees the same batches.
+
+    Attributes:
+        module: all that is trained.
+        steps_per_epoch: number of batches in one pass over the training data.
+        replicas: number of independent networks stacked in the first axis of every parameter; 1 for a plain module.
+        log_every, evaluate_every: steps, where the config leaves them open.
+        objective: tag that is minimised, where the config leaves it open; None where nothing is held out.
+    """
+
+    module: nn.Module
+    steps_per_epoch: int
+    replicas: int = 1
+    log_every: int = 10
+    evaluate_every: int
+    objective: str | None
+
+    @abstractmethod
+    def loss(self, step: int) -> Tensor:
+        """Loss of the batch of this step, one for each replica, shape (replicas,)."""
+
+    @property
+    @abstractmethod
+    def stats(self) -> Stats:
+        """Cost of the last call of the model; its backward part once backward has run."""
+
+    @abstractmethod
+    def evaluate(self) -> dict[str, float]:
+        """Metrics on held-out data, by tag."""
+
+    @abstractmethod
+    def final(self) -> dict[str, float]:
+        """Metrics on test data and against the truth, by tag; called once, after training."""
+
+    @abstractmethod
+    def progress_values(self, metrics: Mapping[str, float]) -> dict[str, float]:
+        """The few values that a progress bar has room for, by a short name."""
+
+    def freeze(self, replicas: Tensor) -> None:
+        """Leave these replicas, a mask of shape (replicas,), out of every further solve."""
+        raise NotImplementedError("a task with one replica has nothing to freeze")
+
+    def draw(self, step: int, recorder: Recorder, *, last: bool) -> None:  # noqa: B027 - not every task draws
+        """Draw figures; called at evaluations, and after training with `last`."""
+
+
+def seeded(seed: int, stream: str, index: int) -> torch.Generator:
+    """A generator for one purpose at one index, independent of every other one."""
+    digest = hashlib.blake2b(f"{seed}/{stream}/{index}".encode(), digest_size=8).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest, "little") >> 1)
