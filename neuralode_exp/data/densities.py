@@ -1,0 +1,299 @@
+"""Target densities in the plane and in space, with exact samplers and exact log-densities.
+
+The shapes are those of FFJORD (https://arxiv.org/abs/1810.01367, `toy_data.py` of its code) in our own sizes.
+`density(name, **scales)` builds one of `DENSITIES`.
+"""
+
+import difflib
+import inspect
+import math
+from collections.abc import Callable
+from typing import final
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from neuralode_exp.data.points import Points
+from neuralode_exp.data.target import Density, Target, as_points, choices, normal, require_positive, uniform
+
+# A Gaussian has 5.7e-7 of its mass outside +- 5 standard deviations.
+TAIL = 5.0
+
+
+@final
+class GaussianMixture(Density):
+    """Equal mixture of isotropic Gaussians, p(x) = mean_k N(x; mu_k, std^2 I).
+
+    Args:
+        means: the mu_k, shape (k, d).
+        std: standard deviation of each component.
+    """
+
+    def __init__(self, means: Tensor, std: float) -> None:
+        require_positive(std=std)
+        self.means = means.double()
+        self.std = std
+        super().__init__(torch.stack((self.means.amin(0) - TAIL * std, self.means.amax(0) + TAIL * std)))
+
+    def _draw(self, n: int, generator: torch.Generator) -> Tensor:
+        k = choices(len(self.means), n, generator)
+        return self.means.to(generator.device)[k] + self.std * normal(n, self.dim, generator)
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        x = as_points(x, self.dim)
+        squares = (x[:, None, :] - self.means.to(x.device)).square().sum(-1)
+        log_scale = math.log(len(self.means)) + self.dim / 2 * math.log(2 * math.pi * self.std**2)
+        return (-squares / (2 * self.std**2)).logsumexp(1) - log_scale
+
+
+def eight_gaussians(radius: float = 2.0, std: float = 0.2) -> GaussianMixture:
+    """Build eight Gaussians, evenly spaced on a circle."""
+    require_positive(radius=radius)
+    angle = torch.arange(8, dtype=torch.float64) * (math.pi / 4)
+    return GaussianMixture(radius * torch.stack((angle.cos(), angle.sin()), 1), std)
+
+
+def gaussians_3d(half_side: float = 1.0, std: float = 0.2) -> GaussianMixture:
+    """Build eight Gaussians in space, at the corners (+-half_side, +-half_side, +-half_side) of a cube."""
+    require_positive(half_side=half_side)
+    ends = torch.tensor([-half_side, half_side], dtype=torch.float64)
+    return GaussianMixture(torch.cartesian_prod(ends, ends, ends), std)
+
+
+@final
+class TwoCircles(Density):
+    """Two concentric circles with isotropic Gaussian noise, half of the mass on each.
+
+    The mean of N(x; c, noise^2 I) over the c of one circle is, with rho = |x|,
+
+        exp(-(rho - radius)^2 / (2 noise^2)) i0e(rho radius / noise^2) / (2 pi noise^2),
+
+    where i0e(y) = exp(-|y|) I_0(y), I_0 the modified Bessel function, neither overflows nor underflows.
+
+    Args:
+        inner, outer: radii of the circles.
+        noise: standard deviation of the noise in each coordinate.
+    """
+
+    def __init__(self, inner: float = 1.0, outer: float = 2.0, noise: float = 0.16) -> None:
+        require_positive(inner=inner, outer=outer, noise=noise)
+        self.radii = torch.tensor([inner, outer], dtype=torch.float64)
+        self.noise = noise
+        super().__init__(_centred_box(*[max(inner, outer) + TAIL * noise] * 2))
+
+    def _draw(self, n: int, generator: torch.Generator) -> Tensor:
+        radius = self.radii.to(generator.device)[choices(2, n, generator), None]
+        angle = 2 * math.pi * uniform(n, 1, generator)
+        circle = radius * torch.cat((angle.cos(), angle.sin()), 1)
+        return circle + self.noise * normal(n, 2, generator)
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        rho = as_points(x, 2).norm(dim=1, keepdim=True)
+        radii, variance = self.radii.to(x.device), self.noise**2
+        ring = -(rho - radii).square() / (2 * variance) + torch.special.i0e(rho * radii / variance).log()
+        return ring.logsumexp(1) - math.log(2 * 2 * math.pi * variance)
+
+
+@final
+class TwoMoons(Density):
+    """Two interleaved half circles with isotropic Gaussian noise, half of the mass on each.
+
+    One arc is c(s) = radius (cos s - 1/2, sin s - 1/4), 0 <= s <= pi, the other one is -c(s). Hence
+    p(x) = (q(x) + q(-x)) / 2 with q(x) = (1 / pi) int_0^pi N(x; c(s), noise^2 I) ds. The integrand is a bump
+    about noise / radius wide; panels of about pi times that width with 16 Gauss-Legendre nodes each give the
+    log-density to 1e-9 within ten standard deviations of the arcs.
+
+    Args:
+        radius: radius of the arcs.
+        noise: standard deviation of the noise in each coordinate.
+    """
+
+    def __init__(self, radius: float = 2.0, noise: float = 0.2) -> None:
+        require_positive(radius=radius, noise=noise)
+        self.radius = radius
+        self.noise = noise
+        super().__init__(_centred_box(1.5 * radius + TAIL * noise, 0.75 * radius + TAIL * noise))
+        panels = math.ceil(radius / noise)
+        nodes, weights = np.polynomial.legendre.leggauss(16)
+        s = math.pi / panels * (np.arange(panels)[:, None] + (nodes + 1) / 2)
+        self._nodes = self._arc(torch.from_numpy(s.reshape(-1, 1)))
+        self._log_weights = torch.from_numpy(np.tile(weights / (2 * panels), panels)).log()
+
+    def _arc(self, s: Tensor) -> Tensor:
+        return self.radius * torch.cat((s.cos() - 0.5, s.sin() - 0.25), 1)
+
+    def _draw(self, n: int, generator: torch.Generator) -> Tensor:
+        sign = 2 * choices(2, n, generator)[:, None] - 1
+        arc = self._arc(math.pi * uniform(n, 1, generator))
+        return sign * arc + self.noise * normal(n, 2, generator)
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        x = as_points(x, 2)
+        both = torch.stack((self._log_arc(x), self._log_arc(-x)))
+        return both.logsumexp(0) - math.log(2 * 2 * math.pi * self.noise**2)
+
+    def _log_arc(self, x: Tensor) -> Tensor:
+        nodes, log_weights = self._nodes.to(x.device), self._log_weights.to(x.device)
+        # In parts of 4,096 points: a grid of a picture has 100,000, each with all the nodes.
+        squares = ((part[:, None, :] - nodes).square().sum(-1) for part in x.split(4096))
+        return torch.cat([(log_weights - part / (2 * self.noise**2)).logsumexp(1) for part in squares])
+
+
+@final
+class Pinwheel(Density):
+    """Gaussians on a circle, long in the radius and thin in the tangent, twisted into a pinwheel.
+
+    u ~ N((radius, 0), diag(radial_std^2, tangential_std^2)) is turned by the angle
+
+        2 pi k / arms + rate exp(|u| / radius), k a random arm.
+
+    A turn that depends on |u| alone keeps |u| and areas (|det| = 1), hence p(x) = mean_k N(u_k(x)) with u_k
+    the turn of arm k undone. (FFJORD's angle takes the first coordinate of u for |u|, which differs little,
+    but folds over itself and has no closed inverse.)
+
+    Args:
+        arms: number of arms.
+        radius, radial_std, tangential_std: of the Gaussian u.
+        rate: strength of the twist in radians; negative twists the other way.
+    """
+
+    def __init__(
+        self,
+        arms: int = 5,
+        radius: float = 2.0,
+        radial_std: float = 0.6,
+        tangential_std: float = 0.2,
+        rate: float = 0.25,
+    ) -> None:
+        require_positive(arms=arms, radius=radius, radial_std=radial_std, tangential_std=tangential_std)
+        self.arms = arms
+        self.radius = radius
+        self.rate = rate
+        self._mean = torch.tensor([radius, 0.0], dtype=torch.float64)
+        self._std = torch.tensor([radial_std, tangential_std], dtype=torch.float64)
+        super().__init__(_centred_box(*[math.hypot(radius + TAIL * radial_std, TAIL * tangential_std)] * 2))
+
+    def _draw(self, n: int, generator: torch.Generator) -> Tensor:
+        mean, std = self._mean.to(generator.device), self._std.to(generator.device)
+        u = mean + std * normal(n, 2, generator)
+        return self.twist(u, choices(self.arms, n, generator))
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        x = as_points(x, 2)[:, None, :]
+        u = _turn(x, -self._angle(x, torch.arange(self.arms, device=x.device)))
+        squares = ((u - self._mean.to(x.device)) / self._std.to(x.device)).square().sum(-1)
+        log_scale = math.log(self.arms) + math.log(2 * math.pi) + self._std.log().sum().item()
+        return (-squares / 2).logsumexp(1) - log_scale
+
+    def twist(self, u: Tensor, k: Tensor) -> Tensor:
+        """Turn u, shape (..., 2), into arm k."""
+        return _turn(u, self._angle(u, k))
+
+    def _angle(self, u: Tensor, k: Tensor) -> Tensor:
+        return (2 * math.pi / self.arms) * k.to(u.dtype) + self.rate * (u.norm(dim=-1) / self.radius).exp()
+
+
+@final
+class Checkerboard(Density):
+    """Uniform on the 8 black squares of a board of 4 x 4 squares around the origin.
+
+    Args:
+        side: side of one square.
+    """
+
+    def __init__(self, side: float = 1.0) -> None:
+        require_positive(side=side)
+        self.side = side
+        super().__init__(_centred_box(2 * side, 2 * side))
+
+    def _draw(self, n: int, generator: torch.Generator) -> Tensor:
+        row, pair = choices(4, n, generator), choices(2, n, generator)
+        corner = torch.stack((2 * pair + row % 2, row), 1) - 2
+        # 1e-6 of a side away from the edges: float32 would round some points over them, where p = 0.
+        inside = 1e-6 + (1 - 2e-6) * uniform(n, 2, generator)
+        return self.side * (corner + inside)
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        square = (as_points(x, 2) / self.side).floor()
+        on_board = (square >= -2).all(1) & (square < 2).all(1)
+        black = square.sum(1) % 2 == 0
+        return torch.full_like(square[:, 0], -math.log(8 * self.side**2)).where(on_board & black, -math.inf)
+
+
+@final
+class Torus(Density):
+    """Uniform on the surface of a torus, with isotropic Gaussian noise; its density is not known.
+
+    Args:
+        major: radius of the circle around which the tube runs.
+        minor: radius of the tube, below `major`.
+        noise: standard deviation of the noise in each coordinate.
+    """
+
+    def __init__(self, major: float = 1.5, minor: float = 0.5, noise: float = 0.05) -> None:
+        require_positive(major=major, minor=minor, noise=noise)
+        if not minor < major:
+            raise ValueError(f"`minor` must be below `major`, got {minor} and {major}")
+        self.major = major
+        self.minor = minor
+        self.noise = noise
+        reach, height = major + minor + TAIL * noise, minor + TAIL * noise
+        super().__init__(_centred_box(reach, reach, height))
+
+    def _draw(self, n: int, generator: torch.Generator) -> Tensor:
+        around, tube, chance = uniform(n, 3, generator).split(1, 1)
+        around, tube = 2 * math.pi * around, 2 * math.pi * tube
+        # The area element is (1 + q cos(tube)), q = minor / major. An angle kept with probability
+        # (1 + q cos) / 2 and mirrored to pi - tube otherwise has that density; nothing is drawn twice.
+        kept = 2 * chance < 1 + self.minor / self.major * tube.cos()
+        tube = torch.where(kept, tube, math.pi - tube)
+        rho = self.major + self.minor * tube.cos()
+        surface = torch.cat((rho * around.cos(), rho * around.sin(), self.minor * tube.sin()), 1)
+        return surface + self.noise * normal(n, 3, generator)
+
+    def log_prob(self, x: Tensor) -> None:
+        as_points(x, 3)
+
+
+DENSITIES: dict[str, Callable[..., Target]] = {
+    "eight-gaussians": eight_gaussians,
+    "two-moons": TwoMoons,
+    "two-circles": TwoCircles,
+    "pinwheel": Pinwheel,
+    "checkerboard": Checkerboard,
+    "gaussians-3d": gaussians_3d,
+    "torus": Torus,
+    "points": Points,
+}
+
+
+def density(name: str, **scales: object) -> Target:
+    """Build the density called `name`.
+
+    Args:
+        name: a key of `DENSITIES`.
+        scales: its arguments; each has a default, but for the `path` of `points`.
+
+    Raises:
+        ValueError: unknown name or scale, or a scale out of range.
+    """
+    if name not in DENSITIES:
+        near = difflib.get_close_matches(name, DENSITIES, 1)
+        hint = f"did you mean {near[0]!r}?" if near else f"choose from {', '.join(DENSITIES)}"
+        raise ValueError(f"unknown density {name!r}; {hint}")
+    known = inspect.signature(DENSITIES[name]).parameters
+    unknown = [key for key in scales if key not in known]
+    if unknown:
+        raise ValueError(f"{name} has no argument {unknown[0]!r}; it has {', '.join(known)}")
+    return DENSITIES[name](**scales)
+
+
+def _centred_box(*half_widths: float) -> Tensor:
+    high = torch.tensor(half_widths, dtype=torch.float64)
+    return torch.stack((-high, high))
+
+
+def _turn(u: Tensor, angle: Tensor) -> Tensor:
+    cos, sin = angle.cos(), angle.sin()
+    return torch.stack((cos * u[..., 0] - sin * u[..., 1], sin * u[..., 0] + cos * u[..., 1]), -1)

@@ -1,0 +1,96 @@
+"""What a flow is trained on: a source of points in R^d and what is known of their density."""
+
+from abc import ABC, abstractmethod
+from typing import final
+
+import torch
+from torch import Tensor
+
+
+class Target(ABC):
+    """A distribution on R^d, scaled so that a flow from a standard normal base can learn it.
+
+    Attributes:
+        dim: d.
+        box: lowest and highest coordinates, shape (2, d), float64; about 1e-6 of the mass lies outside.
+        offset, unit: offset + unit * x takes samples to the user's units, shape (d,), float64. A log-density
+            is lower there by sum(log(unit)), a KL divergence is the same.
+    """
+
+    dim: int
+    box: Tensor
+    offset: Tensor
+    unit: Tensor
+
+    @abstractmethod
+    def sample(self, n: int, generator: torch.Generator, dtype: torch.dtype = torch.float64) -> Tensor:
+        """Draw n points for training, shape (n, d), on the generator's device.
+
+        The draw is made in float64 and rounded, so that every dtype sees the same points.
+        """
+
+    @abstractmethod
+    def held_out(self, n: int, generator: torch.Generator, dtype: torch.dtype = torch.float64) -> Tensor:
+        """Return points that training does not see, shape (n, d), or fewer where fewer exist."""
+
+    @abstractmethod
+    def log_prob(self, x: Tensor) -> Tensor | None:
+        """Evaluate the exact log-density in nats.
+
+        Args:
+            x: points, shape (n, d); evaluated in float64.
+
+        Returns:
+            shape (n,), float64, -inf outside the support; None where the density is not known.
+        """
+
+
+class Density(Target):
+    """A target with an exact sampler: the points for training and the held-out ones are fresh draws."""
+
+    def __init__(self, box: Tensor) -> None:
+        self.box = box
+        self.dim = box.shape[1]
+        self.offset = torch.zeros(self.dim, dtype=torch.float64)
+        self.unit = torch.ones(self.dim, dtype=torch.float64)
+
+    @final
+    def sample(self, n: int, generator: torch.Generator, dtype: torch.dtype = torch.float64) -> Tensor:
+        return self._draw(n, generator).to(dtype)
+
+    @final
+    def held_out(self, n: int, generator: torch.Generator, dtype: torch.dtype = torch.float64) -> Tensor:
+        return self.sample(n, generator, dtype)
+
+    @abstractmethod
+    def _draw(self, n: int, generator: torch.Generator) -> Tensor:
+        """Draw n points, shape (n, d), float64."""
+
+
+def as_points(x: Tensor, dim: int) -> Tensor:
+    """Return x in float64 after checking that its shape is (n, dim)."""
+    if x.ndim != 2 or x.shape[1] != dim:
+        raise ValueError(f"points of this density must have shape (n, {dim}), got {tuple(x.shape)}")
+    return x.double()
+
+
+def require_positive(**scales: float) -> None:
+    """Raise ValueError for the first scale that is not positive."""
+    for name, scale in scales.items():
+        if not scale > 0:
+            raise ValueError(f"`{name}` must be positive, got {scale}")
+
+
+def normal(n: int, dim: int, generator: torch.Generator) -> Tensor:
+    """Draw standard normal points, shape (n, dim), float64."""
+    return torch.randn(n, dim, generator=generator, device=generator.device, dtype=torch.float64)
+
+
+def uniform(n: int, dim: int, generator: torch.Generator) -> Tensor:
+    """Draw points of the unit cube, shape (n, dim), float64."""
+    return torch.rand(n, dim, generator=generator, device=generator.device, dtype=torch.float64)
+
+
+def choices(k: int, n: int, generator: torch.Generator) -> Tensor:
+    """Draw n integers below k, shape (n,)."""
+    return torch.randint(k, (n,), generator=generator, device=generator.device)

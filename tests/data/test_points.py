@@ -1,0 +1,150 @@
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from neuralode_exp.data.densities import density
+from neuralode_exp.data.points import Points, read_points
+
+TWO_ROWS = [[1.0, 2.5], [-3.0, 4e-3]]
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "points.csv"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["1,2.5\n-3,4e-3\n", "x,y\n1,2.5\n-3,4e-3", "# x, y\n\n1, 2.5\n\n-3, 0.004\n", "\ufeff1,2.5\r\n-3,4e-3\r\n"],
+    ids=["plain", "header", "blank lines", "byte order mark"],
+)
+def test_csv_is_read(tmp_path: Path, text: str) -> None:
+    points = read_points(write(tmp_path, text))
+    assert points.dtype == torch.float64
+    assert points.tolist() == TWO_ROWS
+
+
+def test_one_column_has_one_dimension(tmp_path: Path) -> None:
+    assert read_points(write(tmp_path, "1\n2\n3\n")).shape == (3, 1)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32", "int16", ">f8"])
+def test_npy_is_read(tmp_path: Path, dtype: str) -> None:
+    array = np.array([[1, 2, 3], [4, 5, 6]], dtype=dtype)
+    np.save(tmp_path / "points.npy", array)
+    points = read_points(tmp_path / "points.npy")
+    assert points.dtype == torch.float64
+    assert points.tolist() == [[1, 2, 3], [4, 5, 6]]
+
+
+def test_wrong_rows_are_listed_by_line_in_one_error(tmp_path: Path) -> None:
+    path = write(tmp_path, "x,y\n1,2\n1,2,3\n\n4,five\n6,nan\n7,1e999\n8,\n9,10\n")
+    with pytest.raises(ValueError, match=r"points\.csv must have") as error:
+        read_points(path)
+    assert str(error.value).split("; ")[1:] == [
+        "line 3: 3 numbers where the first row has 2",
+        "line 5: 'five' is not a number",
+        "line 6: nan is not finite",
+        "line 7: 1e999 is not finite",
+        "line 8: '' is not a number",
+    ]
+
+
+def test_long_lists_of_wrong_rows_end_with_a_count(tmp_path: Path) -> None:
+    path = write(tmp_path, "1,2\n" + "nan,2\n" * 25)
+    with pytest.raises(ValueError, match=r"line 11: nan is not finite; and 15 more$") as error:
+        read_points(path)
+    assert str(error.value).count("line ") == 10
+
+
+@pytest.mark.parametrize("text", ["", "\n\n", "x,y\n"])
+def test_empty_csv_is_refused(tmp_path: Path, text: str) -> None:
+    with pytest.raises(ValueError, match="must have at least one point, got none"):
+        read_points(write(tmp_path, text))
+
+
+@pytest.mark.parametrize("shape", [(4,), (0, 2), (2, 0), (2, 2, 2), ()])
+def test_npy_of_another_shape_is_refused(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    np.save(tmp_path / "points.npy", np.zeros(shape))
+    with pytest.raises(ValueError, match=r"shape \(n, d\) with n, d >= 1, got \("):
+        read_points(tmp_path / "points.npy")
+
+
+def test_npy_with_bad_rows_pickles_or_rubbish_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "points.npy"
+    np.save(path, np.array([[0.0, 1.0], [np.nan, 1.0], [np.inf, 2.0]]))
+    with pytest.raises(ValueError, match=r"row 1: \[nan, 1.0\] is not finite; row 2: \[inf, 2.0\] is not finite"):
+        read_points(path)
+    np.save(path, np.array([[{}, 1]], dtype=object), allow_pickle=True)
+    with pytest.raises(ValueError, match="must be a plain npy file of numbers: Object arrays cannot be loaded"):
+        read_points(path)
+    np.save(path, np.array([["a", "b"]]))
+    with pytest.raises(ValueError, match="must hold real numbers, got dtype <U1"):
+        read_points(path)
+    for content in (b"", b"1,2\n", b"PK\x03\x04"):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match="must be a plain npy file of numbers"):
+            read_points(path)
+
+
+def test_wrong_paths_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"`path` must end in \.csv or \.npy, got cloud\.xyz"):
+        read_points("cloud.xyz")
+    with pytest.raises(ValueError, match=r"does not exist"):
+        read_points(tmp_path / "points.csv")
+    path = tmp_path / "points.csv"
+    path.write_bytes(b"\xff\xfe1,2")
+    with pytest.raises(ValueError, match="must be a text file of numbers"):
+        read_points(path)
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "points.npy"
+    np.save(path, np.random.default_rng(0).normal(size=(1000, 3)) * [1.0, 20.0, 0.1] + [0.0, 5e6, -1.0])
+    return path
+
+
+def test_split_holds_each_row_once_and_depends_on_the_seed_alone(file: Path) -> None:
+    target = density("points", path=file, validation=0.25, seed=3)
+    assert isinstance(target, Points)
+    train, held_out = target.train, target.held_out(10_000, torch.Generator())
+    assert (len(train), len(held_out), target.dim) == (750, 250, 3)
+    rows = torch.cat((train, held_out)) * target.unit + target.offset
+    torch.testing.assert_close(rows.sort(0).values, read_points(file).sort(0).values, rtol=1e-12, atol=1e-12)
+    assert torch.equal(train, Points(file, 0.25, 3).train)
+    assert not torch.equal(train, Points(file, 0.25, 4).train)
+
+
+def test_training_rows_are_standardised_and_samples_are_training_rows(file: Path) -> None:
+    target = Points(file)
+    zero, one = torch.zeros(3, dtype=torch.float64), torch.ones(3, dtype=torch.float64)
+    # 5e6 with a deviation of 20: nine digits of sixteen are left.
+    torch.testing.assert_close(target.train.mean(0), zero, rtol=0, atol=1e-8)
+    torch.testing.assert_close(target.train.std(0), one, rtol=0, atol=1e-8)
+    x = target.sample(50, torch.Generator().manual_seed(1))
+    assert torch.equal(x, target.sample(50, torch.Generator().manual_seed(1)))
+    assert ((x[:, None, :] == target.train).all(2).sum(1) == 1).all()
+    assert ((x > target.box[0]) & (x < target.box[1])).all()
+    assert target.log_prob(x) is None
+
+
+def test_nothing_may_be_held_out(file: Path) -> None:
+    assert Points(file, validation=0.0).held_out(5, torch.Generator()).shape == (0, 3)
+
+
+@pytest.mark.parametrize("validation", [-0.1, 1.0, math.nan])
+def test_validation_must_be_a_fraction(file: Path, validation: float) -> None:
+    with pytest.raises(ValueError, match=r"`validation` must be a fraction in \[0, 1\), got"):
+        Points(file, validation)
+
+
+def test_points_that_cannot_be_standardised_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"column 2 of .* must vary, its standard deviation is 0\.0"):
+        Points(write(tmp_path, "1,7\n2,7\n3,7\n"))
+    with pytest.raises(ValueError, match="must have 2 points to train on, got 1 of 2"):
+        Points(write(tmp_path, "1,7\n2,7\n"))
