@@ -1,0 +1,43 @@
+"""What YAML may say: the typed config, the cells that have a meaning, and the identity of a run."""
+
+from neuralode_exp.config.cells import meaning, solver_arguments
+from neuralode_exp.config.errors import ConfigError, Mistake
+from neuralode_exp.config.identity import identity, identity_differences, register_resolver
+from neuralode_exp.config.schema import (
+    Config,
+    Csv,
+    Dataset,
+    Densities,
+    Dynamics,
+    Images,
+    Model,
+    Points,
+    Solver,
+    Trainer,
+)
+from neuralode_exp.config.validation import plain, stored_config, validate
+
+__all__ = [
+    "Config",
+    "ConfigError",
+    "Csv",
+    "Dataset",
+    "Densities",
+    "Dynamics",
+    "Images",
+    "Mistake",
+    "Model",
+    "Points",
+    "Solver",
+    "Trainer",
+    "identity",
+    "identity_differences",
+    "meaning",
+    "plain",
+    "solver_arguments",
+    "stored_config",
+    "validate",
+]
+
+# Workers of a launcher import this package before they resolve hydra.sweep.subdir, and nothing else of ours.
+register_resolver()

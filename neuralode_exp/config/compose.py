@@ -1,0 +1,217 @@
+"""Compose configs as Hydra will, but before it makes any folder, and say which argument is wrong.
+
+A request is taken apart into what chooses files (groups, and Hydra's own keys) and plain values. Files are
+composed once for each choice, values are then set in a copy: a grid of hundreds of cells takes seconds.
+"""
+
+from __future__ import annotations
+
+import copy
+import difflib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from hydra import version
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.hydra import Hydra
+from hydra._internal.utils import create_config_search_path
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.config_search_path import SearchPathQuery
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from neuralode_exp.config.errors import ConfigError, Mistake, near_miss, spell
+from neuralode_exp.config.schema import Config
+from neuralode_exp.config.validation import plain, validate
+
+GROUPS = ("dataset", "model", "solver", "trainer", "experiment")
+# Options that come with an optional part of the install.
+EXTRAS = {"hydra/launcher=ray": "ray", "hydra/sweeper=optuna": "search"}
+
+
+def make_loader(conf: Path, further: str | None = None) -> ConfigLoader:
+    """Return Hydra's loader of the files in `conf` and in `further`, as --config-dir adds them."""
+    version.setbase("1.3")
+    path = create_config_search_path(str(conf))
+    if further is not None:
+        path.prepend("command-line", f"file://{Path(further).absolute()}", SearchPathQuery(provider="schema"))
+    GlobalHydra.instance().clear()
+    try:
+        return Hydra.create_main_hydra2("train", path).config_loader
+    finally:
+        GlobalHydra.instance().clear()  # @hydra.main wants to make its own
+
+
+@dataclass(frozen=True)
+class Files:
+    """What the chosen files say.
+
+    Args:
+        own: the config without Hydra's part.
+        keys: all its keys, dotted, sections too.
+        params: axes of a grid that stand in a file, `hydra.sweeper.params`.
+    """
+
+    own: DictConfig
+    keys: tuple[str, ...]
+    params: dict[str, Any]
+
+
+class Composer:
+    """From arguments as `model=resnet` and `trainer.lr=0.1` to a checked `Config`."""
+
+    def __init__(self, loader: ConfigLoader) -> None:
+        self.loader = loader
+        self._parser = OverridesParser.create(config_loader=loader)
+        self._parsed: dict[str, Override] = {}
+        self._from_files: dict[tuple[str, ...], Files] = {}
+
+    def parse(self, arguments: Iterable[str], mistakes: list[Mistake]) -> list[Override]:
+        """Parse arguments; those that are not of the form key=value are left out and added to `mistakes`."""
+        overrides = []
+        for argument in arguments:
+            if argument not in self._parsed:
+                try:
+                    [self._parsed[argument]] = self._parser.parse_overrides([argument])
+                except HydraException as error:
+                    mistakes.append(_syntax(argument, error))
+                    continue
+            overrides.append(self._parsed[argument])
+        return overrides
+
+    def config(self, overrides: Iterable[Override]) -> Config:
+        """Compose and check one run; each of its overrides has one value.
+
+        Raises:
+            ConfigError: with everything that is wrong.
+        """
+        mistakes: list[Mistake] = []
+        files, values, wrong = self._split(overrides, mistakes)
+        chosen = self._load(files)
+        defaults = chosen.own
+        values = [override for override in values if override.key_or_group.split(".")[0] not in wrong]
+        composed = copy.deepcopy(defaults)
+        for override in values:
+            if mistake := _wrong_key(override, chosen):
+                mistakes.append(mistake)
+                continue
+            try:
+                ConfigLoaderImpl._apply_overrides_to_config([override], composed)
+            except (HydraException, OmegaConfBaseException) as error:
+                reason = str(error.__cause__ or error).strip().split("\n")[0]
+                mistakes.append(Mistake(str(override.input_line), "cannot be set", reason))
+        try:
+            config = validate(plain(composed))
+        except ConfigError as error:
+            given = {override.key_or_group for override in values}
+            # Beside a wrong file only what was given is worth a word, the rest is not what was asked for.
+            found = (mistake for mistake in error.mistakes if not wrong or mistake.key in given)
+            mistakes += [_with_default(mistake, defaults) for mistake in found]
+        if mistakes:
+            raise ConfigError(mistakes)
+        return config
+
+    def params(self, overrides: Iterable[Override]) -> dict[str, Any]:
+        """Return the axes of a grid that stand in the chosen files, `hydra.sweeper.params`."""
+        files, _, _ = self._split((o for o in overrides if not o.is_sweep_override()), [])
+        return self._load(files).params
+
+    def _split(
+        self, overrides: Iterable[Override], mistakes: list[Mistake]
+    ) -> tuple[list[Override], list[Override], set[str]]:
+        """Part overrides into choices of files and values, and name the groups whose choice is wrong."""
+        files: list[Override] = []
+        values: list[Override] = []
+        wrong: set[str] = set()
+        for override in overrides:
+            group, value = override.key_or_group, override.value()
+            options = self.loader.get_group_options(group)
+            if not options or isinstance(value, dict):
+                (files if override.is_hydra_override() else values).append(override)
+            elif override.is_delete():
+                files.append(override)
+            elif override.is_add() and group in GROUPS:
+                fix = f"write {str(override.input_line)[1:]}"
+                mistakes.append(Mistake(str(override.input_line), "adds what is there already", fix=fix))
+            else:
+                unknown = [x for x in (value if isinstance(value, list) else [value]) if x not in options]
+                if unknown:
+                    mistakes.append(_no_such_option(group, spell(unknown[0]), options))
+                    wrong.add(group)
+                else:
+                    files.append(override)
+        return files, values, wrong
+
+    def _load(self, files: list[Override]) -> Files:
+        chosen = tuple(str(override.input_line) for override in files)
+        if chosen not in self._from_files:
+            try:
+                config = self.loader.load_configuration("config", list(chosen), RunMode.RUN, from_shell=False)
+            except (HydraException, OmegaConfBaseException, ValueError, YAMLError) as error:
+                message = str(error).strip().split("\n")[0]
+                raise ConfigError([Mistake(" ".join(chosen) or "conf", "does not compose", fix=message)]) from None
+            params = dict(config.hydra.sweeper.get("params") or {})
+            with open_dict(config):
+                del config["hydra"]
+            self._from_files[chosen] = Files(config, tuple(_keys(plain(config))), params)
+        return self._from_files[chosen]
+
+
+def _wrong_key(override: Override, files: Files) -> Mistake | None:
+    """Return what is wrong with an override's key; a new one that is added is left to validation."""
+    key, argument = override.key_or_group, str(override.input_line)
+    if override.is_add():
+        add = Mistake(argument, "adds what is there already", fix=f"write {argument[1:]}")
+        return add if key in files.keys else None
+    if key in files.keys or override.is_force_add():
+        return None
+    section, _, name = key.rpartition(".")
+    siblings = [other.rpartition(".")[2] for other in files.keys if other.rpartition(".")[0] == section]
+    fix = near_miss(name, siblings if section else [*siblings, *GROUPS], f"{section}." if section else "")
+    if fix is None:
+        like = difflib.get_close_matches(name, [other.rpartition(".")[2] for other in files.keys], n=1)
+        elsewhere = [other for other in files.keys if other.rpartition(".")[2] in like]
+        fix = f"did you mean {' or '.join(elsewhere)}?" if elsewhere else None
+    if fix is None:
+        fix = f"its keys are {', '.join(siblings)}" if siblings and section else "--cfg job shows them all"
+    of = f" of dataset={files.own.dataset.name}" if section == "dataset" else ""
+    return Mistake(key, f"is not a key{of}", fix=fix)
+
+
+def _with_default(mistake: Mistake, defaults: DictConfig) -> Mistake:
+    if mistake.fix is not None:
+        return mistake
+    default = spell(OmegaConf.select(defaults, mistake.key.split("[")[0]))
+    return replace(mistake, fix=f"the default is {default}" if default != mistake.got else "correct it in conf/")
+
+
+def _no_such_option(group: str, got: str, options: list[str]) -> Mistake:
+    if f"{group}={got}" in EXTRAS:
+        fix: str | None = f"pip install -e '.[{EXTRAS[f'{group}={got}']}]' brings it"
+    elif got == "null":
+        fix = f"leave {group} out for none"
+    else:
+        fix = near_miss(got, options)
+    return Mistake(group, f"must be one of {', '.join(sorted(options))}", got, fix)
+
+
+def _keys(values: Mapping[Any, Any], prefix: str = "") -> Iterator[str]:
+    for key, value in values.items():
+        yield f"{prefix}{key}"
+        if isinstance(value, Mapping):
+            yield from _keys(value, f"{prefix}{key}.")
+
+
+def _syntax(argument: str, error: HydraException) -> Mistake:
+    if "=" not in argument and not argument.startswith("~"):
+        return Mistake(argument, "must be key=value, as model=resnet or trainer.lr=0.1")
+    reason = str(error).split("\n")[0]
+    return Mistake(argument, "must be key=value", reason, "quote special characters, as key='a, b'")

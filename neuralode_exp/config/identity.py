@@ -1,0 +1,81 @@
+"""The name of a run: a hash of what can change its result, and of nothing else."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from neuralode_exp.config.cells import SOLVERS, solves_ode
+from neuralode_exp.config.schema import Config
+from neuralode_exp.config.validation import plain, validate
+
+# Where and how often, not what. `dataset.tolerance` and `dataset.step_size` act through the solver's keys alone.
+WITHOUT_EFFECT = frozenset(
+    {"device", "threads", "check", "resume", "log_every", "figures", "dataset.root"}
+    | {"dataset.tolerance", "dataset.step_size", "trainer.checkpoint_every"}
+)
+MODEL_KEYS = {
+    ("images", "mlp"): {"hidden"},
+    ("images", "stem"): {"channels"},
+    ("images", "resnet"): {"channels", "blocks"},
+    ("images", "rknet"): {"channels", "gradient"},
+    ("images", "odenet"): {"channels", "gradient"},
+    ("dynamics", "resnet"): {"field", "width", "depth", "activation"},
+    ("dynamics", "rknet"): {"field", "width", "depth", "activation", "gradient"},
+    ("dynamics", "odenet"): {"field", "width", "depth", "activation", "gradient"},
+    ("densities", "rknet"): {"field", "width", "depth", "activation", "gradient", "trace"},
+    ("densities", "odenet"): {"field", "width", "depth", "activation", "gradient", "trace"},
+}
+TRAINER_KEYS = {"label_smoothing": "classification", "window": "dynamics", "replicas": "dynamics"}
+
+
+def identity(config: Config) -> str:
+    """Return 12 hexadecimal digits that two configs share exactly if they ask for the same result."""
+    text = json.dumps(_with_effect(config), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def identity_differences(a: Config, b: Config) -> dict[str, tuple[Any, Any]]:
+    """Return the keys in which the results asked for differ, each with its two values (None: not read)."""
+    of_a, of_b = _with_effect(a), _with_effect(b)
+    pairs = {key: (of_a.get(key), of_b.get(key)) for key in sorted(of_a.keys() | of_b.keys())}
+    return {key: (x, y) for key, (x, y) in pairs.items() if x != y}
+
+
+def _with_effect(config: Config) -> dict[str, Any]:
+    """Flatten a config to dotted keys, without those that its cell does not read."""
+    sections = config.model_dump()
+    cell = (config.dataset.kind, config.model.name)
+    if cell in MODEL_KEYS:  # a cell without meaning keeps all its keys
+        sections["model"] = _only(sections["model"], {"name", *MODEL_KEYS[cell]})
+    if not solves_ode(config):
+        del sections["solver"]
+    else:
+        sections["solver"] = _only(sections["solver"], {"name", "engine", *SOLVERS[config.solver.name].keys})
+    trainer = sections["trainer"]
+    unread = {key for key, name in TRAINER_KEYS.items() if name != trainer["name"]}
+    unread |= {"momentum"} if trainer["optimizer"] != "sgd" else set()
+    unread |= {"rise"} if trainer["schedule"] != "one-cycle" else set()
+    sections["trainer"] = _only(trainer, trainer.keys() - unread)
+    flat: dict[str, Any] = {}
+    for section, value in sections.items():
+        inner = value if isinstance(value, dict) else {None: value}
+        flat |= {section if key is None else f"{section}.{key}": x for key, x in inner.items()}
+    # Through JSON, so that a tuple equals the list it was read from.
+    return json.loads(json.dumps({key: x for key, x in flat.items() if key not in WITHOUT_EFFECT}))
+
+
+def _only(values: dict[str, Any], keys: set[str]) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if key in keys}
+
+
+def register_resolver() -> None:
+    """Let YAML say `${identity:}`, the identity of the config that it stands in."""
+    OmegaConf.register_new_resolver("identity", _resolve_identity, replace=True)
+
+
+def _resolve_identity(*, _root_: DictConfig) -> str:
+    return identity(validate(plain(_root_)))

@@ -1,0 +1,161 @@
+"""Check a request before Hydra makes any folder: compose and validate the run, or every cell of a grid."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from hydra._internal.utils import get_args_parser
+from hydra.core.override_parser.types import IntervalSweep, Override
+
+from neuralode_exp.config.cells import without_meaning
+from neuralode_exp.config.compose import Composer, make_loader
+from neuralode_exp.config.errors import ConfigError, Mistake
+from neuralode_exp.config.identity import identity
+from neuralode_exp.config.resume import go_on
+from neuralode_exp.config.schema import Config
+
+CONF = Path(__file__).parents[2] / "conf"
+
+
+@dataclass(frozen=True)
+class Request:
+    """A request without mistakes.
+
+    Args:
+        argv: the arguments for Hydra.
+        answer: what to print instead of running, for `check=true`.
+    """
+
+    argv: list[str]
+    answer: str | None = None
+
+
+def preflight(argv: list[str], conf: Path = CONF) -> Request:
+    """Check the command line, without writing anything.
+
+    Args:
+        argv: the arguments after the program's name.
+        conf: directory of the YAML files.
+
+    Raises:
+        ConfigError: with all mistakes; in a grid those of every cell.
+        SystemExit: from argparse, for an unknown flag.
+    """
+    flags = get_args_parser().parse_intermixed_args(argv)
+    asks_hydra = (flags.help, flags.hydra_help, flags.cfg, flags.info, flags.shell_completion)
+    if any(asks_hydra) or flags.config_path or flags.config_name or flags.experimental_rerun:
+        return Request(argv)
+    mistakes: list[Mistake] = []
+    composer = Composer(make_loader(conf, flags.config_dir))
+    overrides = composer.parse(flags.overrides, mistakes)
+    arguments: list[str] = flags.overrides
+    given = {override.key_or_group: override.value() for override in overrides}
+    try:
+        if given.get("resume") is not None:
+            arguments, config = go_on(str(given["resume"]), overrides, conf, is_grid=flags.multirun)
+            answer = _describe(config) if config.check else None
+        elif flags.multirun or given.get("hydra.mode") == "MULTIRUN":
+            answer = _grid(composer, overrides)
+        else:
+            answer = _single(composer, overrides)
+    except ConfigError as error:
+        mistakes += error.mistakes
+    if mistakes:
+        raise ConfigError(mistakes)
+    # Flags first: Hydra's parser takes no flag between two overrides.
+    further = ["--config-dir", flags.config_dir] if flags.config_dir else []
+    return Request([*(["--multirun"] if flags.multirun else []), *further, *arguments], answer)
+
+
+def _single(composer: Composer, overrides: list[Override]) -> str | None:
+    mistakes = [_needs_multirun(override) for override in overrides if override.is_sweep_override()]
+    try:
+        config = composer.config(override for override in overrides if not override.is_sweep_override())
+    except ConfigError as error:
+        raise ConfigError([*mistakes, *error.mistakes]) from None
+    mistakes += _of_files(config)
+    gap = without_meaning(config)
+    if mistakes or gap:
+        raise ConfigError([*mistakes, *([gap] if gap else [])])
+    return _describe(config) if config.check else None
+
+
+def _grid(composer: Composer, overrides: list[Override]) -> str | None:
+    """Check every cell; those without a meaning are no mistakes, they are skipped later."""
+    mistakes: Counter[Mistake] = Counter()
+    of_hydra = [override for override in overrides if override.is_hydra_override()]
+    wrong = [override for override in of_hydra if override.is_sweep_override()]
+    mistakes.update(Mistake(o.key_or_group, "cannot be swept over", fix="give it one value") for o in wrong)
+    in_files = [f"{key}={value}" for key, value in composer.params(overrides).items()]
+    axes = [*composer.parse(in_files, []), *(o for o in overrides if not o.is_hydra_override())]
+    cells = list(expand(axes))
+    configs: list[Config] = []
+    for cell in cells:
+        try:
+            config = composer.config([*(o for o in of_hydra if o not in wrong), *composer.parse(cell, [])])
+            mistakes.update(_of_files(config))
+            configs.append(config)
+        except ConfigError as error:
+            mistakes.update(error.mistakes)
+    if mistakes:
+        raise ConfigError(_counted(mistake, n, len(cells)) for mistake, n in mistakes.items())
+    gaps = Counter(gap for config in configs if (gap := without_meaning(config)))
+    if gaps.total() == len(configs):
+        raise ConfigError(gaps)
+    if not any(config.check for config in configs):
+        return None
+    different = {identity(config) for config in configs if not without_meaning(config)}
+    skipped = [f"skipped, {n} of {len(cells)}: {gap}" for gap, n in gaps.items()]
+    same = len(configs) - gaps.total() - len(different)
+    return "\n".join([f"ok: {len(cells)} cells, {len(different)} runs, {same} same as another", *skipped])
+
+
+def expand(overrides: Iterable[Override]) -> Iterator[list[str]]:
+    """Yield the cells of a grid, each a list of arguments; of two overrides of a key the later counts.
+
+    What is drawn from an interval cannot be listed: its two ends stand for it, and each axis is varied alone.
+    """
+    overrides = list(overrides)
+    axes = {override.get_key_element(): _values(override) for override in overrides}
+    if not any(isinstance(override.value(), IntervalSweep) for override in overrides):
+        yield from map(list, itertools.product(*axes.values()))
+        return
+    first = {key: values[0] for key, values in axes.items()}
+    for key, values in axes.items():
+        for value in values:
+            yield list({**first, key: value}.values())
+
+
+def _values(override: Override) -> list[str]:
+    key, value = override.get_key_element(), override.value()
+    if isinstance(value, IntervalSweep):
+        return [f"{key}={value.start}", f"{key}={value.end}"]
+    if override.is_sweep_override():
+        return [f"{key}={value}" for value in override.sweep_string_iterator()]
+    return [str(override.input_line)]
+
+
+def _needs_multirun(override: Override) -> Mistake:
+    key, values = override.key_or_group, override.get_value_string()
+    fix = f"python train.py -m {override.input_line} runs them all, {key}=[{values}] is a list"
+    return Mistake(key, "must have one value", values, fix)
+
+
+def _of_files(config: Config) -> list[Mistake]:
+    path = getattr(config.dataset, "path", None)
+    if path is None or Path(path).is_file():
+        return []
+    return [Mistake("dataset.path", "must name a file", path, f"there is none seen from {Path.cwd()}")]
+
+
+def _counted(mistake: Mistake, n: int, n_cells: int) -> Mistake:
+    return mistake if n == n_cells else replace(mistake, fix=f"{mistake.fix} (in {n} of {n_cells} cells)")
+
+
+def _describe(config: Config) -> str:
+    cell = f"model={config.model.name} dataset={config.dataset.name} solver={config.solver.name}"
+    return f"ok: {cell} seed={config.seed}, identity {identity(config)}"

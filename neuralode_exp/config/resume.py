@@ -1,0 +1,70 @@
+"""Go on with an unfinished run: its stored config instead of the files in `conf/`, its own folder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from hydra.core.override_parser.types import Override
+
+from neuralode_exp.config.compose import Composer, make_loader
+from neuralode_exp.config.errors import ConfigError, Mistake, spell
+from neuralode_exp.config.identity import identity_differences
+from neuralode_exp.config.schema import Config
+from neuralode_exp.config.validation import stored_config
+
+
+def go_on(given: str, overrides: Iterable[Override], conf: Path, *, is_grid: bool) -> tuple[list[str], Config]:
+    """Return the arguments that make Hydra go on with a run in its own folder, and the run's config.
+
+    Hydra reads `FOLDER/.hydra/config.yaml` in place of `conf/config.yaml`, so that the config is the stored one
+    whatever has happened to the files in `conf` since, and leaves `FOLDER/.hydra` as it is.
+
+    Args:
+        given: the folder, as in `resume=FOLDER`.
+        overrides: all arguments; beside `resume` only keys outside the run's identity.
+        conf: directory of the YAML files, for Hydra's own settings.
+        is_grid: whether -m was given.
+
+    Raises:
+        ConfigError: no run to go on with, or a key that would change its result.
+    """
+    if is_grid:
+        fix = "leave out -m; a grid goes on by its own command with hydra.sweep.dir=FOLDER"
+        raise ConfigError([Mistake("resume", "is for one run", given, fix)])
+    folder = Path(given).absolute()
+    _require_unfinished(given, folder)
+    stored = stored_config(folder)
+    beside = [override for override in overrides if override.key_or_group not in ("resume", "hydra.run.dir")]
+    config = Composer(make_loader(folder / ".hydra")).config(beside)
+    changed = identity_differences(stored, config)
+    if changed:
+        raise ConfigError(
+            Mistake(key, "cannot change in a run that goes on", spell(new), f"leave it out, the run has {spell(old)}")
+            for key, (old, new) in changed.items()
+        )
+    quoted = "'" + str(folder).replace("\\", "\\\\").replace("'", "\\'") + "'"
+    argv = ["--config-path", str(folder / ".hydra")]
+    argv += [str(override.input_line) for override in beside]
+    argv += [f"resume={quoted}", f"hydra.run.dir={quoted}", "hydra.output_subdir=null", "hydra.job.chdir=false"]
+    argv += [f"hydra.searchpath=['file://{conf}']", "hydra/job_logging=train"]
+    return argv, config
+
+
+def _require_unfinished(given: str, folder: Path) -> None:
+    if not (folder / ".hydra" / "config.yaml").is_file():
+        grid = (folder / "multirun.yaml").is_file()
+        what = "the folder of a grid" if grid else "no such folder" if not folder.is_dir() else "no run in it"
+        fix = f"use its command with hydra.sweep.dir={given}" if grid else "the run's first lines name its folder"
+        raise ConfigError([Mistake("resume", "must be the folder of a run", f"{given} ({what})", fix)])
+    from neuralode_exp.tracking.summary import read_summary  # brings torch: not for a wrong request
+
+    summary = read_summary(folder)
+    if summary is None or summary["status"] not in ("completed", "running", "skipped"):
+        return
+    if summary["status"] == "running":
+        process = summary["process"]
+        got = f"{given}, which process {process['pid']} on {process['host']} is running"
+        raise ConfigError([Mistake("resume", "must be a run that has stopped", got, "wait for it or end it first")])
+    got = f"{given}, which is {summary['status']}"
+    raise ConfigError([Mistake("resume", "must be an unfinished run", got, "nothing is left to do")])

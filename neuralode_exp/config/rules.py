@@ -1,0 +1,134 @@
+"""Rules that bind several keys, each checked as soon as the sections that it reads are right in themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from neuralode_exp.config.cells import SOLVERS
+from neuralode_exp.config.errors import Mistake, spell, suggest
+from neuralode_exp.config.schema import Dataset, Dynamics, Linear, Model, Solver, Top, Torus, Trainer
+
+TRAINERS = {"images": "classification", "dynamics": "dynamics", "densities": "density"}
+COSTS = [
+    "nfe/forward",
+    "nfe/backward",
+    "solver/accepted",
+    "solver/rejected",
+    "solver/failures",
+    "memory/saved_mib",
+    "memory/autograd_peak_mib",
+    "memory/peak_rss_mib",
+    "memory/peak_device_mib",
+    "time/step_ms",
+    "time/elapsed_s",
+]
+# No objective on test data: nothing is to be chosen there.
+OBJECTIVES = {
+    "classification": ["error/validation", "loss/validation", "loss/train", *COSTS],
+    "dynamics": [
+        "dynamics/validation_error",
+        "dynamics/field_error",
+        "dynamics/eigenvalue_error",
+        "loss/train",
+        *COSTS,
+    ],
+    "density": ["loss/validation", "loss/train", *COSTS],
+}
+
+
+def across_sections(
+    top: Top | None, dataset: Dataset | None, model: Model | None, solver: Solver | None, trainer: Trainer | None
+) -> Iterator[Mistake]:
+    """Yield what is wrong between keys; a section that is None is wrong in itself and not looked at."""
+    if top:
+        yield from _of_top(top)
+    if dataset:
+        yield from _of_dataset(dataset)
+    if model and model.channels > 32 and model.channels % 32:
+        rule = "must be at most 32 or a multiple of it, for the groups of GroupNorm"
+        yield Mistake("model.channels", rule, spell(model.channels))
+    if solver and solver.name not in SOLVERS:
+        yield Mistake("solver.name", "must be a solver", solver.name, suggest(solver.name, SOLVERS))
+    if trainer:
+        yield from _of_trainer(trainer)
+    if dataset and trainer:
+        yield from _of_dataset_and_trainer(dataset, trainer)
+    if top and trainer and top.objective not in (None, *OBJECTIVES[trainer.name]):
+        fix = suggest(str(top.objective), OBJECTIVES[trainer.name])
+        yield Mistake("objective", f"must be a tag of trainer={trainer.name}, not on test data", top.objective, fix)
+
+
+def _of_top(top: Top) -> Iterator[Mistake]:
+    if top.device == "mps" and top.precision == "float64":
+        yield Mistake("precision", "must be float32 on device=mps", top.precision, "use device=cpu for float64")
+
+
+def _of_dataset(dataset: Dataset) -> Iterator[Mistake]:
+    if isinstance(dataset, Torus) and dataset.minor >= dataset.major:
+        yield Mistake(
+            "dataset.minor", f"must be below dataset.major={dataset.major:g}", spell(dataset.minor), "swap them"
+        )
+    if isinstance(dataset, Linear) and any(len(row) != len(dataset.matrix) for row in dataset.matrix):
+        rows = [len(row) for row in dataset.matrix]
+        yield Mistake(
+            "dataset.matrix",
+            "must be square",
+            f"{len(rows)} rows of {' and '.join(map(str, rows))} numbers",
+            "write it row by row, as [[0,-1],[1,0]]",
+        )
+    elif isinstance(dataset, Dynamics):
+        yield from _of_box(dataset)
+
+
+def _of_box(dataset: Dynamics) -> Iterator[Mistake]:
+    ends = {"dataset.low": dataset.low, "dataset.high": dataset.high}
+    sizes = {key: len(end) for key, end in ends.items() if isinstance(end, tuple)}
+    if isinstance(dataset, Linear):
+        sizes["dataset.matrix"] = len(dataset.matrix)
+    if len(set(sizes.values())) > 1:
+        got = ", ".join(f"{size} in {key}" for key, size in sizes.items())
+        fix = "give low and high as one number, or one for each dimension"
+        yield Mistake("dataset.low", "must fit the dimension", got, fix)
+    elif dataset.low is not None and dataset.high is not None:
+        d = max(sizes.values(), default=1)
+        low, high = (end if isinstance(end, tuple) else (end,) * d for end in (dataset.low, dataset.high))
+        if any(a >= b for a, b in zip(low, high, strict=True)):
+            rule = f"must be below dataset.high={spell(dataset.high)}"
+            yield Mistake("dataset.low", rule, spell(dataset.low), "swap them")
+
+
+def _of_trainer(trainer: Trainer) -> Iterator[Mistake]:
+    if trainer.epochs is None and trainer.max_steps is None:
+        yield Mistake("trainer.epochs", "or trainer.max_steps must end the run", "null for both", "set one of them")
+    if trainer.replicas > 1 and trainer.name != "dynamics":
+        yield Mistake(
+            "trainer.replicas",
+            "must be 1 unless trainer=dynamics",
+            f"{trainer.replicas} with trainer={trainer.name}",
+            "use -m seed=0,1,2",
+        )
+
+
+def _of_dataset_and_trainer(dataset: Dataset, trainer: Trainer) -> Iterator[Mistake]:
+    wanted = TRAINERS[dataset.kind]
+    if trainer.name != wanted:
+        yield Mistake(
+            "trainer",
+            f"must be {wanted} for dataset={dataset.name}",
+            trainer.name,
+            "leave it out: the dataset picks it",
+        )
+    elif isinstance(dataset, Dynamics) and trainer.window >= dataset.points:
+        yield Mistake(
+            "trainer.window",
+            f"must be below dataset.points={dataset.points}",
+            spell(trainer.window),
+            f"at most {dataset.points - 1} steps lead from a point to another",
+        )
+    if trainer.patience is not None and getattr(dataset, "validation", 1) == 0:
+        yield Mistake(
+            "trainer.patience",
+            "must be null where nothing is held out (dataset.validation=0)",
+            spell(trainer.patience),
+            "set dataset.validation too",
+        )

@@ -1,0 +1,250 @@
+"""The typed config: the keys of `conf/`, their types and their ranges.
+
+A key has no default here, its default stands in `conf/`, and a key that is not here is refused: YAML and schema
+always have the same keys. Keys of `model`, `solver` and `trainer` exist for every model, solver and trainer, so
+that one line can sweep over all of them; those of `dataset` are the dataset's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationInfo, field_validator
+
+Positive = Annotated[float, Field(gt=0)]
+NonNegative = Annotated[float, Field(ge=0)]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+Count = Annotated[int, Field(ge=1)]
+CountOrZero = Annotated[int, Field(ge=0)]
+Vector = Annotated[tuple[float, ...], Field(min_length=1)]
+
+
+class Section(BaseModel):
+    """Part of a config: unknown keys, NaN and infinity are refused, nothing can be changed."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _true_is_not_1(cls, value: object, info: ValidationInfo) -> object:
+        is_flag = cls.model_fields[str(info.field_name)].annotation is bool
+        return str(value).lower() if isinstance(value, bool) and not is_flag else value
+
+
+class Dataset(Section):
+    """What every dataset has. `tolerance` and `step_size` are the defaults of the solver's keys."""
+
+    OWN_USE: ClassVar = frozenset({"name", "kind", "tolerance", "step_size"})
+
+    name: str
+    kind: Literal["images", "dynamics", "densities"]
+    tolerance: Positive
+    step_size: Positive
+
+    def arguments(self) -> dict[str, Any]:
+        """Return the keys that go to the dataset's constructor."""
+        return self.model_dump(exclude=set(self.OWN_USE))
+
+
+class Images(Dataset):
+    kind: Literal["images"]
+    root: str
+    validation: Annotated[int, Field(ge=0, lt=60_000)]
+    shift: Annotated[int, Field(ge=0, le=14)]
+
+
+class Dynamics(Dataset):
+    """Trajectories of a known system z' = f(t, z); a system with constants of its own is a subclass."""
+
+    kind: Literal["dynamics"]
+    seed: CountOrZero
+    trajectories: Count
+    points: Annotated[int, Field(ge=2)]
+    t_max: Positive | None
+    noise: NonNegative
+    sampling: Literal["regular", "random"]
+    low: float | Vector | None
+    high: float | Vector | None
+    validation: CountOrZero
+    test: Count
+    test_horizon: Annotated[float, Field(ge=1)]
+
+
+class Linear(Dynamics):
+    matrix: Annotated[tuple[Vector, ...], Field(min_length=1)]
+
+
+class LotkaVolterra(Dynamics):
+    alpha: Positive
+    beta: Positive
+    gamma: Positive
+    delta: Positive
+
+
+class VanDerPol(Dynamics):
+    mu: NonNegative
+
+
+class Csv(Dataset):
+    """Measured trajectories in a file with the columns trajectory,t,z1,...,zd."""
+
+    kind: Literal["dynamics"]
+    path: str
+    seed: CountOrZero
+    validation: Fraction
+
+
+class Densities(Dataset):
+    """Samples of a density; one with scales of its own is a subclass."""
+
+    kind: Literal["densities"]
+    seed: CountOrZero
+    validation: CountOrZero
+    test: Count
+
+
+class EightGaussians(Densities):
+    radius: Positive
+    std: Positive
+
+
+class TwoMoons(Densities):
+    radius: Positive
+    noise: Positive
+
+
+class TwoCircles(Densities):
+    inner: Positive
+    outer: Positive
+    noise: Positive
+
+
+class Pinwheel(Densities):
+    arms: Count
+    radius: Positive
+    radial_std: Positive
+    tangential_std: Positive
+    rate: float
+
+
+class Checkerboard(Densities):
+    side: Positive
+
+
+class Gaussians3d(Densities):
+    half_side: Positive
+    std: Positive
+
+
+class Torus(Densities):
+    major: Positive
+    minor: Positive
+    noise: Positive
+
+
+class Points(Dataset):
+    """The user's own points; `validation` is the fraction of rows held out."""
+
+    kind: Literal["densities"]
+    path: str
+    seed: CountOrZero
+    validation: Fraction
+
+
+# Datasets with keys of their own; any other name has the keys of its kind and no more.
+DATASETS: dict[str, type[Dataset]] = {
+    "spiral-stable-focus": Linear,
+    "stable-node": Linear,
+    "circle": Linear,
+    "unstable": Linear,
+    "lotka-volterra": LotkaVolterra,
+    "van-der-pol": VanDerPol,
+    "csv": Csv,
+    "eight-gaussians": EightGaussians,
+    "two-moons": TwoMoons,
+    "two-circles": TwoCircles,
+    "pinwheel": Pinwheel,
+    "checkerboard": Checkerboard,
+    "gaussians-3d": Gaussians3d,
+    "torus": Torus,
+    "points": Points,
+}
+KINDS: dict[str, type[Dataset]] = {"images": Images, "dynamics": Dynamics, "densities": Densities}
+
+
+def dataset_class(values: object) -> type[Dataset]:
+    """Return the class of the dataset that `values` describe; `Dataset` where neither name nor kind is known."""
+    if not isinstance(values, Mapping):
+        return Dataset
+    return DATASETS.get(str(values.get("name"))) or KINDS.get(str(values.get("kind"))) or Dataset
+
+
+class Model(Section):
+    name: Literal["mlp", "stem", "resnet", "rknet", "odenet"]
+    gradient: Literal["backprop", "checkpoint", "adjoint"]
+    channels: Count
+    blocks: Count
+    hidden: Count
+    field: Literal["mlp", "linear"]
+    width: Count
+    depth: Count
+    activation: Literal["tanh", "softplus", "silu"]
+    trace: Literal["exact", "hutchinson"]
+
+
+class Solver(Section):
+    name: str
+    engine: Literal["native", "torchdiffeq"]
+    rtol: Positive
+    atol: Positive
+    step_size: Positive
+    max_steps: Count
+    first_step: Positive | None
+    min_step: NonNegative | None
+
+
+class Trainer(Section):
+    name: Literal["classification", "dynamics", "density"]
+    epochs: Count | None
+    max_steps: Count | None
+    batch_size: Count
+    lr: Positive
+    optimizer: Literal["sgd", "adam", "adamw"]
+    momentum: Fraction
+    weight_decay: NonNegative
+    schedule: Literal["constant", "cosine", "one-cycle"]
+    rise: Fraction
+    clip: Positive | None
+    label_smoothing: Fraction
+    average: Fraction | None
+    window: Count
+    replicas: Count
+    on_solver_failure: Literal["skip", "raise"]
+    max_failures: Count
+    patience: Count | None
+    evaluate_every: Count | None
+    checkpoint_every: Count | None
+
+
+class Top(Section):
+    """The keys that stand in no section."""
+
+    seed: Annotated[int, Field(ge=0, lt=2**32)]
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda|cuda:\d+|mps)$")]
+    threads: Count | None
+    precision: Literal["float32", "float64"]
+    objective: str | None
+    check: bool
+    resume: str | None
+    log_every: Count | None
+    figures: bool
+
+
+class Config(Top):
+    """One run. `neuralode_exp.config.validate` makes it from a mapping."""
+
+    dataset: SerializeAsAny[Dataset]  # dumped with the keys of its own class
+    model: Model
+    solver: Solver
+    trainer: Trainer

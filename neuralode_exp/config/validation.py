@@ -1,0 +1,122 @@
+"""From a mapping to a `Config`, or to everything that is wrong with it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from neuralode_exp.config.errors import ConfigError, Mistake, near_miss, spell, suggest
+from neuralode_exp.config.rules import across_sections
+from neuralode_exp.config.schema import Config, Model, Section, Solver, Top, Trainer, dataset_class
+
+RULES = {
+    "bool": "must be true or false",
+    "finite_number": "must be finite",
+    "float": "must be a number",
+    "greater_than": "must be above {gt:g}",
+    "greater_than_equal": "must be at least {ge:g}",
+    "int": "must be a whole number",
+    "less_than": "must be below {lt:g}",
+    "less_than_equal": "must be at most {le:g}",
+    "string": "must be text",
+    "string_pattern_mismatch": "must be auto, cpu, cuda, cuda:0 (or another number) or mps",
+    "too_short": "must not be empty",
+    "tuple": "must be a list",
+}
+SECTIONS = tuple(name for name in Config.model_fields if name not in Top.model_fields)
+S = TypeVar("S", bound=Section)
+
+
+def validate(values: Mapping[str, Any]) -> Config:
+    """Check a config and return it typed.
+
+    Args:
+        values: plain keys and values as YAML gives them, without Hydra's own; numbers may be written as text.
+
+    Raises:
+        ConfigError: with all mistakes at once.
+    """
+    mistakes: list[Mistake] = []
+    in_no_section = {key: value for key, value in values.items() if key not in SECTIONS}
+    top = _check("", Top, in_no_section, mistakes)
+    dataset = _check("dataset", dataset_class(values.get("dataset")), values.get("dataset"), mistakes)
+    model = _check("model", Model, values.get("model"), mistakes)
+    solver = _check("solver", Solver, values.get("solver"), mistakes)
+    trainer = _check("trainer", Trainer, values.get("trainer"), mistakes)
+    mistakes += across_sections(top, dataset, model, solver, trainer)
+    if mistakes or not (top and dataset and model and solver and trainer):
+        raise ConfigError(mistakes)
+    return Config(**dict(top), dataset=dataset, model=model, solver=solver, trainer=trainer)
+
+
+def plain(config: DictConfig) -> dict[str, Any]:
+    """Resolve a composed config to plain keys and values, without Hydra's own.
+
+    Raises:
+        ConfigError: an interpolation names a key that is not there.
+    """
+    own = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
+    try:
+        return {str(key): value for key, value in OmegaConf.to_container(own, resolve=True).items()}  # type: ignore[union-attr]
+    except OmegaConfBaseException as error:
+        reason = str(error).split("\n")[0]
+        raise ConfigError(
+            [Mistake(str(error.full_key), "cannot be resolved", reason, "name a key that exists")]
+        ) from None
+
+
+def stored_config(folder: Path | str) -> Config:
+    """Return the config that a run has left in its folder.
+
+    Raises:
+        FileNotFoundError: it is not the folder of a run.
+        ConfigError: another version of the program wrote it, with other keys.
+    """
+    stored = OmegaConf.load(Path(folder) / ".hydra" / "config.yaml")
+    assert isinstance(stored, DictConfig)
+    return validate(plain(stored))
+
+
+def _check(section: str, schema: type[S], values: object, mistakes: list[Mistake]) -> S | None:
+    """Return the section typed, or None after adding what is wrong with it to `mistakes`."""
+    if not isinstance(values, Mapping):
+        mistakes.append(Mistake(section, "must be a group of keys", spell(values)))
+        return None
+    given = {str(key): value for key, value in values.items() if value != "???"}  # OmegaConf's "to be given"
+    try:
+        return schema.model_validate(given)
+    except ValidationError as invalid:
+        # A key that may be a number or a list fails as both: one line is enough.
+        first = {error["loc"][0]: error for error in reversed(invalid.errors())}
+        mistakes += [_explain(section, schema, error) for error in reversed(first.values())]
+        return None
+
+
+def _explain(section: str, schema: type[Section], error: ErrorDetails) -> Mistake:
+    kind, name = error["type"], str(error["loc"][0])
+    key = f"{section}.{name}" if section else name
+    if kind == "missing":
+        return Mistake(key, "must be given", fix=f"add {key}=VALUE")
+    if kind == "extra_forbidden":
+        names = [*schema.model_fields, *(() if section else SECTIONS)]
+        return Mistake(key, "is not a key", fix=suggest(name, names, f"{section}." if section else ""))
+    places = error["loc"][1:]
+    key += "".join(f"[{place}]" for place in places if isinstance(place, int))
+    annotation = schema.model_fields[name].annotation
+    got = spell(error["input"])
+    if kind == "literal_error":
+        choices = [str(choice) for choice in get_args(annotation)]
+        return Mistake(key, f"must be one of {', '.join(choices)}", got, near_miss(got, choices))
+    rule = RULES.get(kind) or RULES[kind.split("_")[0]]
+    rule = rule.format(**error.get("ctx", {}))
+    if any(isinstance(place, str) for place in places):
+        rule = "must be a number or a list of numbers"
+    elif type(None) in get_args(annotation) and not places:
+        rule += " or null"
+    return Mistake(key, rule, got)

@@ -1,0 +1,55 @@
+"""Train, measure and record one run, or with -m a grid of them. `python train.py --help` lists what there is.
+
+Exit status: 0 done, 1 the run failed, 2 the request is wrong, 130 or 143 interrupted after a checkpoint.
+"""
+
+import sys
+from pathlib import Path
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig
+
+from neuralode_exp.config import ConfigError, plain, validate
+from neuralode_exp.config.preflight import preflight
+from neuralode_exp.outcome import Interrupted, RunFailed
+
+
+@hydra.main(version_base="1.3", config_path="conf", config_name="config")
+def main(config: DictConfig) -> float:
+    """Run one job in the folder that Hydra made for it and return its objective."""
+    from neuralode_exp.run import run  # after the preflight: a wrong request need not wait for torch
+
+    hydra_config = HydraConfig.get()
+    try:
+        values = plain(config)
+        return run(validate(values), Path(hydra_config.runtime.output_dir), values)
+    except (ConfigError, RunFailed) as error:
+        if hydra_config.mode == RunMode.MULTIRUN:
+            raise  # for the sweeper, which goes on with the next job
+        print(error, file=sys.stderr)
+        sys.exit(2 if isinstance(error, ConfigError) else 1)
+
+
+def command_line() -> int | str:
+    """Check the request, run it, and return the exit status."""
+    try:
+        request = preflight(sys.argv[1:])
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return 2
+    if request.answer is not None:
+        print(request.answer)
+        return 0
+    sys.argv[1:] = request.argv
+    try:
+        main()
+    except Interrupted as interrupted:
+        print(interrupted, file=sys.stderr)
+        return 128 + interrupted.signal
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(command_line())
