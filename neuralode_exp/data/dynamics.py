@@ -1,0 +1,233 @@
+"""Noisy observations of a known dynamical system, and the linear system that fits some best."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import scipy.linalg
+import torch
+from torch import Tensor
+
+from neuralode_exp.data.systems import System, make_system
+
+SAMPLINGS = ("regular", "random")
+STREAMS = ("times", "train", "validation", "test")  # of random numbers; append only, the place in it is a seed
+
+
+@dataclass(frozen=True, eq=False)
+class Observations:
+    """Trajectories at the times `Dynamics.t`: the truth and what was observed of it, each (T, N, d)."""
+
+    clean: Tensor
+    noisy: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Dynamics:
+    """Observations of a system, of three sets of initial states that know nothing of each other.
+
+    Args:
+        system: the truth: `f`, `flow`, `fixed_point`, `eigenvalues`.
+        noise: standard deviation of what was added to the states.
+        t: times of all trajectories, shape (T,), from 0 to t_max, increasing.
+        train, validation, test: the trajectories.
+        t_long: regular times for the longer test, shape (T_long,), t_max / (T - 1) apart.
+        z_long: the test trajectories there without noise, shape (T_long, n, d).
+    """
+
+    system: System
+    noise: float
+    t: Tensor
+    train: Observations
+    validation: Observations
+    test: Observations
+    t_long: Tensor
+    z_long: Tensor
+
+
+def make_dynamics(
+    system: str | System,
+    *,
+    trajectories: int = 64,
+    points: int = 100,
+    t_max: float | None = None,
+    noise: float = 0.01,
+    sampling: str = "regular",
+    low: float | Sequence[float] | None = None,
+    high: float | Sequence[float] | None = None,
+    validation: int = 16,
+    test: int = 16,
+    test_horizon: float = 2.0,
+    seed: int = 0,
+    dtype: torch.dtype = torch.float32,
+    **parameters: Any,
+) -> Dynamics:
+    """Observe a system from random initial states: z_obs = z(t) + noise * N(0, 1), z' = f(t, z).
+
+    Every |z_i| stays below the square root of the largest number of `dtype` (1.8e19 in float32), so that squared
+    errors are finite. The longer test ends early where its states would leave that range.
+
+    Args:
+        system: a name of `SYSTEMS` or a system of your own.
+        trajectories: N, the number of training trajectories.
+        points: T, the number of observations of a trajectory.
+        t_max: last time of an observation; None is the system's own.
+        noise: standard deviation of the noise, absolute.
+        sampling: "regular" times, or "random" ones that all trajectories share.
+        low, high: the box of initial states, a number or one for each dimension; None is the system's own.
+        validation, test: numbers of further trajectories.
+        test_horizon: length of the longer test in units of t_max.
+        seed: of the data; the training set stays the same when the size of another set or the noise changes.
+        dtype: of the result; the flow is computed in float64.
+        parameters: of a system given by name (`matrix`, `mu`, ...).
+
+    Raises:
+        ValueError: an argument is outside its range, or the states leave the range of `dtype` before t_max.
+    """
+    if isinstance(system, str):
+        system = make_system(system, **parameters)
+    elif parameters:
+        raise ValueError(f"{', '.join(parameters)} must go with a system's name, got a System; build it with them")
+    t_max = system.t_max if t_max is None else t_max
+    sizes = {"train": trajectories, "validation": validation, "test": test}
+    _check(sizes, points, t_max, noise, sampling, test_horizon)
+    low_, high_ = _box(system, low, high)
+
+    streams = {name: _generator(seed, name) for name in STREAMS}
+    t = (t_max * _times(points, sampling, streams["times"])).to(dtype)
+    z0 = {name: low_ + (high_ - low_) * _uniform(streams[name], size, system.dim) for name, size in sizes.items()}
+    clean = {name: system.flow(z, t) for name, z in z0.items()}
+    limit = math.sqrt(torch.finfo(dtype).max)
+    if any(_rows_in_range(z, limit) < points for z in clean.values()):
+        raise ValueError(_out_of_range(system, torch.cat(list(z0.values())), t_max, limit, dtype))
+    observations = {name: _observe(z, noise, streams[name], dtype) for name, z in clean.items()}
+
+    steps = round(test_horizon * (points - 1))
+    t_long = (t_max * (torch.arange(steps + 1, dtype=torch.float64) / (points - 1))).to(dtype)
+    z_long = system.flow(z0["test"], t_long)
+    rows = _rows_in_range(z_long, limit)
+    return Dynamics(system, noise, t, **observations, t_long=t_long[:rows], z_long=z_long[:rows].to(dtype))
+
+
+def _check(sizes: dict[str, int], points: int, t_max: float, noise: float, sampling: str, test_horizon: float) -> None:
+    for name, size in sizes.items():
+        if size < (least := 0 if name == "validation" else 1):
+            key = "trajectories" if name == "train" else name
+            raise ValueError(f"`{key}` must be at least {least}, got {size}")
+    if not 0 < t_max < math.inf:
+        raise ValueError(f"`t_max` must be a positive time, got {t_max}")
+    if points < 2:
+        raise ValueError(f"`points` must be at least 2, the first at t = 0 and the last at t_max, got {points}")
+    if not 0 <= noise < math.inf:
+        raise ValueError(f"`noise` must be a standard deviation >= 0, got {noise}")
+    if sampling not in SAMPLINGS:
+        raise ValueError(f"`sampling` must be one of {', '.join(SAMPLINGS)}, got {sampling!r}")
+    if not 1 <= test_horizon < math.inf:
+        raise ValueError(f"`test_horizon` must be at least 1, in units of t_max, got {test_horizon}")
+
+
+def _box(system: System, low: float | Sequence[float] | None, high: float | Sequence[float] | None) -> Tensor:
+    """Return the box of initial states as (2, d): low and high."""
+    own = torch.tensor(system.box, dtype=torch.float64).T
+    box = own.clone()
+    for side, (name, end) in zip(box, {"low": low, "high": high}.items(), strict=True):
+        given = torch.tensor(side.tolist() if end is None else end, dtype=torch.float64)
+        if given.dim() > 0 and given.shape != side.shape:
+            raise ValueError(f"`{name}` must be one number or {system.dim}, one for each dimension, got {end}")
+        side.copy_(given)
+    if not (box.isfinite().all() and (box[0] < box[1]).all()):
+        raise ValueError(f"`low` must be below `high`, both finite, got {box[0].tolist()} and {box[1].tolist()}")
+    return box
+
+
+def _generator(seed: int, stream: str) -> torch.Generator:
+    """Return a stream of random numbers of its own for each seed and name."""
+    state = np.random.SeedSequence((seed, STREAMS.index(stream))).generate_state(1, np.uint64)
+    return torch.Generator().manual_seed(int(state[0]))
+
+
+def _uniform(generator: torch.Generator, *shape: int) -> Tensor:
+    return torch.rand(*shape, generator=generator, dtype=torch.float64)
+
+
+def _times(points: int, sampling: str, generator: torch.Generator) -> Tensor:
+    """Return increasing times from 0 to 1.
+
+    Random ones are uniform draws, sorted, of which neighbours are kept a hundredth of the mean distance apart: two
+    that round to the same number would make a step of length 0.
+    """
+    if sampling == "regular":
+        return torch.arange(points, dtype=torch.float64) / (points - 1)
+    inner = _uniform(generator, points - 2).sort().values
+    random = torch.cat((inner.new_zeros(1), inner, inner.new_ones(1)))
+    return 0.99 * random + 0.01 * torch.arange(points, dtype=torch.float64) / (points - 1)
+
+
+def _observe(clean: Tensor, noise: float, generator: torch.Generator, dtype: torch.dtype) -> Observations:
+    noisy = clean + noise * torch.randn(clean.shape, generator=generator, dtype=torch.float64)
+    return Observations(clean.to(dtype), noisy.to(dtype))
+
+
+def _rows_in_range(z: Tensor, limit: float) -> int:
+    """Return how many leading times have all |z_i| <= limit (NaN is not)."""
+    inside = (z.abs() <= limit).all(dim=-1).all(dim=-1)
+    return int(inside.long().cumprod(0).sum())
+
+
+def _out_of_range(system: System, z0: Tensor, t_max: float, limit: float, dtype: torch.dtype) -> str:
+    precision = str(dtype).removeprefix("torch.")
+    rule = f"`t_max` must keep |z| below {limit:.1e}, where squares leave the range of {precision}"
+    end = t_max
+    for _ in range(10):  # each look at a grid finds the last good time to a thousandth of its end
+        grid = torch.linspace(0, end, 1001, dtype=torch.float64)
+        rows = _rows_in_range(system.flow(z0, grid), limit)
+        if rows == 0:
+            return f"{rule}; the initial states do not, choose a smaller box"
+        if rows > 500:
+            break
+        end = float(grid[rows])
+    largest = float(grid[rows - 1])
+    unit = 10.0 ** (math.floor(math.log10(largest)) - 2)  # round down to three digits
+    fix = f"use at most t_max={math.floor(largest / unit) * unit:.3g}"
+    return f"{rule}; got {t_max:g}, {fix}" + ("" if dtype == torch.float64 else " or precision=float64")
+
+
+class NoRealLogarithm(ValueError):
+    """The one-step map is not the flow of a real linear system over less than half a turn."""
+
+
+def least_squares_generator(t: Tensor, z: Tensor) -> Tensor:
+    """Fit z' = A z to regular observations without a network: A = log(M) / dt, M = argmin sum |z_{i+1} - M z_i|^2.
+
+    The principal logarithm: modes that turn by more than half a turn within dt are aliased. Noise in the z_i biases
+    M towards 0.
+
+    Args:
+        t: regular times, shape (T,).
+        z: observations, shape (T, N, d).
+
+    Returns:
+        A, shape (d, d), float64.
+
+    Raises:
+        NoRealLogarithm: an eigenvalue of M is 0 or negative.
+        ValueError: the times are not regular.
+    """
+    times, states = t.double().cpu().numpy(), z.double().cpu().numpy()
+    dt = (times[-1] - times[0]) / (len(times) - 1)
+    if np.abs(np.diff(times) - dt).max() > 1e-3 * dt:
+        raise ValueError("`t` must be regular for one one-step map to exist; use sampling=regular")
+    d = states.shape[-1]
+    start, end = states[:-1].reshape(-1, d), states[1:].reshape(-1, d)
+    one_step = np.linalg.lstsq(start, end, rcond=None)[0].T  # rows z_{i+1} = z_i M^T
+    eigenvalues = np.linalg.eigvals(one_step)
+    outside = eigenvalues[(eigenvalues.real <= 1e-12) & (np.abs(eigenvalues.imag) < 1e-12)]
+    if len(outside):
+        raise NoRealLogarithm(
+            f"the one-step map must have no eigenvalue <= 0 for a real logarithm, got {outside[0].real:.3g} at "
+            f"dt={dt:.3g}; take more points or a shorter t_max"
+        )
+    # Without eigenvalues on the negative axis the principal logarithm is real; what is imaginary is rounding.
+    return torch.from_numpy(np.real(scipy.linalg.logm(one_step)) / dt)
