@@ -1,0 +1,58 @@
+"""What tests of whole runs share: a config from command-line words, and tiny runs that need no download."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from neuralode_exp.config import Config, Mistake
+from neuralode_exp.config.compose import Composer, make_loader
+
+ROOT = Path(__file__).parents[1]
+SAMPLE = ROOT / "tests" / "assets" / "mnist-sample"
+# A digit classifier on the 512-image sample: 10 batches an epoch, milliseconds a step.
+TINY_IMAGES = (
+    "dataset=mnist",
+    f"dataset.root={SAMPLE}",
+    "dataset.validation=64",
+    "trainer.batch_size=32",
+    "trainer.epochs=2",
+    "threads=1",
+)
+
+
+@pytest.fixture(scope="session")
+def compose() -> Callable[..., Config]:
+    """compose("model=mlp", ...) -> the checked config, as train.py would have it."""
+    composer = Composer(make_loader(ROOT / "conf"))
+
+    def compose(*words: str) -> Config:
+        mistakes: list[Mistake] = []
+        overrides = composer.parse(words, mistakes)
+        assert not mistakes
+        return composer.config(overrides)
+
+    return compose
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def train(*words: str, cwd: Path | None = None, timeout: float = 120.0) -> subprocess.CompletedProcess[str]:
+    """`python train.py words` as a user starts it."""
+    return subprocess.run(
+        [sys.executable, str(ROOT / "train.py"), *words],
+        cwd=cwd or ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+    )

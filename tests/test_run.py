@@ -1,0 +1,226 @@
+"""A run from config to summary: its files, its repeatability, its ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from neuralode_exp.config import Config
+from neuralode_exp.outcome import RunFailed
+from neuralode_exp.run import run
+from neuralode_exp.tracking.metrics import read_metrics
+from neuralode_exp.tracking.summary import read_summary
+from neuralode_exp.trainers import loop as loop_module
+from tests.conftest import ROOT, TINY_IMAGES, train
+
+Compose = Callable[..., Config]
+RANDOM_OR_CLOCK = ("time/", "memory/peak_rss", "final/time")
+
+
+def run_in(folder: Path, config: Config) -> float:
+    folder.mkdir(exist_ok=True)
+    return run(config, folder, config.model_dump(mode="json"))
+
+
+def weights(folder: Path, name: str = "last") -> dict[str, torch.Tensor]:
+    return torch.load(folder / "checkpoints" / f"{name}.pt", weights_only=True)["module"]
+
+
+def curves(folder: Path) -> dict[str, tuple[list[int], list[float]]]:
+    return {tag: c for tag, c in read_metrics(folder).items() if not tag.startswith(RANDOM_OR_CLOCK)}
+
+
+def assert_same_weights(a: Path, b: Path) -> None:
+    of_a, of_b = weights(a), weights(b)
+    assert of_a.keys() == of_b.keys()
+    for name in of_a:
+        assert torch.equal(of_a[name], of_b[name]), name
+
+
+def test_a_run_leaves_what_the_readme_says(tmp_path: Path, compose: Compose) -> None:
+    objective = run_in(tmp_path, compose(*TINY_IMAGES, "model=odenet", "solver=rk4", "solver.step_size=1"))
+    summary = read_summary(tmp_path)
+    assert summary is not None
+    assert summary["status"] == "completed"
+    assert summary["objective"] == objective == summary["metrics"]["error/validation"]
+    assert summary["parameters"] == 208_266
+    assert summary["steps"] == 20
+    assert (tmp_path / "checkpoints" / "best.pt").exists()
+
+    in_csv = read_metrics(tmp_path)
+    for tag in (
+        "loss/train",
+        "loss/validation",
+        "error/validation",
+        "error/test",
+        "nfe/forward",
+        "nfe/backward",
+        "solver/accepted",
+        "solver/rejected",
+        "solver/failures",
+        "memory/saved_mib",
+        "memory/autograd_peak_mib",
+        "memory/peak_rss_mib",
+        "time/step_ms",
+        "time/elapsed_s",
+        "solver/consistency",
+    ):
+        assert tag in in_csv, tag
+        assert in_csv[tag][1][-1] == summary["metrics"][tag], tag
+    assert set(in_csv["nfe/forward"][1]) == set(in_csv["nfe/backward"][1]) == {4.0}  # one rk4 step
+
+    events = EventAccumulator(str(tmp_path), size_guidance={"scalars": 0})
+    events.Reload()
+    assert set(events.Tags()["scalars"]) == set(in_csv)
+    for tag, (steps, values) in in_csv.items():
+        assert [event.step for event in events.Scalars(tag)] == steps
+        # TensorBoard keeps float32
+        assert [event.value for event in events.Scalars(tag)] == pytest.approx(values, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("model", "forward", "backward"), [("mlp", 0, 0), ("stem", 0, 0), ("resnet", 6, 6), ("rknet", 4, 0)]
+)
+def test_nfe_of_every_image_model(tmp_path: Path, compose: Compose, model: str, forward: int, backward: int) -> None:
+    words = (f"model={model}", "solver=rk4", "solver.step_size=1", "trainer.epochs=null", "trainer.max_steps=1")
+    run_in(tmp_path, compose(*TINY_IMAGES, *words))
+    metrics = read_metrics(tmp_path)
+    assert (metrics["nfe/forward"][1], metrics["nfe/backward"][1]) == ([forward], [backward])
+
+
+def test_same_seed_same_weights_to_the_bit(tmp_path: Path, compose: Compose) -> None:
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        run_in(tmp_path / name, compose(*TINY_IMAGES, "model=mlp", f"seed={seed}"))
+    assert_same_weights(tmp_path / "a", tmp_path / "b")
+    assert curves(tmp_path / "a") == curves(tmp_path / "b")
+    a, c = weights(tmp_path / "a"), weights(tmp_path / "c")
+    assert not torch.equal(a["layers.0.weight"], c["layers.0.weight"])
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL: nothing in the run may catch it."""
+
+
+@pytest.mark.parametrize("killed_at", [1, 7, 10, 13, 20])
+def test_a_killed_run_goes_on_to_the_same_weights_and_curves(
+    tmp_path: Path, compose: Compose, monkeypatch: pytest.MonkeyPatch, killed_at: int
+) -> None:
+    config = compose(*TINY_IMAGES, "model=mlp", "trainer.average=0.9", "log_every=5", "trainer.checkpoint_every=4")
+    run_in(tmp_path / "whole", config)
+
+    original = loop_module.Loop._train_step
+
+    def killing(self: loop_module.Loop, *, measure_memory: bool) -> None:
+        if self.step == killed_at:
+            raise Killed
+        original(self, measure_memory=measure_memory)
+
+    monkeypatch.setattr(loop_module.Loop, "_train_step", killing)
+    with pytest.raises(Killed):
+        run_in(tmp_path / "cut", config)
+    monkeypatch.undo()
+    run_in(tmp_path / "cut", config)
+    assert_same_weights(tmp_path / "whole", tmp_path / "cut")
+    assert curves(tmp_path / "whole") == curves(tmp_path / "cut")
+
+
+def test_kill_9_and_resume_from_the_command_line(tmp_path: Path) -> None:
+    words = [*TINY_IMAGES, "model=stem", "trainer.checkpoint_every=1"]
+    assert train(*words, f"hydra.run.dir={tmp_path / 'whole'}").returncode == 0
+    cut = tmp_path / "cut"
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "train.py"), *words, f"hydra.run.dir={cut}"],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    _wait_for(cut / "checkpoints" / "last.pt", process)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    summary = read_summary(cut)
+    assert summary is not None
+    assert summary["status"] == "killed"
+    resumed = train(f"resume={cut}")
+    assert resumed.returncode == 0, resumed.stderr
+    assert_same_weights(tmp_path / "whole", cut)
+    assert curves(tmp_path / "whole") == curves(cut)
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_the_run_after_a_checkpoint(tmp_path: Path, number: signal.Signals, status: int) -> None:
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "train.py"), *TINY_IMAGES, "model=stem", "trainer.epochs=500", "log_every=1"]
+        + ["trainer.checkpoint_every=1000", f"hydra.run.dir={tmp_path / 'run'}"],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    _wait_for(tmp_path / "run" / "metrics.csv", process, size=100)
+    process.send_signal(number)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == status
+    assert f"python train.py resume={tmp_path / 'run'}" in stderr
+    assert "Traceback" not in stderr
+    summary = read_summary(tmp_path / "run")
+    assert summary is not None
+    assert summary["status"] == "interrupted"
+    saved = torch.load(tmp_path / "run" / "checkpoints" / "last.pt", weights_only=True)
+    assert saved["step"] == summary["steps"] > 0
+
+
+def _wait_for(path: Path, process: subprocess.Popen, size: int = 1) -> None:  # type: ignore[type-arg]
+    deadline = time.monotonic() + 90
+    while not (path.exists() and path.stat().st_size >= size):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_a_completed_run_is_not_repeated(tmp_path: Path, compose: Compose) -> None:
+    config = compose(*TINY_IMAGES, "model=mlp")
+    objective = run_in(tmp_path, config)
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
+    assert run_in(tmp_path, config) == objective
+    assert before == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
+
+
+def test_the_folder_of_another_run_is_refused(tmp_path: Path, compose: Compose) -> None:
+    run_in(tmp_path, compose(*TINY_IMAGES, "model=mlp"))
+    with pytest.raises(RunFailed, match="holds another run .* choose another folder"):
+        run_in(tmp_path, compose(*TINY_IMAGES, "model=mlp", "seed=5"))
+
+
+def test_a_failure_has_one_line_and_a_record(tmp_path: Path, compose: Compose) -> None:
+    config = compose(*TINY_IMAGES, "model=odenet", "solver=dopri5", "solver.max_steps=1", "trainer.max_failures=3")
+    with pytest.raises(RunFailed, match="MaxStepsExceeded: max_steps was reached"):
+        run_in(tmp_path, config)
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["status"] == "failed"
+    assert summary["error"]["type"] == "MaxStepsExceeded"
+
+
+def test_a_diverging_run_fails_and_says_so(tmp_path: Path, compose: Compose) -> None:
+    config = compose(*TINY_IMAGES, "model=mlp", "trainer.lr=1e30", "trainer.schedule=constant")
+    with pytest.raises(RunFailed, match="NonFiniteGradient"):
+        run_in(tmp_path, config)
+
+
+def test_a_cell_without_meaning_is_skipped(tmp_path: Path, compose: Compose) -> None:
+    config = compose("model=mlp")
+    assert run_in(tmp_path, config) == float("inf")
+    summary = read_summary(tmp_path)
+    assert summary is not None
+    assert summary["status"] == "skipped"
+    assert summary["error"] is not None
+    assert "model=mlp is for images" in summary["error"]["message"]
