@@ -159,8 +159,10 @@ def test_kill_9_and_resume_from_the_command_line(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_ends_the_run_after_a_checkpoint(tmp_path: Path, number: signal.Signals, status: int) -> None:
     process = subprocess.Popen(
-        [sys.executable, str(ROOT / "train.py"), *TINY_IMAGES, "model=stem", "trainer.epochs=500", "log_every=1"]
-        + ["trainer.checkpoint_every=1000", f"hydra.run.dir={tmp_path / 'run'}"],
+        [
+            *(sys.executable, str(ROOT / "train.py"), *TINY_IMAGES, "model=stem", "trainer.epochs=500"),
+            *("log_every=1", "trainer.checkpoint_every=1000", f"hydra.run.dir={tmp_path / 'run'}"),
+        ],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -197,7 +199,7 @@ def test_a_completed_run_is_not_repeated(tmp_path: Path, compose: Compose) -> No
 
 def test_the_folder_of_another_run_is_refused(tmp_path: Path, compose: Compose) -> None:
     run_in(tmp_path, compose(*TINY_IMAGES, "model=mlp"))
-    with pytest.raises(RunFailed, match="holds another run .* choose another folder"):
+    with pytest.raises(RunFailed, match=r"holds another run .* choose another folder"):
         run_in(tmp_path, compose(*TINY_IMAGES, "model=mlp", "seed=5"))
 
 
