@@ -1,0 +1,136 @@
+"""Continuous normalizing flows (Chen et al. 2018, https://arxiv.org/abs/1806.07366, Sec. 4)."""
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from neuralode_exp.models.flow_field import FlowField
+from neuralode_exp.ode import Gradient, Method, Stats, solve
+
+BASE, DATA = 0.0, 1.0
+
+
+class Flow(nn.Module):
+    """A density on R^d: a standard normal, carried from t = 0 to t = 1 by dz/dt = f(t, z).
+
+    Along a path the density changes by the instantaneous change of variables (ibid., eq. 4),
+
+        dlog p(z(t)) / dt = -tr(df/dz),    hence    log p(x) = log N(z(0); 0, I) - int_0^1 tr(df/dz) dt, z(1) = x.
+
+    log p is one more column of the state. Densities are in nats.
+
+    Args:
+        dim: d.
+        width, depth: of the field, see `FlowField`.
+        trace: `exact` carries d tangents; `hutchinson` one random tangent, drawn once per solve. The estimate is
+            for training: in eval mode (`flow.eval()`) the trace is exact.
+        noise: of Hutchinson's estimator, `rademacher` (+-1) or `gaussian`.
+        method: of the solves, from `make_method`.
+        gradient: how the solve is differentiated, see `solve`.
+
+    Attributes:
+        stats: what the last solve cost; backward fills in its part.
+
+    Example:
+        >>> import torch
+        >>> from neuralode_exp.models.flows import Flow
+        >>> from neuralode_exp.ode import make_method
+        >>> flow = Flow(2, method=make_method("rk4", step_size=0.25))
+        >>> flow.log_prob(torch.zeros(5, 2)).shape, flow.stats.nfe_forward
+        (torch.Size([5]), 16)
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        *,
+        width: int = 64,
+        depth: int = 2,
+        trace: str = "exact",
+        noise: str = "rademacher",
+        method: Method,
+        gradient: Gradient = "backprop",
+    ) -> None:
+        super().__init__()
+        if trace not in ("exact", "hutchinson"):
+            raise ValueError(f"`trace` must be exact or hutchinson, got {trace!r}")
+        if noise not in ("rademacher", "gaussian"):
+            raise ValueError(f"`noise` must be rademacher or gaussian, got {noise!r}")
+        self.dim = dim
+        self.field = FlowField(dim, width, depth)
+        self.trace = trace
+        self.noise = noise
+        self.method = method
+        self.gradient = gradient
+        self.stats = Stats()
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        """Evaluate the log-density by the solve from data to base.
+
+        Gradients flow to x and to the parameters.
+
+        Args:
+            x: points, shape (n, d).
+
+        Returns:
+            shape (n,).
+
+        Raises:
+            SolverError: if the solve cannot be finished.
+        """
+        if x.ndim != 2 or x.shape[1] != self.dim:
+            raise ValueError(f"`x` must have shape (n, {self.dim}), got {tuple(x.shape)}")
+        # Started at 0, the column ends with log p(z(0)) - log p(x).
+        z, change = self._solve_with_trace(x, x.new_zeros(len(x)), [DATA, BASE])
+        return _log_normal(z) - change
+
+    def sample(self, n: int, generator: torch.Generator) -> Tensor:
+        """Draw n points by the solve from base to data, shape (n, d)."""
+        return self.path(n, [BASE, DATA], generator)[-1]
+
+    def sample_with_log_prob(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Draw n points, shape (n, d), and evaluate their log-density, shape (n,), in one solve."""
+        z0 = self._base(n, generator)
+        return self._solve_with_trace(z0, _log_normal(z0), [BASE, DATA])
+
+    def path(self, n: int, times: Sequence[float], generator: torch.Generator) -> Tensor:
+        """Draw n points on their way from base to data.
+
+        Args:
+            times: from 0 (the base) up to 1 (the data), increasing.
+
+        Returns:
+            shape (len(times), n, d).
+        """
+        if not times or times[0] != BASE or times[-1] > DATA:
+            raise ValueError(f"`times` must start at 0 and stay below or at 1, got {list(times)}")
+        return self._solve(self.field, self._base(n, generator), times)
+
+    def _base(self, n: int, generator: torch.Generator) -> Tensor:
+        # Drawn in float64 and rounded: every precision has the same samples.
+        z0 = torch.randn(n, self.dim, generator=generator, device=generator.device, dtype=torch.float64)
+        return z0.to(self.field.time_weight)
+
+    def _solve_with_trace(self, z: Tensor, log_p: Tensor, times: Sequence[float]) -> tuple[Tensor, Tensor]:
+        probes = self._probes(z)
+        state = torch.cat((z, log_p[:, None]), 1)
+        end = self._solve(lambda t, state: self.field.with_trace(t, state, probes), state, times)[-1]
+        return end[:, :-1], end[:, -1]
+
+    def _probes(self, z: Tensor) -> Tensor:
+        if self.trace == "exact" or not self.training:
+            return torch.eye(self.dim, dtype=z.dtype, device=z.device)[:, None, :]
+        noise = torch.randn_like(z)
+        return (noise if self.noise == "gaussian" else noise.sign())[None]
+
+    def _solve(self, f: Callable[[Tensor, Tensor], Tensor], z0: Tensor, times: Sequence[float]) -> Tensor:
+        solution = solve(f, z0, times, self.method, self.gradient, parameters=self.field.parameters())
+        self.stats = solution.stats
+        return solution.z
+
+
+def _log_normal(z: Tensor) -> Tensor:
+    """log N(z; 0, I), shape (n,) for z of shape (n, d)."""
+    return -z.square().sum(1) / 2 - z.shape[1] / 2 * math.log(2 * math.pi)
