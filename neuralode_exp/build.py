@@ -7,7 +7,8 @@ from collections.abc import Callable
 import torch
 
 from neuralode_exp.config import Config, solver_arguments
-from neuralode_exp.config.schema import Images
+from neuralode_exp.config.schema import Densities, Images, Points
+from neuralode_exp.data.target import Target
 from neuralode_exp.ode import Method, make_method
 from neuralode_exp.trainers.task import Task
 
@@ -74,7 +75,49 @@ def _classification(config: Config, device: torch.device) -> Task:
     )
 
 
+def _density(config: Config, device: torch.device) -> Task:
+    from neuralode_exp.data.densities import density
+    from neuralode_exp.data.points import Points as PointTarget
+    from neuralode_exp.models.flows import Flow
+    from neuralode_exp.trainers.density import DensityEstimation
+    from neuralode_exp.trainers.task import seeded
+
+    dataset, model, trainer = config.dataset, config.model, config.trainer
+    if isinstance(dataset, Points):
+        target: Target = density(dataset.name, **dataset.arguments())
+        assert isinstance(target, PointTarget)
+        validation, test = target.all_held_out().chunk(2)
+        steps_per_epoch = max(1, len(target.train) // trainer.batch_size)
+    else:
+        assert isinstance(dataset, Densities)
+        scales = dataset.arguments()
+        seed, n_validation, n_test = (scales.pop(key) for key in ("seed", "validation", "test"))
+        target = density(dataset.name, **scales)
+        validation = target.held_out(n_validation, seeded(seed, "validation", 0))
+        test = target.held_out(n_test, seeded(seed, "test", 0))
+        steps_per_epoch = DensityEstimation.evaluate_every
+    flow = Flow(
+        target.dim,
+        width=model.width,
+        depth=0 if model.field == "linear" else model.depth,
+        trace=model.trace,
+        method=build_method(config),
+        gradient=model.gradient,
+    )
+    return DensityEstimation(
+        flow.to(device, DTYPES[config.precision]),
+        target,
+        validation,
+        test,
+        batch_size=trainer.batch_size,
+        steps_per_epoch=steps_per_epoch,
+        seed=config.seed,
+        figures=config.figures,
+    )
+
+
 # Kind of dataset -> what makes its task. Each imports what it needs: one kind's libraries are not the others' cost.
 TASKS: dict[str, Callable[[Config, torch.device], Task]] = {
     "images": _classification,
+    "densities": _density,
 }

@@ -82,6 +82,10 @@ class Points(Target):
         """Return the first n held-out points; the split has shuffled them."""
         return self._held_out[:n].to(generator.device, dtype)
 
+    def all_held_out(self) -> Tensor:
+        """Return every held-out point."""
+        return self._held_out
+
     def log_prob(self, x: Tensor) -> None:
         as_points(x, self.dim)
 

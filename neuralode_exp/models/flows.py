@@ -108,6 +108,14 @@ class Flow(nn.Module):
             raise ValueError(f"`times` must start at 0 and stay below or at 1, got {list(times)}")
         return self._solve(self.field, self._base(n, generator), times)
 
+    def to_base(self, x: Tensor) -> Tensor:
+        """Carry points (n, d) from data to base, without their density."""
+        return self._solve(self.field, x, [DATA, BASE])[-1]
+
+    def to_data(self, z0: Tensor) -> Tensor:
+        """Carry points (n, d) from base to data, the inverse of `to_base`."""
+        return self._solve(self.field, z0, [BASE, DATA])[-1]
+
     def _base(self, n: int, generator: torch.Generator) -> Tensor:
         # Drawn in float64 and rounded: every precision has the same samples.
         z0 = torch.randn(n, self.dim, generator=generator, device=generator.device, dtype=torch.float64)

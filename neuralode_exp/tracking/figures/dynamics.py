@@ -1,0 +1,139 @@
+"""Pictures of hidden dynamics: trajectories, vector fields, eigenvalues, and learning as an animation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from neuralode_exp.tracking.figures.style import (
+    ERROR_MAP,
+    LEARNED,
+    OBSERVED,
+    TRUE,
+    frames_of,
+    label,
+    limits,
+    new_figure,
+)
+
+SHOWN = 4  # trajectories in one picture
+
+
+@dataclass(frozen=True)
+class Trajectories:
+    """Observed points, the truth where it is known, and what was learned; each (T, N, d), learned (R, T, N, d)."""
+
+    t: np.ndarray
+    observed: np.ndarray
+    true: np.ndarray | None
+    learned: np.ndarray
+
+    @property
+    def median(self) -> np.ndarray:
+        """The median replica's states, (T, N, d)."""
+        return np.median(self.learned, axis=0)
+
+
+def draw_trajectories(data: Trajectories) -> Figure:
+    """The phase plane of the first two coordinates, and each coordinate against time.
+
+    With several replicas the lines are medians and the band goes from the 10th to the 90th percentile.
+    """
+    figure, (plane, series) = new_figure(2)
+    n = min(SHOWN, data.observed.shape[1])
+    for i in range(n):
+        plane.plot(*data.observed[:, i, :2].T, ".", color=OBSERVED, ms=2.5, label="observed" if i == 0 else None)
+        if data.true is not None:
+            plane.plot(*data.true[:, i, :2].T, color=TRUE, lw=1.8, label="true" if i == 0 else None)
+        plane.plot(*data.median[:, i, :2].T, "--", color=LEARNED, lw=1.4, label="learned" if i == 0 else None)
+    shown = data.observed if data.true is None else data.true
+    plane.set_xlim(*limits(shown[:, :n, 0]))
+    plane.set_ylim(*limits(shown[:, :n, 1 % shown.shape[-1]]))
+    label(plane, "phase plane", "$z_1$", "$z_2$")
+    plane.legend(fontsize=7, loc="best", framealpha=0.7)
+    for k, style in zip(range(data.observed.shape[-1]), ("-", ":", "-.", "--"), strict=False):
+        series.plot(data.t, data.observed[:, 0, k], ".", color=OBSERVED, ms=2.5)
+        if data.true is not None:
+            series.plot(data.t, data.true[:, 0, k], style, color=TRUE, lw=1.8)
+        series.plot(data.t, data.median[:, 0, k], style, color=LEARNED, lw=1.2, label=f"$z_{k + 1}$")
+        if len(data.learned) > 1:
+            low, high = np.percentile(data.learned[:, :, 0, k], (10, 90), axis=0)
+            series.fill_between(data.t, low, high, color=LEARNED, alpha=0.2, lw=0)
+    series.set_ylim(*limits(shown[:, 0]))
+    label(series, "one trajectory against time", "$t$", "$z$")
+    series.legend(fontsize=7, loc="best", framealpha=0.7)
+    return figure
+
+
+def draw_fields(x: np.ndarray, y: np.ndarray, true: np.ndarray, learned: np.ndarray) -> Figure:
+    """Streamlines of the true and the learned field on a grid, and the error between them as colour.
+
+    Args:
+        x, y: coordinates of the grid, shapes (n,) and (m,).
+        true, learned: dz/dt at the grid points, shape (m, n, 2).
+    """
+    figure, axes = new_figure(3, width=3.0)
+    for ax, field, colour, title in zip(axes, (true, learned), (TRUE, LEARNED), ("true", "learned"), strict=False):
+        finite = np.where(np.isfinite(field), field, 0.0)
+        ax.streamplot(x, y, finite[..., 0], finite[..., 1], color=colour, density=0.7, linewidth=0.8, arrowsize=0.7)
+        label(ax, f"{title} field", "$z_1$", "$z_2$")
+    error = np.linalg.norm(learned - true, axis=-1) / np.sqrt((true**2).sum(-1).mean())
+    image = axes[2].pcolormesh(x, y, error, cmap=ERROR_MAP, shading="nearest", rasterized=True)
+    label(axes[2], "error, relative to the rms field", "$z_1$", "$z_2$")
+    figure.colorbar(image, ax=axes[2]).ax.tick_params(labelsize=7)
+    return figure
+
+
+def draw_eigenvalues(steps: Sequence[int], learned: np.ndarray, true: np.ndarray) -> Figure:
+    """Eigenvalues of the learned field in the complex plane, coloured by the training step.
+
+    Args:
+        steps: training steps, n of them.
+        learned: shape (n, R, d), complex.
+        true: shape (d,), complex.
+    """
+    figure, (ax,) = new_figure(1, width=4.2)
+    finite = learned[np.isfinite(learned)]
+    colours = np.broadcast_to(np.asarray(steps)[:, None, None], learned.shape)[np.isfinite(learned)]
+    points = ax.scatter(finite.real, finite.imag, c=colours, cmap=ERROR_MAP, s=12, label="learned")
+    ax.plot(true.real, true.imag, "x", color=LEARNED, ms=9, mew=2, label="true")
+    # Early in training eigenvalues are anywhere: show the truth and its surroundings.
+    reach = 1.5 * max(1e-3, float(np.abs(true).max()))
+    centre = complex(true.mean())
+    ax.set_xlim(centre.real - reach, centre.real + reach)
+    ax.set_ylim(centre.imag - reach, centre.imag + reach)
+    ax.axvline(0, color=OBSERVED, lw=0.6)
+    label(ax, "eigenvalues at the fixed point", "real part", "imaginary part")
+    ax.legend(fontsize=7, loc="upper right", framealpha=0.7)
+    bar = figure.colorbar(points, ax=ax)
+    bar.set_label("training step", fontsize=8)
+    bar.ax.tick_params(labelsize=7)
+    return figure
+
+
+def learning_frames(steps: Sequence[int], snapshots: Sequence[Trajectories]) -> list[np.ndarray]:
+    """Frames of the phase plane, one for each snapshot of what was learned."""
+    figure, (ax,) = new_figure(1, width=4.0, height=3.6)
+    first = snapshots[0]
+    n = min(SHOWN, first.observed.shape[1])
+    shown = first.observed if first.true is None else first.true
+    for i in range(n):
+        ax.plot(*first.observed[:, i, :2].T, ".", color=OBSERVED, ms=2.5)
+        if first.true is not None:
+            ax.plot(*first.true[:, i, :2].T, color=TRUE, lw=1.6)
+    ax.set_xlim(*limits(shown[:, :n, 0]))
+    ax.set_ylim(*limits(shown[:, :n, 1 % shown.shape[-1]]))
+    label(ax, "learning", "$z_1$", "$z_2$")
+    lines = [ax.plot([], [], "--", color=LEARNED, lw=1.4)[0] for _ in range(n)]
+    text = ax.text(0.02, 0.96, "", transform=ax.transAxes, fontsize=9, va="top")
+
+    def update(step: int, snapshot: Trajectories) -> None:
+        for i, line in enumerate(lines):
+            line.set_data(*snapshot.median[:, i, :2].T)
+        text.set_text(f"step {step}")
+
+    updates = [lambda s=s, x=x: update(s, x) for s, x in zip(steps, snapshots, strict=True)]
+    return frames_of(figure, ax, [*lines, text], updates)

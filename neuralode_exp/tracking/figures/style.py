@@ -1,0 +1,58 @@
+"""What all pictures share: sizes that TensorBoard shows readably, colours that everybody can tell apart."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+# Okabe & Ito, Color universal design, 2008.
+TRUE, LEARNED, OBSERVED = "#0072B2", "#D55E00", "#999999"
+ERROR_MAP = "cividis"
+DPI = 100
+
+
+def new_figure(columns: int, *, width: float = 3.4, height: float = 3.1) -> tuple[Figure, list[Axes]]:
+    """A figure with one row of axes, drawn by Agg."""
+    figure = Figure(figsize=(width * columns, height), dpi=DPI, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = list(np.atleast_1d(figure.subplots(1, columns)))
+    for ax in axes:
+        ax.tick_params(labelsize=8)
+    return figure, axes
+
+
+def label(ax: Axes, title: str, x: str, y: str) -> None:
+    ax.set_title(title, fontsize=9)
+    ax.set_xlabel(x, fontsize=9)
+    ax.set_ylabel(y, fontsize=9)
+
+
+def limits(*arrays: np.ndarray, margin: float = 0.05) -> tuple[float, float]:
+    """Lowest and highest finite value of all arrays, a little widened."""
+    values = np.concatenate([a.ravel() for a in arrays])
+    values = values[np.isfinite(values)]
+    low, high = (float(values.min()), float(values.max())) if values.size else (-1.0, 1.0)
+    pad = margin * (high - low) or 1.0
+    return low - pad, high + pad
+
+
+def frames_of(figure: Figure, ax: Axes, artists: Sequence, updates: Sequence) -> list[np.ndarray]:  # type: ignore[type-arg]
+    """One RGB frame for each update, a function that changes the artists; the rest is drawn once."""
+    for artist in artists:
+        artist.set_animated(True)
+    canvas = figure.canvas
+    assert isinstance(canvas, FigureCanvasAgg)
+    canvas.draw()
+    background = canvas.copy_from_bbox(figure.bbox)
+    frames = []
+    for update in updates:
+        canvas.restore_region(background)
+        update()
+        for artist in artists:
+            (artist.axes or ax).draw_artist(artist)
+        frames.append(np.asarray(canvas.buffer_rgba())[..., :3].copy())
+    return frames

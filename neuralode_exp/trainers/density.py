@@ -1,0 +1,160 @@
+"""Samples to a density: maximum likelihood of a continuous normalizing flow, judged against the truth."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from neuralode_exp.data.target import Target
+from neuralode_exp.models.flows import Flow
+from neuralode_exp.ode import SolverError, Stats
+from neuralode_exp.trainers.consistency import SAMPLES, accurate_method, relative_change
+from neuralode_exp.trainers.task import Task, seeded
+
+if TYPE_CHECKING:
+    from neuralode_exp.tracking.recorder import Recorder
+
+DRAWN = 2000  # points in a picture
+PICTURE = 150  # cells a side of a drawn density
+FRAMES = 20  # of flow.gif
+CHUNK = 20_000  # points in one solve without gradients
+GRID = 300  # points a side of the grid that the mass is summed on
+MARGIN = 1.5  # side of that grid over the side of the box of the truth
+
+
+class DensityEstimation(Task):
+    """Minimises the negative log-likelihood, in nats, of points drawn afresh at each step.
+
+    KL(truth, model) = E[log p(x) - log p_model(x)] over held-out points, wherever log p is known.
+
+    Args:
+        module: the flow.
+        target: what it learns.
+        validation, test: held-out points, shape (n, d); may be empty.
+        batch_size: points a step.
+        steps_per_epoch: of a target made of given points; where draws are fresh, what an epoch is called.
+        seed: of the batches.
+        figures: whether to draw.
+    """
+
+    evaluate_every = 200
+
+    def __init__(
+        self,
+        module: Flow,
+        target: Target,
+        validation: Tensor,
+        test: Tensor,
+        *,
+        batch_size: int,
+        steps_per_epoch: int,
+        seed: int,
+        figures: bool = True,
+    ) -> None:
+        self.module: Flow = module
+        self.target, self.validation, self.test = target, validation, test
+        self.batch_size, self.steps_per_epoch, self.seed, self.figures = batch_size, steps_per_epoch, seed, figures
+        self.dtype, self.device = module.field.time_weight.dtype, module.field.time_weight.device
+        self.objective = "loss/validation" if len(validation) else None
+
+    @property
+    def stats(self) -> Stats:
+        return self.module.stats
+
+    def loss(self, step: int) -> Tensor:
+        x = self.target.sample(self.batch_size, seeded(self.seed, "batch", step), self.dtype)
+        return -self.module.log_prob(x.to(self.device)).mean()[None]
+
+    def evaluate(self) -> dict[str, float]:
+        if not len(self.validation):
+            return {}
+        nll, kl = self._measure(self.validation)
+        return {"loss/validation": nll} | ({} if kl is None else {"density/kl": kl})
+
+    def final(self) -> dict[str, float]:
+        values = self._inversion()
+        if len(self.test):
+            nll, kl = self._measure(self.test)
+            values |= {"density/nll": nll} | ({} if kl is None else {"density/kl": kl}) | self._consistency()
+        if self.module.dim == 2:
+            values["density/mass"] = self.mass()
+        return values
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        """The model's log-density at any number of points, float64 on the CPU."""
+        chunks = x.to(self.device, self.dtype).split(CHUNK)
+        return torch.cat([self.module.log_prob(chunk) for chunk in chunks]).double().cpu()
+
+    def _measure(self, x: Tensor) -> tuple[float, float | None]:
+        """Negative log-likelihood, and KL divergence to the truth where that is known."""
+        log_model = self.log_prob(x)
+        log_true = self.target.log_prob(x)
+        return -float(log_model.mean()), None if log_true is None else float((log_true - log_model).mean())
+
+    def mass(self) -> float:
+        """Integral of the learned density over a box wider than the truth's, by the midpoint rule; 1 if all is well."""
+        points, cell = self.grid(GRID, MARGIN)
+        return float(self.log_prob(points).exp().sum()) * cell
+
+    def grid(self, n: int, margin: float) -> tuple[Tensor, float]:
+        """Midpoints of n x n cells, shape (n * n, 2), over `margin` times the target's box, and a cell's area."""
+        low, high = self.target.box
+        centre, half = (low + high) / 2, (high - low) / 2 * margin
+        side = (torch.arange(n, dtype=torch.float64) + 0.5) / n * 2 - 1
+        x, y = (centre[i] + half[i] * side for i in range(2))
+        return torch.cartesian_prod(x, y), float((2 * half / n).prod())
+
+    def _inversion(self) -> dict[str, float]:
+        """Is the map its own inverse's inverse, and is the density the same on both ways?"""
+        x, log_p = self.module.sample_with_log_prob(SAMPLES, seeded(self.seed, "inversion", 0))
+        z0 = self.module.to_base(x)
+        again = self.module.to_data(z0)
+        return {
+            "density/inversion_error": relative_change(again, x),
+            "density/log_prob_error": float((self.module.log_prob(x) - log_p).abs().max()),
+        }
+
+    def _consistency(self) -> dict[str, float]:
+        """How far an accurate solve in float64 moves the base points of test data, and their likelihood."""
+        module = copy.deepcopy(self.module).double()
+        x = self.test[:SAMPLES].to(self.device)
+        try:
+            z, nll = module.to_base(x), -module.log_prob(x).mean()
+            module.method = accurate_method(module.method)
+            reference, reference_nll = module.to_base(x), -module.log_prob(x).mean()
+        except SolverError:
+            return {"solver/consistency": float("inf")}
+        return {
+            "solver/consistency": relative_change(z, reference),
+            "solver/consistency_error": float((nll - reference_nll).abs()),
+        }
+
+    def progress_values(self, metrics: Mapping[str, float]) -> dict[str, float]:
+        names = {"nll": "loss/train", "kl": "density/kl", "nfe": "nfe/forward"}
+        return {name: metrics[tag] for name, tag in names.items() if tag in metrics}
+
+    @torch.no_grad()
+    def draw(self, step: int, recorder: Recorder, *, last: bool) -> None:
+        if not (self.figures and last):
+            return
+        from neuralode_exp.tracking.figures import density as pictures
+
+        box = self.target.box.numpy()
+        data = self.target.sample(DRAWN, seeded(self.seed, "picture", 0)).numpy()
+        times = [i / (FRAMES - 1) for i in range(FRAMES)]
+        path = self.module.path(DRAWN, times, seeded(self.seed, "picture", 1)).double().cpu().numpy()
+        if self.module.dim == 2:
+            points, _ = self.grid(PICTURE, 1.0)
+            log_true, shape = self.target.log_prob(points), (PICTURE, PICTURE)
+            true = None if log_true is None else log_true.exp().view(shape).numpy()
+            learned = self.log_prob(points).exp().view(shape).numpy()
+            recorder.figure(step, "density/learned", pictures.draw_densities(box, true, learned, data, path[-1]))
+        elif self.module.dim > 2:
+            recorder.figure(step, "density/clouds", pictures.draw_clouds(box, data, path[-1]))
+        if self.module.dim >= 2:
+            recorder.gif(step, "flow", pictures.flow_frames(box, np.array(times), path))
