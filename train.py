@@ -12,11 +12,11 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from neuralode_exp.config import ConfigError, plain, validate
-from neuralode_exp.config.preflight import preflight
+from neuralode_exp.config.preflight import CONF, preflight
 from neuralode_exp.outcome import Interrupted, RunFailed
 
 
-@hydra.main(version_base="1.3", config_path="conf", config_name="config")
+@hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
 def main(config: DictConfig) -> float:
     """Run one job in the folder that Hydra made for it and return its objective."""
     from neuralode_exp.run import run  # after the preflight: a wrong request need not wait for torch

@@ -6,8 +6,9 @@ composed once for each choice, values are then set in a copy: a grid of hundreds
 
 from __future__ import annotations
 
-import copy
 import difflib
+import functools
+import pickle
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -73,6 +74,7 @@ class Composer:
         self._parser = OverridesParser.create(config_loader=loader)
         self._parsed: dict[str, Override] = {}
         self._from_files: dict[tuple[str, ...], Files] = {}
+        self._options = functools.cache(loader.get_group_options)  # each look copies all that Hydra knows
 
     def parse(self, arguments: Iterable[str], mistakes: list[Mistake]) -> list[Override]:
         """Parse arguments; those that are not of the form key=value are left out and added to `mistakes`."""
@@ -98,7 +100,7 @@ class Composer:
         chosen = self._load(files)
         defaults = chosen.own
         values = [override for override in values if override.key_or_group.split(".")[0] not in wrong]
-        composed = copy.deepcopy(defaults)
+        composed = pickle.loads(pickle.dumps(defaults))  # a tenth of deepcopy's time
         for override in values:
             if mistake := _wrong_key(override, chosen):
                 mistakes.append(mistake)
@@ -133,7 +135,7 @@ class Composer:
         wrong: set[str] = set()
         for override in overrides:
             group, value = override.key_or_group, override.value()
-            options = self.loader.get_group_options(group)
+            options = self._options(group)
             if not options or isinstance(value, dict):
                 (files if override.is_hydra_override() else values).append(override)
             elif override.is_delete():

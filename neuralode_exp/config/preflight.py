@@ -125,8 +125,9 @@ def expand(overrides: Iterable[Override]) -> Iterator[list[str]]:
         yield from map(list, itertools.product(*axes.values()))
         return
     first = {key: values[0] for key, values in axes.items()}
+    yield list(first.values())
     for key, values in axes.items():
-        for value in values:
+        for value in values[1:]:
             yield list({**first, key: value}.values())
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from hydra.core.override_parser.types import Override
 
-from neuralode_exp.config.compose import Composer, make_loader
+from neuralode_exp.config.compose import GROUPS, Composer, make_loader
 from neuralode_exp.config.errors import ConfigError, Mistake, spell
 from neuralode_exp.config.identity import identity_differences
 from neuralode_exp.config.schema import Config
@@ -36,6 +36,12 @@ def go_on(given: str, overrides: Iterable[Override], conf: Path, *, is_grid: boo
     _require_unfinished(given, folder)
     stored = stored_config(folder)
     beside = [override for override in overrides if override.key_or_group not in ("resume", "hydra.run.dir")]
+    groups = [str(override.input_line) for override in beside if override.key_or_group in GROUPS]
+    if groups:
+        raise ConfigError(
+            Mistake(group, "cannot change in a run that goes on", fix="leave it out or start a new run")
+            for group in groups
+        )
     config = Composer(make_loader(folder / ".hydra")).config(beside)
     changed = identity_differences(stored, config)
     if changed:

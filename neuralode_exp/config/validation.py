@@ -61,7 +61,7 @@ def plain(config: DictConfig) -> dict[str, Any]:
     Raises:
         ConfigError: an interpolation names a key that is not there.
     """
-    own = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
+    own = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"]) if "hydra" in config else config
     try:
         return {str(key): value for key, value in OmegaConf.to_container(own, resolve=True).items()}  # type: ignore[union-attr]
     except OmegaConfBaseException as error:

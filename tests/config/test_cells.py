@@ -1,0 +1,119 @@
+"""Which cells of model x dataset x solver can be run, and that the solvers are those of the core."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+
+import pytest
+
+from neuralode_exp.config import Config, meaning, solver_arguments, validate
+from neuralode_exp.config.cells import SOLVERS
+from neuralode_exp.config.schema import DATASETS
+from neuralode_exp.ode import make_method
+from neuralode_exp.ode.methods import ENGINE_METHODS
+from neuralode_exp.ode.tableaus import TABLEAUS
+
+MODELS = ("mlp", "stem", "resnet", "rknet", "odenet")
+ODE_MODELS = ("rknet", "odenet")
+NAMES = ("mnist", "two-foci", *DATASETS)
+SCIPY = ("lsoda", "radau", "bdf")
+
+
+@pytest.fixture(scope="module")
+def cell(compose: Callable[..., Config]) -> Callable[[str, str, str], Config]:
+    """A cell put together from one config for each dataset, model and solver: composing all of them takes minutes."""
+    path = {"csv": ["dataset.path=x"], "points": ["dataset.path=x"]}
+    datasets = {name: compose(f"dataset={name}", *path.get(name, [])).model_dump() for name in NAMES}
+    models = {name: compose(f"model={name}").model_dump()["model"] for name in MODELS}
+    solvers = {name: compose(f"solver={name}").model_dump()["solver"] for name in SOLVERS}
+
+    def cell(model: str, dataset: str, solver: str) -> Config:
+        return validate({**datasets[dataset], "model": models[model], "solver": solvers[solver]})
+
+    return cell
+
+
+def test_every_cell_has_a_meaning_or_one_line_that_says_what_to_pick(cell) -> None:
+    for names in itertools.product(MODELS, NAMES, SOLVERS):
+        model, _, solver = names
+        config = cell(*names)
+        kind, why = config.dataset.kind, meaning(config)
+        runs = {
+            "images": model in MODELS,
+            "dynamics": model in ODE_MODELS or (model == "resnet" and names[1] != "csv"),
+            "densities": model in ODE_MODELS,
+        }[kind] and not (model == "rknet" and solver in SCIPY)
+        assert (why is None) == runs, names
+        if why is not None:
+            assert "\n" not in why
+            assert "; pick " in why
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["model=mlp"], "model=mlp is for images, got dataset=spiral-stable-focus; pick model=odenet or model=rknet"),
+        (
+            ["model=resnet", "dataset=torus"],
+            "model=resnet has no density, its blocks need not be invertible, got dataset=torus; "
+            "pick model=odenet or model=rknet",
+        ),
+        (
+            ["model=resnet", "dataset.sampling=random"],
+            "model=resnet maps one time of a regular grid to the next, got dataset.sampling=random; "
+            "pick dataset.sampling=regular or model=odenet",
+        ),
+        (
+            ["model=rknet", "model.gradient=checkpoint"],
+            "model=rknet is the ODE block with model.gradient=backprop, got model.gradient=checkpoint; "
+            "pick model=odenet",
+        ),
+        (
+            ["model.gradient=backprop"],
+            "model=odenet is the ODE block with model.gradient=adjoint or checkpoint, got model.gradient=backprop; "
+            "pick model=rknet",
+        ),
+        (
+            ["solver=tsit5", "solver.engine=torchdiffeq"],
+            "solver=tsit5 is not in this engine, got solver.engine=torchdiffeq; pick the other engine or solver=dopri5",
+        ),
+        (
+            ["solver=lsoda", "solver.engine=native"],
+            "solver=lsoda is not in this engine, got solver.engine=native; pick the other engine or solver=dopri5",
+        ),
+        (
+            ["solver=radau", "model.gradient=checkpoint"],
+            "solver=radau gives gradients through the adjoint only, got model=odenet with model.gradient=checkpoint; "
+            "pick model=odenet model.gradient=adjoint or solver=dopri5",
+        ),
+        (
+            ["solver.engine=torchdiffeq", "model.gradient=checkpoint"],
+            "solver.engine=torchdiffeq has no checkpointed gradient, got model.gradient=checkpoint; "
+            "pick solver.engine=native with a solver of its own, or model.gradient=adjoint",
+        ),
+    ],
+)
+def test_a_cell_without_meaning_says_why(words: list[str], line: str, compose) -> None:
+    assert meaning(compose(*words)) == line
+
+
+def test_models_that_solve_nothing_run_under_any_solver(compose) -> None:
+    assert meaning(compose("model=resnet", "solver=lsoda", "solver.engine=native")) is None
+
+
+def test_the_engines_of_a_solver_are_those_of_the_core() -> None:
+    assert {name for name, solves in SOLVERS.items() if "native" in solves.engines} == set(TABLEAUS)
+    assert {name for name, solves in SOLVERS.items() if "torchdiffeq" in solves.engines} == set(ENGINE_METHODS)
+
+
+@pytest.mark.parametrize("name", SOLVERS)
+def test_make_method_takes_the_arguments_of_every_solver(name: str, compose) -> None:
+    for engine in SOLVERS[name].engines:
+        words = (f"solver={name}", f"solver.engine={engine}", "solver.first_step=0.01", "solver.min_step=1e-9")
+        arguments = solver_arguments(compose(*words).solver)
+        method = make_method(**arguments)
+        read = {key: value for key, value in arguments.items() if hasattr(method, key)}
+        assert {key: getattr(method, key) for key in read if key not in ("name", "engine")} == {
+            key: value for key, value in read.items() if key not in ("name", "engine")
+        }

@@ -1,0 +1,90 @@
+"""resume=FOLDER: the stored config whatever conf/ says by now, and only what cannot change the result beside it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+from neuralode_exp.config import Config, ConfigError, identity, stored_config
+from neuralode_exp.config.preflight import preflight
+from neuralode_exp.tracking.summary import new_summary, write_summary
+
+
+def stop(folder: Path, config: Config, status: str = "interrupted") -> None:
+    """Leave in `folder` what Hydra and a run of this config leave when it stops."""
+    (folder / ".hydra").mkdir(parents=True)
+    OmegaConf.save(OmegaConf.create(config.model_dump(mode="json")), folder / ".hydra" / "config.yaml")
+    summary = new_summary(identity(config), torch.device("cpu"))
+    write_summary(folder, {**summary, "status": status})  # type: ignore[typeddict-item]
+
+
+def mistakes(*argv: str) -> str:
+    with pytest.raises(ConfigError) as caught:
+        preflight(list(argv))
+    return str(caught.value)
+
+
+def test_hydra_is_told_to_read_the_stored_config_and_to_write_in_its_folder(tmp_path: Path, compose) -> None:
+    folder = tmp_path / "it's, a=run [1]"
+    stop(folder, compose("seed=7", "dataset=van-der-pol", "dataset.mu=3"))
+    request = preflight(["device=cpu", f"resume='{str(folder).replace(chr(39), chr(92) + chr(39))}'"])
+    assert request.argv[:2] == ["--config-path", str(folder / ".hydra")]
+    assert "device=cpu" in request.argv
+    assert "hydra.output_subdir=null" in request.argv
+
+
+def test_the_defaults_of_today_do_not_matter(tmp_path: Path, compose) -> None:
+    stored = compose("trainer.lr=0.123", "solver=rk4")
+    stop(tmp_path / "run", stored)
+    assert stored_config(tmp_path / "run") == stored
+    answer = preflight([f"resume={tmp_path / 'run'}", "check=true"]).answer
+    assert str(answer).endswith(f"solver=rk4 seed=0, identity {identity(stored)}")
+
+
+def test_keys_that_change_the_result_are_refused_with_both_values(tmp_path: Path, compose) -> None:
+    folder = tmp_path / "run"
+    stop(folder, compose())
+    assert mistakes(f"resume={folder}", "trainer.lr=0.5", "seed=3", "threads=1").splitlines() == [
+        "seed cannot change in a run that goes on, got 3; leave it out, the run has 0",
+        "trainer.lr cannot change in a run that goes on, got 0.5; leave it out, the run has 0.01",
+    ]
+    assert mistakes(f"resume={folder}", "model=resnet") == (
+        "model=resnet cannot change in a run that goes on; leave it out or start a new run"
+    )
+
+
+@pytest.mark.parametrize("status", ["interrupted", "failed"])
+def test_a_run_that_stopped_goes_on(status: str, tmp_path: Path, compose) -> None:
+    stop(tmp_path / "run", compose(), status)
+    assert preflight([f"resume={tmp_path / 'run'}"]).argv
+
+
+def test_a_completed_run_is_not_repeated(tmp_path: Path, compose) -> None:
+    stop(tmp_path / "run", compose(), "completed")
+    line = f"resume must be an unfinished run, got {tmp_path / 'run'}, which is completed; nothing is left to do"
+    assert mistakes(f"resume={tmp_path / 'run'}") == line
+
+
+def test_a_run_that_is_still_running_is_left_alone(tmp_path: Path, compose) -> None:
+    stop(tmp_path / "run", compose(), "running")  # by this process
+    assert "must be a run that has stopped" in mistakes(f"resume={tmp_path / 'run'}")
+
+
+def test_a_grid_is_no_run(tmp_path: Path) -> None:
+    (tmp_path / "multirun.yaml").touch()
+    assert mistakes(f"resume={tmp_path}") == (
+        f"resume must be the folder of a run, got {tmp_path} (the folder of a grid); "
+        f"use its command with hydra.sweep.dir={tmp_path}"
+    )
+
+
+def test_a_config_of_another_version_is_named(tmp_path: Path, compose) -> None:
+    folder = tmp_path / "run"
+    stop(folder, compose())
+    stored = OmegaConf.load(folder / ".hydra" / "config.yaml")
+    stored["old_key"] = 1
+    OmegaConf.save(stored, folder / ".hydra" / "config.yaml")
+    assert mistakes(f"resume={folder}").startswith("old_key is not a key")

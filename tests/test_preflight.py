@@ -1,0 +1,236 @@
+"""The preflight: a wrong request is answered line by line and writes nothing, a right one goes to Hydra as it is."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from neuralode_exp.config import ConfigError, identity
+from neuralode_exp.config.preflight import preflight
+from tests.conftest import ROOT, train
+
+TOP = "seed, device, threads, precision, objective, check, resume, log_every, figures, dataset, model, solver, trainer"
+MODELS = "mlp, odenet, resnet, rknet, stem"
+LINEAR = (
+    "name, kind, tolerance, step_size, seed, trajectories, points, t_max, noise, sampling, low, high, validation, "
+    "test, test_horizon, matrix"
+)
+
+WRONG = {
+    # names of options
+    "model=odnet": [f"model must be one of {MODELS}, got odnet; did you mean odenet?"],
+    "model=3": [f"model must be one of {MODELS}, got 3"],
+    "experiment=null": ["experiment must be one of {experiments}, got null; leave experiment out for none"],
+    "+model=mlp": ["+model=mlp adds what is there already; write model=mlp"],
+    "dataset/kind=images": ["dataset/kind=images does not compose; Could not override 'dataset/kind'. No match in ..."],
+    # names of keys
+    "trainer.lrr=1": ["trainer.lrr is not a key; did you mean trainer.lr?"],
+    "trainr.lr=1": ["trainr.lr is not a key; did you mean trainer.lr?"],
+    "epochs=3": ["epochs is not a key; did you mean trainer.epochs?"],
+    "max_steps=3": ["max_steps is not a key; did you mean solver.max_steps or trainer.max_steps?"],
+    "modle=odenet": ["modle is not a key; did you mean model?"],
+    "foo=1": ["foo is not a key; --cfg job shows them all"],
+    "++foo=1": [f"foo is not a key; choose from {TOP}"],
+    "+trainer.lrr=1": ["trainer.lrr is not a key; did you mean trainer.lr?"],
+    "+trainer.lr=1": ["+trainer.lr=1 adds what is there already; write trainer.lr=1"],
+    "~trainer.lr": ["trainer.lr must be given; add trainer.lr=VALUE"],
+    "dataset=circle dataset.mu=1": ["dataset.mu is not a key of dataset=circle; its keys are ..."],
+    "hydra.run.dirr=x": ["hydra.run.dirr=x does not compose; Could not override 'hydra.run.dirr'."],
+    # values
+    "seed=-1": ["seed must be at least 0, got -1; the default is 0"],
+    "seed=true": ["seed must be a whole number, got true; the default is 0"],
+    "trainer.lr=0": ["trainer.lr must be above 0, got 0; the default is 0.01"],
+    "trainer.lr=nan": ["trainer.lr must be finite, got nan; the default is 0.01"],
+    "trainer.lr=fast": ["trainer.lr must be a number, got fast; the default is 0.01"],
+    "trainer.lr=": ["trainer.lr must be a number, got ''; the default is 0.01"],
+    "trainer.momentum=1": ["trainer.momentum must be below 1, got 1; the default is 0.9"],
+    "trainer.batch_size=1.5": ["trainer.batch_size must be a whole number, got 1.5; the default is ..."],
+    "threads=0": ["threads must be at least 1 or null, got 0; the default is null"],
+    "figures=perhaps": ["figures must be true or false, got perhaps; the default is true"],
+    "device=gpu": ["device must be auto, cpu, cuda, cuda:0 (or another number) or mps, got gpu; the default is auto"],
+    "precision=half": ["precision must be one of float32, float64, got half; the default is float32"],
+    "solver.engine=torchdiff": [
+        "solver.engine must be one of native, torchdiffeq, got torchdiff; did you mean torchdiffeq?"
+    ],
+    "dataset.low=a": ["dataset.low must be a number or a list of numbers, got a; the default is null"],
+    "dataset.matrix=3": ["dataset.matrix must be a list, got 3; the default is [[-1.0, -1.0], [1.0, -1.0]]"],
+    "solver.rtol=${tolerance}": [
+        "solver.rtol cannot be resolved, got Interpolation key 'tolerance' not found; name a key that exists"
+    ],
+    # several keys together
+    "trainer.epochs=null trainer.max_steps=null": [
+        "trainer.epochs or trainer.max_steps must end the run, got null for both; set one of them"
+    ],
+    "trainer.window=100": [
+        "trainer.window must be below dataset.points=100, got 100; at most 99 steps lead from a point to another"
+    ],
+    "dataset=mnist trainer.replicas=2": [
+        "trainer.replicas must be 1 unless trainer=dynamics, got 2 with trainer=classification; use -m seed=0,1,2"
+    ],
+    "trainer=density": ["trainer must be dynamics for dataset=spiral-stable-focus, got density; leave it out: ..."],
+    "device=mps precision=float64": [
+        "precision must be float32 on device=mps, got float64; use device=cpu for float64"
+    ],
+    "dataset.validation=0 trainer.patience=3": [
+        "trainer.patience must be null where nothing is held out (dataset.validation=0), got 3; "
+        "set dataset.validation too"
+    ],
+    "dataset.matrix=[[1,2],[3]]": [
+        "dataset.matrix must be square, got 2 rows of 2 and 1 numbers; write it row by row, as [[0,-1],[1,0]]"
+    ],
+    "dataset.low=[1,1,1]": [
+        "dataset.low must fit the dimension, got 3 in dataset.low, 2 in dataset.matrix; "
+        "give low and high as one number, or one for each dimension"
+    ],
+    "dataset.low=2 dataset.high=1": ["dataset.low must be below dataset.high=1.0, got 2.0; swap them"],
+    "dataset=torus dataset.minor=2": ["dataset.minor must be below dataset.major=1.5, got 2.0; swap them"],
+    "dataset=mnist model.channels=48": [
+        "model.channels must be at most 32 or a multiple of it, for the groups of GroupNorm, got 48; the default is 64"
+    ],
+    "solver.name=rk5": ["solver.name must be a solver, got rk5; did you mean rk4?"],
+    "objective=error/test": ["objective must be a tag of trainer=dynamics, not on test data, got error/test; ..."],
+    # cells without meaning
+    "model=mlp": ["model=mlp is for images, got dataset=spiral-stable-focus; pick model=odenet or model=rknet"],
+    # files
+    "dataset=csv": ["dataset.path must be given; add dataset.path=VALUE"],
+    "dataset=csv dataset.path=nowhere.csv": [
+        "dataset.path must name a file, got nowhere.csv; there is none seen from ..."
+    ],
+    "resume=nowhere": [
+        "resume must be the folder of a run, got nowhere (no such folder); the run's first lines name its folder"
+    ],
+    "-m resume=nowhere": ["resume is for one run, got nowhere; leave out -m; a grid goes on by its own command ..."],
+    # syntax
+    "seed": ["seed must be key=value, as model=resnet or trainer.lr=0.1"],
+    "trainer.lr=[1": ["trainer.lr=[1 must be key=value, got ..."],
+    # several values, grids
+    "seed=0,1": ["seed must have one value, got 0,1; python train.py -m seed=0,1 runs them all, seed=[0,1] is a list"],
+    "-m hydra.verbose=true,false": ["hydra.verbose cannot be swept over; give it one value"],
+    "-m seed=0,1 trainer.lr=-1,1": ["trainer.lr must be above 0, got -1; the default is 0.01 (in 2 of 4 cells)"],
+    "-m model=mlp,odnet": [f"model must be one of {MODELS}, got odnet; did you mean odenet? (in 1 of 2 cells)"],
+    "-m model=mlp,stem dataset=circle": [
+        "model=mlp is for images, got dataset=circle; pick model=odenet or model=rknet",
+        "model=stem is for images, got dataset=circle; pick model=odenet or model=rknet",
+    ],
+    # all at once
+    "model=odnet trainer.lrr=1 seed=-1 foo": [
+        "foo must be key=value, as model=resnet or trainer.lr=0.1",
+        f"model must be one of {MODELS}, got odnet; did you mean odenet?",
+        "trainer.lrr is not a key; did you mean trainer.lr?",
+        "seed must be at least 0, got -1; the default is 0",
+    ],
+}
+
+
+@pytest.mark.parametrize("words", WRONG)
+def test_a_wrong_request_is_answered_line_by_line(words: str, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError) as caught:
+        preflight(words.split())
+    got = str(caught.value).splitlines()
+    experiments = ", ".join(sorted(path.stem for path in (ROOT / "conf" / "experiment").glob("*.yaml")))
+    expected = [line.replace("{experiments}", experiments) for line in WRONG[words]]
+    assert len(got) == len(expected)
+    for line, start in zip(got, expected, strict=True):
+        assert line == start or (start.endswith("...") and line.startswith(start[:-3]))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_wrong_command_exits_with_2_and_writes_nothing(tmp_path: Path) -> None:
+    done = train("model=odnet", "seed=-1", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert len(done.stderr.splitlines()) == 2
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_wrong_request_does_not_wait_for_torch(tmp_path: Path) -> None:
+    code = (
+        "import sys; sys.argv = ['train.py', 'trainer.lr=-1']; import train; "
+        "assert train.command_line() == 2; assert 'torch' not in sys.modules"
+    )
+    subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env={"PYTHONPATH": str(ROOT)}, check=True, capture_output=True
+    )
+
+
+def test_an_unknown_flag_is_refused(capsys) -> None:
+    with pytest.raises(SystemExit) as caught:
+        preflight(["--foo"])
+    assert caught.value.code == 2
+    assert "unrecognized arguments: --foo" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["--help"],
+        ["--hydra-help"],
+        ["--cfg", "job", "model=odnet"],
+        ["--info"],
+        ["-sc", "query=bash"],
+        ["-cn", "other"],
+    ],
+)
+def test_what_is_for_hydra_is_left_to_it(argv: list[str]) -> None:
+    assert preflight(argv).argv == argv
+
+
+def test_a_right_request_is_passed_on_with_its_flags_first() -> None:
+    words = ["model=resnet", "-m", "seed=0,1"]
+    assert preflight(words).argv == ["--multirun", "model=resnet", "seed=0,1"]
+    assert preflight(["seed=1"]).argv == ["seed=1"]
+    assert preflight(["seed=1"]).answer is None
+
+
+def test_a_directory_of_the_user_adds_options(tmp_path: Path) -> None:
+    (tmp_path / "dataset").mkdir()
+    (tmp_path / "dataset" / "pendulum.yaml").write_text(
+        "defaults: [/trainer@_global_.trainer: dynamics, kind/dynamics@_here_, _self_]\nname: pendulum\n"
+    )
+    request = preflight(["--config-dir", str(tmp_path), "dataset=pendulum", "check=true"])
+    assert "dataset=pendulum" in str(request.answer)
+
+
+def test_check_says_what_would_run(compose) -> None:
+    name = identity(compose("seed=3"))
+    assert preflight(["seed=3", "check=true"]).answer == (
+        f"ok: model=odenet dataset=spiral-stable-focus solver=dopri5 seed=3, identity {name}"
+    )
+
+
+def test_check_counts_a_grid() -> None:
+    answer = preflight(["-m", "model=resnet,odenet,mlp", "solver=dopri5,rk4", "seed=range(2)", "check=true"]).answer
+    assert str(answer).splitlines() == [
+        "ok: 12 cells, 6 runs, 2 same as another",
+        "skipped, 4 of 12: model=mlp is for images, got dataset=spiral-stable-focus; pick model=odenet or model=rknet",
+    ]
+
+
+def test_a_grid_in_a_file_is_expanded_and_the_command_line_goes_first(tmp_path: Path) -> None:
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "grid.yaml").write_text(
+        "# @package _global_\nhydra:\n  sweeper:\n    params:\n      seed: 0,1,2\n      solver: dopri5,rk4\n"
+    )
+    argv = ["--config-dir", str(tmp_path), "-m", "experiment=grid", "check=true"]
+    assert str(preflight(argv).answer).startswith("ok: 6 cells, 6 runs")
+    assert str(preflight([*argv, "seed=7"]).answer).startswith("ok: 2 cells, 2 runs")
+    with pytest.raises(ConfigError, match="must be at least 0, got -1"):
+        preflight([*argv, "seed=-1"])
+
+
+def test_of_an_interval_both_ends_are_checked() -> None:
+    argv = ["-m", "trainer.lr=tag(log,interval(0.001,0.1))", "model.width=choice(16,32)", "check=true"]
+    assert preflight(argv).answer == "ok: 3 cells, 3 runs, 0 same as another"
+    with pytest.raises(ConfigError, match=r"trainer.lr must be above 0, got -1"):
+        preflight(["-m", "trainer.lr=interval(-1,1)"])
+
+
+def test_a_grid_of_500_cells_takes_seconds() -> None:
+    began = time.process_time()
+    assert str(preflight(["-m", "seed=range(500)", "check=true"]).answer).startswith("ok: 500 cells, 500 runs")
+    assert time.process_time() - began < 10  # 3 s here, undisturbed
