@@ -91,6 +91,7 @@ WRONG = {
     "dataset=mnist model.channels=48": [
         "model.channels must be at most 32 or a multiple of it, for the groups of GroupNorm, got 48; the default is 64"
     ],
+    "dataset=torus model.activation=silu": ["model.activation must be tanh for dataset=torus, got silu; leave it out"],
     "solver.name=rk5": ["solver.name must be a solver, got rk5; did you mean rk4?"],
     "objective=error/test": ["objective must be a tag of trainer=dynamics, not on test data, got error/test; ..."],
     # cells without meaning

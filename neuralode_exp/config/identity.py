@@ -26,31 +26,33 @@ MODEL_KEYS = {
     ("dynamics", "resnet"): {"field", "width", "depth", "activation"},
     ("dynamics", "rknet"): {"field", "width", "depth", "activation", "gradient"},
     ("dynamics", "odenet"): {"field", "width", "depth", "activation", "gradient"},
-    ("densities", "rknet"): {"field", "width", "depth", "activation", "gradient", "trace"},
-    ("densities", "odenet"): {"field", "width", "depth", "activation", "gradient", "trace"},
+    ("densities", "rknet"): {"width", "depth", "gradient", "trace", "noise"},
+    ("densities", "odenet"): {"width", "depth", "gradient", "trace", "noise"},
 }
 TRAINER_KEYS = {"label_smoothing": "classification", "window": "dynamics", "replicas": "dynamics"}
 
 
 def identity(config: Config) -> str:
     """Return 12 hexadecimal digits that two configs share exactly if they ask for the same result."""
-    text = json.dumps(_with_effect(config), sort_keys=True)
+    text = json.dumps(with_effect(config), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def identity_differences(a: Config, b: Config) -> dict[str, tuple[Any, Any]]:
     """Return the keys in which the results asked for differ, each with its two values (None: not read)."""
-    of_a, of_b = _with_effect(a), _with_effect(b)
+    of_a, of_b = with_effect(a), with_effect(b)
     pairs = {key: (of_a.get(key), of_b.get(key)) for key in sorted(of_a.keys() | of_b.keys())}
     return {key: (x, y) for key, (x, y) in pairs.items() if x != y}
 
 
-def _with_effect(config: Config) -> dict[str, Any]:
-    """Flatten a config to dotted keys, without those that its cell does not read."""
+def with_effect(config: Config) -> dict[str, Any]:
+    """Return the dotted keys that the result of a run depends on, without those that its cell does not read."""
     sections = config.model_dump()
     cell = (config.dataset.kind, config.model.name)
     if cell in MODEL_KEYS:  # a cell without meaning keeps all its keys
         sections["model"] = _only(sections["model"], {"name", *MODEL_KEYS[cell]})
+    if config.model.trace == "exact":
+        sections["model"].pop("noise", None)
     if not solves_ode(config):
         del sections["solver"]
     else:

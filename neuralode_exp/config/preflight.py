@@ -13,10 +13,11 @@ from hydra.core.override_parser.types import IntervalSweep, Override
 
 from neuralode_exp.config.cells import without_meaning
 from neuralode_exp.config.compose import Composer, make_loader
-from neuralode_exp.config.errors import ConfigError, Mistake
-from neuralode_exp.config.identity import identity
+from neuralode_exp.config.errors import ConfigError, Mistake, spell
+from neuralode_exp.config.identity import identity, identity_differences
 from neuralode_exp.config.resume import go_on
 from neuralode_exp.config.schema import Config
+from neuralode_exp.config.validation import stored_config
 
 CONF = Path(__file__).parents[2] / "conf"
 
@@ -61,7 +62,7 @@ def preflight(argv: list[str], conf: Path = CONF) -> Request:
         elif flags.multirun or given.get("hydra.mode") == "MULTIRUN":
             answer = _grid(composer, overrides)
         else:
-            answer = _single(composer, overrides)
+            answer = _single(composer, overrides, given.get("hydra.run.dir"))
     except ConfigError as error:
         mistakes += error.mistakes
     if mistakes:
@@ -71,13 +72,13 @@ def preflight(argv: list[str], conf: Path = CONF) -> Request:
     return Request([*(["--multirun"] if flags.multirun else []), *further, *arguments], answer)
 
 
-def _single(composer: Composer, overrides: list[Override]) -> str | None:
+def _single(composer: Composer, overrides: list[Override], folder: object) -> str | None:
     mistakes = [_needs_multirun(override) for override in overrides if override.is_sweep_override()]
     try:
         config = composer.config(override for override in overrides if not override.is_sweep_override())
     except ConfigError as error:
         raise ConfigError([*mistakes, *error.mistakes]) from None
-    mistakes += _of_files(config)
+    mistakes += [*_of_files(config), *(_of_folder(Path(str(folder)), config) if folder else [])]
     gap = without_meaning(config)
     if mistakes or gap:
         raise ConfigError([*mistakes, *([gap] if gap else [])])
@@ -151,6 +152,17 @@ def _of_files(config: Config) -> list[Mistake]:
     if path is None or Path(path).is_file():
         return []
     return [Mistake("dataset.path", "must name a file", path, f"there is none seen from {Path.cwd()}")]
+
+
+def _of_folder(folder: Path, config: Config) -> list[Mistake]:
+    """A folder that holds a run already must hold this one; its own config is lost once Hydra has written there."""
+    if not (folder / ".hydra" / "config.yaml").is_file():
+        return []
+    differences = identity_differences(stored_config(folder), config)
+    what = ", ".join(f"{key} {spell(there)}, not {spell(here)}" for key, (there, here) in differences.items())
+    if not what:
+        return []
+    return [Mistake("hydra.run.dir", "must not hold another run", f"{folder} with {what}", "choose another folder")]
 
 
 def _counted(mistake: Mistake, n: int, n_cells: int) -> Mistake:

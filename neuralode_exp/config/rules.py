@@ -32,7 +32,7 @@ OBJECTIVES = {
         "loss/train",
         *COSTS,
     ],
-    "density": ["loss/validation", "loss/train", *COSTS],
+    "density": ["loss/validation", "density/kl", "loss/train", *COSTS],
 }
 
 
@@ -51,6 +51,8 @@ def across_sections(
         yield Mistake("solver.name", "must be a solver", solver.name, suggest(solver.name, SOLVERS))
     if trainer:
         yield from _of_trainer(trainer)
+    if dataset and model and dataset.kind == "densities":
+        yield from _of_flow(dataset, model)
     if dataset and trainer:
         yield from _of_dataset_and_trainer(dataset, trainer)
     if top and trainer and top.objective not in (None, *OBJECTIVES[trainer.name]):
@@ -95,6 +97,15 @@ def _of_box(dataset: Dynamics) -> Iterator[Mistake]:
         if any(a >= b for a, b in zip(low, high, strict=True)):
             rule = f"must be below dataset.high={spell(dataset.high)}"
             yield Mistake("dataset.low", rule, spell(dataset.low), "swap them")
+
+
+def _of_flow(dataset: Dataset, model: Model) -> Iterator[Mistake]:
+    only = {"field": "mlp", "activation": "tanh"}  # the trace is written out for these
+    for key, value in only.items():
+        if getattr(model, key) != value:
+            yield Mistake(
+                f"model.{key}", f"must be {value} for dataset={dataset.name}", getattr(model, key), "leave it out"
+            )
 
 
 def _of_trainer(trainer: Trainer) -> Iterator[Mistake]:

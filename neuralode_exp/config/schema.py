@@ -100,6 +100,7 @@ class Densities(Dataset):
 
     kind: Literal["densities"]
     seed: CountOrZero
+    samples: Count
     validation: CountOrZero
     test: Count
 
@@ -191,6 +192,7 @@ class Model(Section):
     depth: Count
     activation: Literal["tanh", "softplus", "silu"]
     trace: Literal["exact", "hutchinson"]
+    noise: Literal["rademacher", "gaussian"]
 
 
 class Solver(Section):

@@ -61,6 +61,7 @@ def test_the_spelling_of_a_number_does_not_matter(one: str, other: str, compose)
                 "trainer.rise=0.1",  # cosine
             )
         ),
+        ("dataset=torus", "model.noise=gaussian"),  # the trace is exact
         ("dataset=mnist", "dataset.root=elsewhere"),
         ("dataset=mnist", "trainer.window=7"),
         ("solver=dopri5", "solver.step_size=0.01"),
@@ -90,6 +91,7 @@ def test_what_cannot_change_the_result_does_not_change_it(cell: str, word: str, 
         ("solver=dopri5", "dataset.tolerance=0.01", ["solver.atol", "solver.rtol"]),
         ("solver=rk4", "solver.step_size=0.01", ["solver.step_size"]),
         ("solver=rk4", "solver.engine=torchdiffeq", ["solver.engine"]),
+        ("dataset=torus", "model.trace=hutchinson", ["model.noise", "model.trace"]),
         ("trainer.optimizer=sgd", "trainer.momentum=0.1", ["trainer.momentum"]),
         ("model=resnet", "dataset.noise=0.02", ["dataset.noise"]),
     ],

@@ -73,6 +73,16 @@ def test_a_run_that_is_still_running_is_left_alone(tmp_path: Path, compose) -> N
     assert "must be a run that has stopped" in mistakes(f"resume={tmp_path / 'run'}")
 
 
+def test_the_folder_of_another_run_is_refused_with_the_keys_that_differ(tmp_path: Path, compose) -> None:
+    folder = tmp_path / "run"
+    stop(folder, compose())
+    assert preflight([f"hydra.run.dir={folder}", "threads=1"]).argv
+    assert mistakes(f"hydra.run.dir={folder}", "trainer.lr=0.5", "seed=1") == (
+        f"hydra.run.dir must not hold another run, got {folder} with seed 0, not 1, trainer.lr 0.01, not 0.5; "
+        "choose another folder"
+    )
+
+
 def test_a_grid_is_no_run(tmp_path: Path) -> None:
     (tmp_path / "multirun.yaml").touch()
     assert mistakes(f"resume={tmp_path}") == (
