@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -156,6 +157,15 @@ def test_a_wrong_request_does_not_wait_for_torch(tmp_path: Path) -> None:
     )
     subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, env={"PYTHONPATH": str(ROOT)}, check=True, capture_output=True
+    )
+
+
+@pytest.mark.skipif(find_spec("hydra_plugins.hydra_ray_launcher") is not None, reason="the extra is installed")
+def test_an_extra_that_is_not_installed_is_named() -> None:
+    with pytest.raises(ConfigError) as caught:
+        preflight(["-m", "hydra/launcher=ray"])
+    assert str(caught.value) == (
+        "hydra/launcher=ray needs an optional part of the install; pip install -e '.[ray]' brings it"
     )
 
 

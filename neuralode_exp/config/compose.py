@@ -11,6 +11,7 @@ import functools
 import pickle
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +35,11 @@ from neuralode_exp.config.schema import Config
 from neuralode_exp.config.validation import plain, validate
 
 GROUPS = ("dataset", "model", "solver", "trainer", "experiment")
-# Options that come with an optional part of the install.
-EXTRAS = {"hydra/launcher=ray": "ray", "hydra/sweeper=optuna": "search"}
+# Options whose plugin comes with an optional part of the install.
+EXTRAS = {
+    ("hydra/launcher", "ray"): ("hydra_plugins.hydra_ray_launcher", "ray"),
+    ("hydra/sweeper", "optuna"): ("hydra_plugins.hydra_optuna_sweeper", "search"),
+}
 
 
 def make_loader(conf: Path, further: str | None = None) -> ConfigLoader:
@@ -145,7 +149,12 @@ class Composer:
                 mistakes.append(Mistake(str(override.input_line), "adds what is there already", fix=fix))
             else:
                 unknown = [x for x in (value if isinstance(value, list) else [value]) if x not in options]
-                if unknown:
+                plugin, extra = EXTRAS.get((group, str(value)), ("hydra", ""))
+                if find_spec(plugin) is None:
+                    fix = f"pip install -e '.[{extra}]' brings it"
+                    mistakes.append(Mistake(str(override.input_line), "needs an optional part of the install", fix=fix))
+                    wrong.add(group)
+                elif unknown:
                     mistakes.append(_no_such_option(group, spell(unknown[0]), options))
                     wrong.add(group)
                 else:
@@ -196,12 +205,7 @@ def _with_default(mistake: Mistake, defaults: DictConfig) -> Mistake:
 
 
 def _no_such_option(group: str, got: str, options: list[str]) -> Mistake:
-    if f"{group}={got}" in EXTRAS:
-        fix: str | None = f"pip install -e '.[{EXTRAS[f'{group}={got}']}]' brings it"
-    elif got == "null":
-        fix = f"leave {group} out for none"
-    else:
-        fix = near_miss(got, options)
+    fix = f"leave {group} out for none" if got == "null" else near_miss(got, options)
     return Mistake(group, f"must be one of {', '.join(sorted(options))}", got, fix)
 
 

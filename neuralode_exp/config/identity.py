@@ -26,8 +26,8 @@ MODEL_KEYS = {
     ("dynamics", "resnet"): {"field", "width", "depth", "activation"},
     ("dynamics", "rknet"): {"field", "width", "depth", "activation", "gradient"},
     ("dynamics", "odenet"): {"field", "width", "depth", "activation", "gradient"},
-    ("densities", "rknet"): {"width", "depth", "gradient", "trace", "noise"},
-    ("densities", "odenet"): {"width", "depth", "gradient", "trace", "noise"},
+    ("densities", "rknet"): {"field", "width", "depth", "gradient", "trace", "noise"},
+    ("densities", "odenet"): {"field", "width", "depth", "gradient", "trace", "noise"},
 }
 TRAINER_KEYS = {"label_smoothing": "classification", "window": "dynamics", "replicas": "dynamics"}
 

@@ -100,7 +100,6 @@ class Densities(Dataset):
 
     kind: Literal["densities"]
     seed: CountOrZero
-    samples: Count
     validation: CountOrZero
     test: Count
 
