@@ -21,6 +21,7 @@ from tensorboard.plugins.text.plugin_data_pb2 import TextPluginData
 from tensorboard.summary.writer.record_writer import RecordWriter
 
 PREFIX = "events.out.tfevents."
+COMPLETED = "final/completed"
 
 # Charts of the custom-scalars tab: category -> chart -> regular expressions of the tags.
 LAYOUT = {
@@ -115,17 +116,21 @@ def hparams_start(name: str, hparams: Mapping[str, object]) -> list[Summary.Valu
     return list(hparams_pb(cells, trial_id=name).value)
 
 
-def hparams_end(succeeded: bool) -> Summary.Value:
-    """Return the session end record, which marks the row as a success or a failure."""
+def hparams_end(succeeded: bool) -> list[Summary.Value]:
+    """Return the session end record, which marks the row as a success or a failure.
+
+    TensorBoard filters rows by this mark but does not show it; a scalar beside it makes it a column.
+    """
     end = plugin_data_pb2.SessionEndInfo(
         status=api_pb2.STATUS_SUCCESS if succeeded else api_pb2.STATUS_FAILURE, end_time_secs=time.time()
     )
     content = plugin_data_pb2.HParamsPluginData(session_end_info=end)
-    return Summary.Value(
+    mark = Summary.Value(
         tag=metadata.SESSION_END_INFO_TAG,
         metadata=metadata.create_summary_metadata(content),
         tensor=metadata.NULL_TENSOR,
     )
+    return [mark, scalar(COMPLETED, float(succeeded))]
 
 
 def _plugin_value(tag: str, plugin: str, content: bytes, string: bytes) -> Summary.Value:

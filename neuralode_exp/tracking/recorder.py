@@ -37,6 +37,7 @@ class Recorder:
     def __init__(self, folder: Path | str, *, resume_step: int | None = None) -> None:
         self.folder = Path(folder)
         self._resumed = resume_step is not None
+        self._step = resume_step or 0
         first_step = 0 if resume_step is None else resume_step + 1
         (self.folder / "figures").mkdir(parents=True, exist_ok=True)
         for path in self.folder.glob(f"{events.PREFIX}*{END_SUFFIX}"):
@@ -54,6 +55,7 @@ class Recorder:
 
         metrics.csv has them in full precision, TensorBoard in float32, its own.
         """
+        self._step = step
         numbers = {tag: float(value) for tag, value in values.items()}
         self._events.add(step, [events.scalar(tag, value) for tag, value in numbers.items()])
         self._rows.writerows((step, tag, repr(value)) for tag, value in numbers.items())
@@ -89,17 +91,19 @@ class Recorder:
     def hparams_start(self, hparams: Mapping[str, object]) -> None:
         """Record the hyperparameters, once: dotted keys with plain values, as a row of the HParams table."""
         if not self._resumed:
-            # The folder names the row: runs of one name would be drawn together as repetitions.
-            self._events.add(0, events.hparams_start(str(self.folder.absolute()), hparams))
+            # Runs of one name would be drawn together as repetitions; the end of a long name is cut off.
+            folder = self.folder.absolute()
+            self._events.add(0, events.hparams_start(f"{folder.name} in {folder.parent}", hparams))
 
     def hparams_end(self, status: str) -> None:
         """Mark the row of the HParams table: `completed` is a success, any other status a failure.
 
+        Its column `final/completed` has 1 or 0, and nothing for a run that is still running or was killed.
         The mark has a file of its own, because TensorBoard believes the first mark that it reads: a resumed
         run removes the file and with it the mark.
         """
         mark = events.EventFile(self.folder, purge_step=None, suffix=END_SUFFIX)
-        mark.add(0, [events.hparams_end(status == "completed")])
+        mark.add(self._step, events.hparams_end(status == "completed"))
         mark.close()
 
     def close(self) -> None:

@@ -1,16 +1,18 @@
 """summary.json: what a run is and how it ended, for tables, for resume and for the next reader."""
 
+from __future__ import annotations
+
 import json
 import math
 import os
 import socket
 from pathlib import Path
-from typing import Any, Literal, TypedDict
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 import psutil
-import torch
 
-from neuralode_exp.tracking import provenance
+if TYPE_CHECKING:
+    import torch
 
 FILE_NAME = "summary.json"
 
@@ -56,6 +58,8 @@ class Summary(TypedDict):
 
 def new_summary(identity: str, device: torch.device, parameters: int | None = None) -> Summary:
     """Return the summary of a run that this process starts now."""
+    from neuralode_exp.tracking import provenance  # brings torch: who only reads summaries need not wait for it
+
     process = Process(pid=os.getpid(), host=socket.gethostname(), started=psutil.Process().create_time())
     return Summary(
         status="running",

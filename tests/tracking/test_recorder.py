@@ -211,14 +211,15 @@ def test_hparams_table_has_a_row_a_run_and_the_columns_of_all_models(tmp_path: P
         recorder.close()
     odenet = {"model.name": "odenet", "solver.rtol": 1e-3, "dataset.matrix": "[[0, -1], [1, 0]]"}
     final = {"final/error": 1.5}
+    completed = final | {"final/completed": 1.0}
     assert hparams_table(tmp_path) == {
         "resnet": (
             {"model.name": "resnet", "model.blocks": 6, "figures": True},
             api_pb2.STATUS_SUCCESS,
-            final,
+            completed,
         ),
-        "odenet": (odenet, api_pb2.STATUS_SUCCESS, final),
-        "failed": (odenet, api_pb2.STATUS_FAILURE, final),
+        "odenet": (odenet, api_pb2.STATUS_SUCCESS, completed),
+        "failed": (odenet, api_pb2.STATUS_FAILURE, final | {"final/completed": 0.0}),
         "running": ({"model.name": "stem"}, api_pb2.STATUS_UNKNOWN, final),
     }
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(configs)  # no folders but the runs'
@@ -237,3 +238,4 @@ def test_resume_takes_back_the_mark_of_failure(tmp_path: Path) -> None:
         statuses += [before, hparams_table(tmp_path)["run"][1]]
     unknown, success, failure = ALL_STATUSES[:3]
     assert statuses == [unknown, failure, unknown, failure, unknown, success]
+    assert hparams_table(tmp_path)["run"][2]["final/completed"] == 1.0
