@@ -33,6 +33,12 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
+def device_of_job(name: str, number: int, n_cuda: int | None = None) -> str:
+    """The name of the device of a grid's job: `auto` deals the machine's CUDA devices out by the job's number."""
+    n_cuda = torch.cuda.device_count() if n_cuda is None else n_cuda
+    return f"cuda:{number % n_cuda}" if name == "auto" and n_cuda > 1 else name
+
+
 def build_method(config: Config) -> Method:
     """The solver of the config, with the keys that it reads."""
     return make_method(**solver_arguments(config.solver))
@@ -101,6 +107,7 @@ def _density(config: Config, device: torch.device) -> Task:
         width=model.width,
         depth=0 if model.field == "linear" else model.depth,
         trace=model.trace,
+        noise=model.noise,
         method=build_method(config),
         gradient=model.gradient,
     )
