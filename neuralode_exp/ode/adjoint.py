@@ -77,10 +77,11 @@ def _solve_backwards(
     field = _AugmentedField(f, parameters)
     adj_z = same_format(adj_output[-1], z[-1])
     dt: float | None = None
+    stats = Stats()  # of all intervals together: max_steps bounds the whole backward solve
     for i in range(len(times) - 1, 0, -1):
         interval = (times[i], times[i - 1])
         # The first step of an interval is the one that the interval after it ended with, not a blind start.
-        for step in walk(field, stack_states([z[i], adj_z]), interval, method, Stats(), dt=dt, norm=_seminorm):
+        for step in walk(field, stack_states([z[i], adj_z]), interval, method, stats, dt=dt, norm=_seminorm):
             for k_j, b_j in zip(step.k, method.tableau.b, strict=False):
                 accumulate(adj_parameters, field.parameter_terms[k_j], -step.span.dt * b_j)
             adj_z, dt = step.z1[1], step.dt_next
@@ -106,5 +107,6 @@ class _AugmentedField:
 
 def _seminorm(error: Tensor) -> Tensor:
     """The larger root mean square of the two parts, z and a."""
-    parts = torch.linalg.vector_norm(error, dim=tuple(range(1, error.dim())) or None)
+    error = error.unsqueeze(-1)  # a state without dimensions has one to reduce, too
+    parts = torch.linalg.vector_norm(error, dim=tuple(range(1, error.dim())))
     return parts.max() / max(1, error[0].numel()) ** 0.5

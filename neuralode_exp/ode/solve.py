@@ -77,7 +77,7 @@ def solve(
         >>> method = make_method("dopri5", rtol=1e-8, atol=1e-10)
         >>> solution = solve(lambda t, z: -z, torch.ones(1, dtype=torch.float64), [0.0, 1.0], method)
         >>> f"{solution.z[-1].item():.6f}", solution.stats.accepted
-        ('0.367879', 8)
+        ('0.367879', 11)
     """
     if gradient not in get_args(Gradient):
         raise ValueError(f"`gradient` must be backprop, checkpoint or adjoint, got {gradient!r}")

@@ -46,6 +46,11 @@ class Stats:
     rejected: int = 0
     records: list[tuple[float, float, float, bool]] | None = None
 
+    @property
+    def trials(self) -> int:
+        """Steps tried, accepted and rejected."""
+        return self.accepted + self.rejected
+
     def record(self, t: float, dt: float, ratio: float, accepted: bool) -> None:
         self.accepted += accepted
         self.rejected += not accepted
@@ -88,10 +93,14 @@ class Step:
 
 
 def combine(z: Tensor, k: Sequence[Tensor], weights: Sequence[float], dt: float) -> Tensor:
-    """z + dt sum_i w_i k_i, skipping zero weights, in the memory format of z."""
-    for k_i, w_i in zip(k, weights, strict=False):
-        if w_i != 0.0:
-            z = torch.add(z, k_i, alpha=dt * w_i)
+    """z + dt sum_i w_i k_i, skipping zero weights, in the memory format of z; one new tensor, z itself if all are 0."""
+    terms = [(k_i, dt * w_i) for k_i, w_i in zip(k, weights, strict=False) if w_i != 0.0]
+    if not terms:
+        return z
+    (k_i, w_i), *others = terms
+    z = torch.add(z, k_i, alpha=w_i)
+    for k_i, w_i in others:
+        z.add_(k_i, alpha=w_i)
     return z
 
 
@@ -121,14 +130,10 @@ def stage_time(t: float, t1: float, dt: float, c: float) -> float:
 def fixed_steps(f: VectorField, z: Tensor, times: Sequence[float], method: FixedStep, stats: Stats) -> Iterator[Step]:
     """Equal steps between observations; the last state is checked once, and the culprit located if it is bad."""
     counts = [method.steps_between(t, t_next) for t, t_next in zip(times, times[1:], strict=False)]
-    if sum(counts) > method.max_steps:
-        raise MaxStepsExceeded(
-            t=times[0],
-            dt=method.step_size,
-            steps=0,
-            z=z,
-            where=f" ({sum(counts)} steps > max_steps={method.max_steps})",
-        )
+    wanted = stats.trials + sum(counts)
+    if wanted > method.max_steps:
+        where = f" ({wanted} steps > max_steps={method.max_steps})"
+        raise MaxStepsExceeded(t=times[0], dt=method.step_size, steps=stats.trials, z=z, where=where)
     start = z
     for j, n in enumerate(counts, start=1):
         t0, t1 = times[j - 1], times[j]
@@ -220,18 +225,15 @@ def adaptive_steps(
     floor = 4e-16 * max(abs(t), abs(t_end), abs(t_end - t))  # below this t + dt is t
     k0 = f(time_like(t, z), z)
     if dt is None:
-        dt = (
-            math.copysign(method.first_step, t_end - t)
-            if method.first_step
-            else first_step(f, t, t_end, z, k0, method, norm)
-        )
+        size = method.first_step or first_step(f, t, t_end, z, k0, method, norm)
+        dt = math.copysign(max(size, method.min_step), t_end - t)
     abs_z = z.detach().abs()
-    trials, ratio, k, z1 = 0, 0.0, [k0], z
+    ratio, k, z1 = 0.0, [k0], z
     while index < len(times):
-        if trials >= method.max_steps:
-            raise MaxStepsExceeded(t=t, dt=dt, steps=trials, z=z)
+        if stats.trials >= method.max_steps:
+            raise MaxStepsExceeded(t=t, dt=dt, steps=stats.trials, z=z)
         if abs(dt) <= floor or (abs(dt) <= method.min_step and not math.isfinite(ratio)):
-            raise _collapse(t, dt, trials, z, [z1, *k])
+            raise _collapse(t, dt, stats.trials, z, [z1, *k])
         stop = t_end if tableau.dense is not None else times[index]
         clipped = abs(stop - t) <= abs(dt)
         h, t1 = (stop - t, stop) if clipped else (dt, t + dt)
@@ -242,7 +244,6 @@ def adaptive_steps(
             k.append(f(time_like(t1, z1), z1))
         abs_z1 = z1.detach().abs()
         ratio = _error_ratio(k, h, abs_z, abs_z1, method, norm)
-        trials += 1
         accepted = ratio <= 1.0 or (abs(h) <= method.min_step and math.isfinite(ratio))
         stats.record(t, h, ratio, accepted)
         proposal = controller.next_size(h, ratio, accepted)
@@ -281,7 +282,7 @@ def _error_ratio(k: Sequence[Tensor], dt: float, abs_z: Tensor, abs_z1: Tensor, 
 def first_step(
     f: VectorField, t: float, t_end: float, z: Tensor, f0: Tensor, method: Adaptive, norm: Norm = rms
 ) -> float:
-    """Size of the first step from two evaluations (Hairer, Nørsett & Wanner I, Sec. II.4), inside [t, t_end].
+    """Unsigned size of the first step from two evaluations (Hairer, Nørsett & Wanner I, Sec. II.4) in [t, t_end].
 
     The order of the error is taken as order - 1, as in torchdiffeq.
     """
@@ -293,12 +294,13 @@ def first_step(
     h0 = 1e-6 if d0 < 1e-5 or d1 < 1e-5 or not math.isfinite(d0 * d1) else 0.01 * d0 / d1
     h0 = min(h0, abs(t_end - t))
     signed = math.copysign(h0, t_end - t)
-    f1 = f(time_like(t + signed, z), torch.add(z, f0, alpha=signed))
+    t_probe = t_end if h0 == abs(t_end - t) else t + signed  # t + (t_end - t) may lie beyond t_end by rounding
+    f1 = f(time_like(t_probe, z), torch.add(z, f0, alpha=signed))
     d2 = float(norm((f1 - f0) / scale)) / h0
     if not math.isfinite(d2):
-        return signed  # the probe overflowed: start small, the controller finds its way
+        return h0  # the probe overflowed: start small, the controller finds its way
     h1 = max(1e-6, h0 * 1e-3) if d1 <= 1e-15 and d2 <= 1e-15 else (0.01 / max(d1, d2)) ** (1.0 / method.tableau.order)
-    return math.copysign(min(100.0 * h0, h1), t_end - t)
+    return min(100.0 * h0, h1)
 
 
 def _collapse(t: float, dt: float, steps: int, z: Tensor, trial: Sequence[Tensor]) -> SolverError:

@@ -77,7 +77,7 @@ def solve_with_torchdiffeq(
         raise StepSizeUnderflow(t=reached, dt=0.0, steps=f.nfe, z=last)
     if not all_finite(z.detach()):
         raise NonFiniteState(t=watched.t, dt=watched.dt, steps=watched.steps, z=z0, state=z)
-    watched.forward_done, watched.steps = True, 0
+    watched.turn_backwards()
     return z
 
 
@@ -92,9 +92,9 @@ class _WatchedField:
         stats: Stats,
         z0: Tensor,
     ) -> None:
-        self.f, self.method, self.stats = f, method, stats
+        self.f, self.method, self.backwards, self.stats = f, method, backwards, stats
         self.forward_done = False
-        self.t, self.dt, self.steps = math.nan, 0.0, 0
+        self.t, self.dt, self.steps, self.nfe = math.nan, 0.0, 0, 0
         self.last_dz = z0
         # torchdiffeq warns about callbacks that a method does not have, so only those that it has are set.
         if not method.is_scipy:
@@ -105,15 +105,20 @@ class _WatchedField:
         if not backwards.is_scipy:
             self.callback_step_adjoint = self._step_backwards
 
+    def turn_backwards(self) -> None:
+        """The forward solve is done: what comes now is the adjoint's, with its own method and counts."""
+        self.forward_done, self.method = True, self.backwards
+        self.steps, self.nfe = 0, 0
+
     def __call__(self, t: Tensor, z: Tensor) -> Tensor:
-        if self.forward_done:
-            self.stats.nfe_backward += 1
-        elif self.method.is_scipy and self.f.nfe >= self.method.max_steps:
-            raise MaxStepsExceeded(t=float(t), dt=0.0, steps=self.f.nfe, z=z)
+        if self.method.is_scipy and self.nfe >= self.method.max_steps:
+            raise MaxStepsExceeded(t=float(t), dt=0.0, steps=self.nfe, z=z)
+        self.nfe += 1
+        self.stats.nfe_backward += self.forward_done
         dz = self.f(t, z)
         self.last_dz = dz.detach()
         if self.method.is_scipy and not all_finite(self.last_dz):  # SciPy would fail in LAPACK, or carry it on
-            raise NonFiniteState(t=float(t), dt=0.0, steps=self.f.nfe, z=z, state=self.last_dz)
+            raise NonFiniteState(t=float(t), dt=0.0, steps=self.nfe, z=z, state=self.last_dz)
         return dz
 
     def _step(self, t: Tensor, z: Tensor, dt: Tensor) -> None:
