@@ -1,0 +1,288 @@
+"""The image networks are the ones of torchdiffeq's MNIST example, written here in plain torch as the truth."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from neuralode_exp.models.blocks import ConvField, ODEBlock
+from neuralode_exp.models.images import Stem, conv_group_norm, image_model
+from neuralode_exp.ode import make_method
+
+NAMES = ["mlp", "stem", "resnet", "rknet", "odenet"]
+ONE_STEP = make_method("rk4", step_size=1.0)
+# Float64 round-off after a dozen layers.
+TOLERANCE = {"rtol": 1e-10, "atol": 1e-10}
+
+
+def perturbed(module):
+    """In float64, with norms and biases away from their start at 0 and 1, which would hide a forgotten one."""
+    module = module.double()
+    with torch.no_grad():
+        for parameter in module.parameters():
+            if parameter.dim() == 1:
+                parameter.add_(0.3 * torch.randn_like(parameter))
+    return module
+
+
+def images(batch=3, dtype=torch.float64):
+    return torch.rand(batch, 1, 28, 28, dtype=dtype)
+
+
+def gradients(model, x):
+    loss = model(x).square().sum()
+    return torch.autograd.grad(loss, list(model.parameters()))
+
+
+class ConcatConv2d(nn.Module):
+    """torchdiffeq's: time as a first channel of the input."""
+
+    def __init__(self, conv):
+        super().__init__()
+        self.layer = nn.Conv2d(conv.weight.shape[0] + 1, conv.weight.shape[0], 3, 1, 1).double()
+        with torch.no_grad():
+            self.layer.weight.copy_(torch.cat([conv.time_weight, conv.weight], dim=1))
+            self.layer.bias.copy_(conv.bias)
+
+    def forward(self, t, z):
+        return self.layer(torch.cat([torch.ones_like(z[:, :1]) * t, z], dim=1))
+
+
+def concat_field(field):
+    """torchdiffeq's `ODEfunc` with the weights of a `ConvField`."""
+    conv1, conv2 = ConcatConv2d(field.conv1), ConcatConv2d(field.conv2)
+
+    def f(t, z):
+        z = conv1(t, F.relu(field.norm1(z)))
+        z = conv2(t, F.relu(field.norm2(z)))
+        return field.norm3(z)
+
+    return f
+
+
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [("mlp", 238_510), ("stem", 132_874), ("resnet", 576_778), ("rknet", 208_266), ("odenet", 208_266)],
+)
+def test_parameter_counts(name, count):
+    model = image_model(name, method=ONE_STEP)
+    assert sum(p.numel() for p in model.parameters()) == count
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_parameter_gets_a_gradient(name):
+    torch.manual_seed(0)
+    # 64 channels: a bias before the norm of a group of one channel changes nothing.
+    model = perturbed(image_model(name, method=ONE_STEP, channels=64))
+    assert model(images()).shape == (3, 10)
+    assert all(g.abs().max() > 0 for g in gradients(model, images()))
+
+
+def test_field_is_the_concatenated_time_channel():
+    torch.manual_seed(0)
+    field = perturbed(ConvField(64))
+    z, t = torch.randn(2, 64, 6, 6, dtype=torch.float64), torch.tensor(0.7, dtype=torch.float64)
+    torch.testing.assert_close(field(t, z), concat_field(field)(t, z), **TOLERANCE)
+
+
+def test_field_gradients():
+    torch.manual_seed(0)
+    field = perturbed(ConvField(4))
+    z = torch.randn(2, 4, 3, 3, dtype=torch.float64, requires_grad=True)
+    t = torch.tensor(0.7, dtype=torch.float64, requires_grad=True)
+    parameters = dict(field.named_parameters())
+    assert torch.autograd.gradcheck(
+        lambda t, z, *p: torch.func.functional_call(field, dict(zip(parameters, p, strict=True)), (t, z)),
+        (t, z, *parameters.values()),
+    )
+
+
+def test_time_conv_starts_like_a_convolution_of_one_more_channel():
+    torch.manual_seed(0)
+    conv, reference = ConvField(64).conv1, nn.Conv2d(65, 64, 3)
+    bound = 1 / math.sqrt(65 * 9)
+    for parameter in (*conv.parameters(), *reference.parameters()):
+        # Uniform on [-bound, bound]: the largest of n draws misses the bound by bound / n on average.
+        assert bound * (1 - 20 / parameter.numel()) <= parameter.abs().max() <= bound
+    assert conv.weight.std().item() == pytest.approx(reference.weight.std().item(), rel=0.02)  # 37,000 draws
+
+
+@pytest.mark.parametrize("channels", [8, 64])  # groups of one and of two channels
+def test_first_convolution_and_its_norm(channels):
+    torch.manual_seed(0)
+    stem, x = perturbed(Stem(channels)), images()
+    expected = stem.norm1(stem.conv1(x))
+    got = conv_group_norm(x, stem.conv1, stem.norm1)
+    torch.testing.assert_close(got, expected.permute(0, 2, 3, 1).flatten(1, 2), **TOLERANCE)
+    parameters = (*stem.conv1.parameters(), *stem.norm1.parameters())
+    cotangent = torch.randn_like(got)
+    for a, b in zip(
+        torch.autograd.grad(got, parameters, cotangent),
+        torch.autograd.grad(expected.permute(0, 2, 3, 1).flatten(1, 2), parameters, cotangent),
+        strict=True,
+    ):
+        torch.testing.assert_close(a, b, rtol=1e-8, atol=1e-8)  # sums over 676 positions that cancel
+
+
+def test_first_convolution_of_a_blank_image():
+    stem = Stem(8)
+    blank = torch.zeros(1, 1, 28, 28)
+    expected = stem.norm1(stem.conv1(blank)).permute(0, 2, 3, 1).flatten(1, 2)
+    torch.testing.assert_close(conv_group_norm(blank, stem.conv1, stem.norm1), expected, rtol=0, atol=1e-4)
+
+
+def test_stem_is_three_convolutions():
+    torch.manual_seed(0)
+    stem, x = perturbed(Stem(64)), images()
+    z = F.relu(stem.norm1(stem.conv1(x)))
+    z = F.relu(stem.norm2(stem.conv2(z)))
+    expected = stem.conv3(z)
+    assert expected.shape == (3, 64, 6, 6)
+    torch.testing.assert_close(stem(x), expected, **TOLERANCE)
+
+
+def test_second_convolution_runs_in_channels_last():
+    stem, seen = Stem(8), []
+    stem.conv2.register_forward_hook(lambda module, args, output: seen.extend([*args, output]))
+    stem(images(dtype=torch.float32))
+    assert [z.is_contiguous(memory_format=torch.channels_last) for z in seen] == [True, True]
+
+
+def test_resnet_is_preactivation_blocks():
+    torch.manual_seed(0)
+    model, x = perturbed(image_model("resnet", channels=64, blocks=2)), images()
+    z = model.features(x)
+    for block in model.body.blocks:
+        dz = block.conv1(F.relu(block.norm1(z)))
+        z = z + block.conv2(F.relu(block.norm2(dz)))
+    expected = model.classifier.linear(F.relu(model.classifier.norm(z)).mean((2, 3)))
+    torch.testing.assert_close(model(x), expected, **TOLERANCE)
+
+
+def test_odenet_is_one_step_of_rk4():
+    torch.manual_seed(0)
+    model, x = perturbed(image_model("odenet", method=ONE_STEP)), images()
+    z, f = model.features(x), concat_field(model.body.field)
+    # The 3/8 rule: Hairer, Norsett & Wanner, Solving ODEs I, 2nd ed., Table II.1.2.
+    k1 = f(0, z)
+    k2 = f(1 / 3, z + k1 / 3)
+    k3 = f(2 / 3, z - k1 / 3 + k2)
+    k4 = f(1, z + k1 - k2 + k3)
+    z1 = z + (k1 + 3 * k2 + 3 * k3 + k4) / 8
+    torch.testing.assert_close(model.body(z), z1, **TOLERANCE)
+    torch.testing.assert_close(model(x), model.classifier(z1), **TOLERANCE)
+
+
+def test_states_stay_contiguous_through_a_solve(monkeypatch):
+    block, seen = ODEBlock(8, make_method("dopri5", rtol=1e-3, atol=1e-3), "checkpoint"), []
+    prepare = block.field.prepare
+
+    def watched(n):
+        f, tensors = prepare(n)
+
+        def watched_f(t, z):
+            dz = f(t, z)
+            seen.extend([z.is_contiguous(), dz.is_contiguous()])
+            return dz
+
+        return watched_f, tensors
+
+    monkeypatch.setattr(block.field, "prepare", watched)
+    block(torch.randn(2, 8, 6, 6)).sum().backward()
+    assert block.stats.nfe_backward > 0
+    assert len(seen) == 2 * (block.stats.nfe_forward + block.stats.nfe_backward)
+    assert all(seen)
+
+
+def test_checkpoint_is_backprop():
+    torch.manual_seed(0)
+    method = make_method("dopri5", rtol=1e-3, atol=1e-3)
+    model, x = perturbed(image_model("rknet", method=method, channels=64)), images(2)
+    exact = gradients(model, x)
+    model.body.gradient = "checkpoint"
+    for a, b in zip(gradients(model, x), exact, strict=True):
+        torch.testing.assert_close(a, b, **TOLERANCE)
+
+
+def test_adjoint_approaches_backprop():
+    def error(tolerance):
+        torch.manual_seed(0)
+        method = make_method("dopri5", rtol=tolerance, atol=tolerance)
+        model, x = perturbed(image_model("rknet", method=method, channels=4)), images(2)
+        exact = torch.cat([g.flatten() for g in gradients(model, x)])
+        model.body.gradient = "adjoint"
+        adjoint = torch.cat([g.flatten() for g in gradients(model, x)])
+        return (adjoint - exact).norm() / exact.norm()
+
+    # Slowly, as in torchdiffeq: each of the ReLUs that switch during the solve is a jump in the adjoint's equation.
+    errors = [error(1e-3), error(1e-5)]
+    assert errors[1] < min(0.03, errors[0] / 4)  # 0.154 and 0.019
+
+
+def test_torchdiffeq_engine_gives_the_same_network():
+    torch.manual_seed(0)
+    model, x = perturbed(image_model("odenet", method=ONE_STEP, channels=4)), images(2)
+    expected = model(x)
+    model.body.method = make_method("rk4", step_size=1.0, engine="torchdiffeq")
+    torch.testing.assert_close(model(x), expected, **TOLERANCE)
+
+
+@pytest.mark.parametrize(
+    ("name", "gradient", "forward", "backward"),
+    [
+        ("mlp", None, 0, 0),
+        ("stem", None, 0, 0),
+        ("resnet", None, 6, 6),
+        ("rknet", None, 8, 0),
+        ("odenet", "checkpoint", 8, 8),
+        ("odenet", None, 8, 8),
+    ],
+)
+def test_stats(name, gradient, forward, backward):
+    model = image_model(name, method=make_method("rk4", step_size=0.5), gradient=gradient, channels=4)
+    model(images(2, torch.float32)).sum().backward()
+    assert (model.stats.nfe_forward, model.stats.nfe_backward) == (forward, backward)
+
+
+def test_weights_move_between_gradients_and_methods():
+    rknet = image_model("rknet", method=ONE_STEP, channels=4)
+    odenet = image_model("odenet", method=make_method("dopri5", rtol=1e-5, atol=1e-5), channels=4)
+    assert (rknet.body.gradient, odenet.body.gradient) == ("backprop", "adjoint")
+    odenet.load_state_dict(rknet.state_dict(), strict=True)
+    odenet.body.method = ONE_STEP
+    x = images(dtype=torch.float32)
+    assert torch.equal(odenet(x), rknet(x))
+    assert odenet.stats.nfe_forward == 4
+
+
+def test_float64_is_not_rounded_on_the_way():
+    torch.manual_seed(0)
+    model, x = perturbed(image_model("odenet", method=ONE_STEP, channels=4)), images()
+    assert model(x).dtype == torch.float64
+    single = image_model("odenet", method=ONE_STEP, channels=4)
+    single.load_state_dict(model.state_dict())
+    single(x.float())  # fills the float32 constants first
+    single.double().load_state_dict(model.state_dict())
+    assert torch.equal(single(x), model(x))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"name": "resnets"}, "`name` must be one of mlp, stem, resnet, rknet, odenet, got 'resnets'"),
+        ({"name": "odenet"}, "odenet solves an ODE and needs `method`, got None"),
+        ({"name": "stem", "channels": 48}, "at most 32 or a multiple of 32, got 48"),
+    ],
+)
+def test_wrong_arguments(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        image_model(**arguments)
+
+
+@pytest.mark.parametrize("name", ["mlp", "stem"])
+@pytest.mark.parametrize("x", [torch.rand(2, 28, 28), torch.rand(2, 1, 32, 32), torch.zeros(2, 1, 28, 28).byte()])
+def test_wrong_images(name, x):
+    with pytest.raises(ValueError, match=r"images must be floats of shape \(B, 1, 28, 28\)"):
+        image_model(name, channels=4)(x)
