@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 
 import torch
 
 from neuralode_exp.config import Config, solver_arguments
-from neuralode_exp.config.schema import Densities, Images, Points
+from neuralode_exp.config.schema import Csv, Densities, Images, Points
 from neuralode_exp.data.target import Target
 from neuralode_exp.ode import Method, make_method
 from neuralode_exp.trainers.task import Task
+
+log = logging.getLogger(__name__)
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
@@ -123,8 +126,64 @@ def _density(config: Config, device: torch.device) -> Task:
     )
 
 
+def _dynamics(config: Config, device: torch.device) -> Task:
+    from neuralode_exp.data.csv_trajectories import read_trajectories, split
+    from neuralode_exp.data.dynamics import make_dynamics
+    from neuralode_exp.models.vectors import MLPField, ODEFlow, ResidualFlow
+    from neuralode_exp.trainers.dynamics import LearnDynamics, Trajectories
+    from neuralode_exp.trainers.dynamics_truth import truth_of
+    from neuralode_exp.trainers.shooting import MultipleShooting, cut, estimate_noise, units
+
+    dataset, model, trainer = config.dataset, config.model, config.trainer
+    dtype = DTYPES[config.precision]
+    noise: float | torch.Tensor
+    if isinstance(dataset, Csv):
+        parts = split(read_trajectories(dataset.path), dataset.validation, dataset.seed)
+        log.info(parts.note)
+        train = [(x.t.to(dtype), x.z.to(dtype)) for x in parts.train]
+        held_out = [Trajectories(x.t, z := x.z.to(dtype)[:, None], z) for x in parts.held_out]
+        noise, data = estimate_noise([z for _, z in train]), None
+    else:
+        data = make_dynamics(dataset.name, dtype=dtype, **dataset.arguments())
+        train = [(data.t, z) for z in data.train.noisy.unbind(1)]
+        held_out, noise = [], data.noise
+        if dataset.arguments()["validation"]:
+            held_out = [Trajectories(data.t, data.validation.clean, data.validation.noisy)]
+    segments = cut([t for t, _ in train], [z for _, z in train], trainer.window)
+    scales = units(segments)
+    field = MLPField(
+        segments.z.shape[1],
+        width=model.width,
+        depth=0 if model.field == "linear" else model.depth,
+        activation=model.activation,
+        generators=[torch.Generator().manual_seed(config.seed + k) for k in range(trainer.replicas)],
+        centre=scales.centre,
+        scale=scales.scale,
+        rate=scales.rate,
+    )
+    flow: ODEFlow | ResidualFlow
+    if model.name == "resnet":
+        assert data is not None  # resnet on csv has no meaning
+        flow = ResidualFlow(field, float(data.t[-1]) / (len(data.t) - 1))
+    else:
+        flow = ODEFlow(field, build_method(config), model.gradient)
+    shooting = MultipleShooting(segments, scales, noise, trainer.replicas)
+    return LearnDynamics(
+        flow.to(device, dtype),
+        shooting.to(device, dtype),
+        [x.to(device) for x in held_out],
+        [] if data is None else [Trajectories(data.t, data.test.clean, data.test.noisy).to(device)],
+        None if data is None else Trajectories(data.t_long, data.z_long, data.z_long).to(device),
+        None if data is None else truth_of(data, flow, device),
+        batch_size=trainer.batch_size,
+        seed=config.seed,
+        figures=config.figures,
+    )
+
+
 # Kind of dataset -> what makes its task. Each imports what it needs: one kind's libraries are not the others' cost.
 TASKS: dict[str, Callable[[Config, torch.device], Task]] = {
     "images": _classification,
+    "dynamics": _dynamics,
     "densities": _density,
 }

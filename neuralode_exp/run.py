@@ -146,7 +146,7 @@ def _train(
 ) -> float:
     seed_everything(config.seed)
     task = build_task(config, device)
-    summary["parameters"] = sum(p.numel() for p in task.module.parameters()) // task.replicas
+    summary["parameters"] = sum(p.numel() for p in task.model.parameters()) // task.replicas
     cadence = Cadence.of(task, config.trainer, config.log_every)
     objective = config.objective or task.objective
     loop = Loop(task, config.trainer, cadence, objective, folder, signals)

@@ -74,11 +74,8 @@ def diverged_replicas(error: SolverError, replicas: int) -> Tensor:
     """
     if replicas == 1:
         return torch.ones(1, dtype=torch.bool)
-    # A state is (replicas, batch, d), the adjoint's has a leading axis of two, observations one of times.
-    state = error.state
-    while state.shape[0] != replicas:
-        state = state.transpose(0, 1) if state.shape[1] == replicas else state.flatten(0, 1)
-    by_replica = state.reshape(replicas, -1).cpu()
+    # A state is (replicas, batch, d), with further axes before these in backward or at several times.
+    by_replica = error.state.movedim(-3, 0).reshape(replicas, -1).cpu()
     bad = ~torch.isfinite(by_replica).all(dim=1)
     if not bool(bad.any()):
         bad[by_replica.abs().amax(dim=1).argmax()] = True

@@ -232,6 +232,7 @@ class Loop:
                 "average": self.average.weights if self.average else None,
                 "failures": self.failures.state(),
                 "meter": self.meter.state(),
+                "task": self.task.state(),
                 "metrics": self.metrics,
                 "recorded": sorted(self.recorded),
                 "seconds": self.seconds,
@@ -252,6 +253,7 @@ class Loop:
             self.average.weights = [w.to(self.device) for w in state["average"]]
         self.failures.restore(state["failures"])
         self.meter.restore(state["meter"])
+        self.task.restore(state["task"])
         if self.task.replicas > 1:
             self.task.freeze(self.failures.frozen)
         checkpoints.restore_rng_state(state["rng"])

@@ -14,8 +14,9 @@ from neuralode_exp.config.schema import Trainer
 def make_optimizer(module: nn.Module, trainer: Trainer) -> torch.optim.Optimizer:
     """SGD with Nesterov momentum, Adam or AdamW; weight decay acts on weights, not on norms and biases."""
     named = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
-    decayed = [p for name, p in named if p.dim() >= 2 and not name.endswith("bias")]
-    plain = [p for name, p in named if p.dim() < 2 or name.endswith("bias")]
+    decays = {name for name, p in named if p.dim() >= 2 and "weight" in name}
+    decayed = [p for name, p in named if name in decays]
+    plain = [p for name, p in named if name not in decays]
     groups = [{"params": decayed, "weight_decay": trainer.weight_decay}, {"params": plain, "weight_decay": 0.0}]
     groups = [group for group in groups if group["params"]]
     if trainer.optimizer == "sgd":

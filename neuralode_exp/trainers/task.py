@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -36,6 +36,11 @@ class Task(ABC):
     evaluate_every: int
     objective: str | None
 
+    @property
+    def model(self) -> nn.Module:
+        """The part of `module` that is the result: what is counted and handed to a notebook."""
+        return self.module
+
     @abstractmethod
     def loss(self, step: int) -> Tensor:
         """Loss of the batch of this step, one for each replica, shape (replicas,)."""
@@ -63,6 +68,13 @@ class Task(ABC):
 
     def draw(self, step: int, recorder: Recorder, *, last: bool) -> None:  # noqa: B027 - not every task draws
         """Draw figures; called at evaluations, and after training with `last`."""
+
+    def state(self) -> dict[str, Any]:
+        """What a resumed run must know beside the weights: tensors and plain values."""
+        return {}
+
+    def restore(self, state: dict[str, Any]) -> None:  # noqa: B027 - the counterpart of an empty state
+        """Take up what `state` gave."""
 
 
 def seeded(seed: int, stream: str, index: int) -> torch.Generator:

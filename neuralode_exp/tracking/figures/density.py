@@ -42,7 +42,7 @@ def draw_clouds(box: Box, data: np.ndarray, drawn: np.ndarray) -> Figure:
             ax = figure.add_subplot(1, 4, 2 * i + j + 1, projection="3d")
             ax.scatter(*points[:, :3].T, s=1, c=colour, alpha=0.4, lw=0)
             ax.view_init(elevation, azimuth)
-            ax.set(xlim=box[:, 0], ylim=box[:, 1], zlim=box[:, 2])  # type: ignore[arg-type]
+            ax.set(xlim=box[:, 0], ylim=box[:, 1], zlim=box[:, 2])
             ax.tick_params(labelsize=6, pad=-3)
             ax.set_title(f"{name}, view {j + 1}", fontsize=9)
     return figure
@@ -67,7 +67,7 @@ def flow_frames(box: Box, times: np.ndarray, path: np.ndarray) -> list[np.ndarra
 
 def _grid(ax: Axes, density: np.ndarray, box: Box, top: float, title: str) -> None:
     extent = (*box[:, 0], *box[:, 1])
-    ax.imshow(density.T, origin="lower", extent=extent, vmin=0, vmax=top, cmap="cividis", aspect="auto")  # type: ignore[arg-type]
+    ax.imshow(density.T, origin="lower", extent=extent, vmin=0, vmax=top, cmap="cividis", aspect="auto")
     label(ax, title, "$x_1$", "$x_2$")
 
 

@@ -40,7 +40,7 @@ def limits(*arrays: np.ndarray, margin: float = 0.05) -> tuple[float, float]:
     return low - pad, high + pad
 
 
-def frames_of(figure: Figure, ax: Axes, artists: Sequence, updates: Sequence) -> list[np.ndarray]:  # type: ignore[type-arg]
+def frames_of(figure: Figure, ax: Axes, artists: Sequence, updates: Sequence) -> list[np.ndarray]:
     """One RGB frame for each update, a function that changes the artists; the rest is drawn once."""
     for artist in artists:
         artist.set_animated(True)

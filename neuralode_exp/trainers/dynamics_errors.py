@@ -1,0 +1,57 @@
+"""How far learned dynamics are from the true ones; one number for each replica.
+
+All is computed in float64, where the square of a float32 number cannot overflow.
+"""
+
+import torch
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+
+
+def relative_error(learned: Tensor, true: Tensor) -> Tensor:
+    """||learned - true|| / ||true|| over all samples and components: field error, if they are values of the field.
+
+    Args:
+        learned: shape (R, n, d).
+        true: shape (n, d).
+
+    Returns:
+        shape (R,).
+    """
+    learned, true = learned.double(), true.double()
+    return torch.linalg.vector_norm(learned - true, dim=(1, 2)) / torch.linalg.vector_norm(true)
+
+
+def trajectory_error(learned: Tensor, true: Tensor) -> Tensor:
+    """Mean over trajectories of the relative error ||z' - z|| / ||z||, its norms over times and components.
+
+    So that a trajectory counts the same at any size.
+
+    Args:
+        learned: z', shape (T, R, n, d).
+        true: z, shape (T, n, d).
+
+    Returns:
+        shape (R,).
+    """
+    learned, true = learned.double(), true.double()
+    off = torch.linalg.vector_norm(learned - true[:, None], dim=(0, 3))
+    return (off / torch.linalg.vector_norm(true, dim=(0, 2))).mean(dim=1)
+
+
+def eigenvalue_error(learned: Tensor, true: Tensor) -> Tensor:
+    """max_i |lambda'_i - lambda_i| / max_i |lambda_i|, the pairs matched for the least sum of distances.
+
+    Args:
+        learned: lambda', shape (R, d), complex.
+        true: lambda, shape (d,), complex, not all 0.
+
+    Returns:
+        shape (R,); infinity where a lambda' is not finite.
+    """
+    true = true.to(learned)
+    distances = (learned[:, :, None] - true).abs().cpu()
+    largest = [
+        d[linear_sum_assignment(d.numpy())].max() if d.isfinite().all() else d.new_tensor(torch.inf) for d in distances
+    ]
+    return torch.stack(largest) / true.abs().max().cpu()

@@ -1,0 +1,184 @@
+"""Learning dynamics from noisy observations by multiple shooting.
+
+A trajectory is cut into overlapping segments that lead from an observation i to a later one j. Solving over a whole
+trajectory would let errors grow without bound where the system is unstable; over a segment they cannot. Starting at
+the observation itself would teach its noise as dynamics: where states have decayed, noise is all there is to see. So
+the states z_i at all observed times are estimated together with the field, each in units of its own uncertainty,
+
+    z_i = y_i + sigma_i e_i,    sigma_i^2 = noise^2 + (relative * scale * |x_i|)^2,    x_i = (y_i - centre) / scale,
+
+and the loss is the mean over a batch of segments of
+
+    |e_i|^2 + |e_j|^2 + |(flow(z_i, t_j - t_i) - z_j) / sigma_j|^2,
+
+how far the estimates are from the observations and how far the flow is from leading from one to the next (weak
+constraint, as in data assimilation). `relative` asks for the same relative precision at all sizes, without which the
+few largest states of a growing system would be all that counts.
+
+References: Bock 1983 (multiple shooting); Tremolet 2006, doi:10.1256/qj.05.224 (weak constraint); Turan & Jaschke
+2021, https://arxiv.org/abs/2109.06786 (multiple shooting for neural ODEs).
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+FEW = 8  # fewer initial states than this do not tell the size of what is observed
+CUBIC = torch.tensor([-1.0, 4.0, 0.0, 4.0, -1.0]) / 6
+
+
+class Flow(Protocol):
+    """What a loss needs of a flow: z0 (R, B, d) led on by the durations (R, B, 1)."""
+
+    def advance(self, z0: Tensor, duration: Tensor) -> Tensor: ...
+
+
+@dataclass(frozen=True, eq=False)
+class Segments:
+    """Observations of all trajectories in one row, and pairs of them in the same trajectory.
+
+    Args:
+        z: observed states, shape (M, d).
+        start, end: places in z of a segment's ends, shape (P,).
+        duration: time from start to end, shape (P, 1).
+        first: places of the trajectories' first observations, shape (N,).
+    """
+
+    z: Tensor
+    start: Tensor
+    end: Tensor
+    duration: Tensor
+    first: Tensor
+
+
+def cut(times: Sequence[Tensor], states: Sequence[Tensor], window: int) -> Segments:
+    """Pair each observation with the one `window` steps later, or with the last one in a shorter trajectory.
+
+    Args:
+        times: of each trajectory, shape (n,), increasing, n >= 2.
+        states: of each trajectory, shape (n, d).
+        window: number of steps, at least 1.
+    """
+    if window < 1:
+        raise ValueError(f"`window` must be at least 1 step from an observation to a later one, got {window}")
+    starts, ends, durations, first = [], [], [], []
+    offset = 0
+    for t in times:
+        steps = min(window, len(t) - 1)
+        start = torch.arange(len(t) - steps)
+        starts.append(offset + start)
+        ends.append(offset + start + steps)
+        durations.append(t[steps:] - t[: len(t) - steps])
+        first.append(offset)
+        offset += len(t)
+    z = torch.cat(list(states))
+    duration = torch.cat(durations).to(z)[:, None]
+    return Segments(z, torch.cat(starts), torch.cat(ends), duration, torch.tensor(first))
+
+
+@dataclass(frozen=True, eq=False)
+class Units:
+    """Sizes that make a field's inputs and outputs of order 1, each of shape (d,); see `units`."""
+
+    centre: Tensor
+    scale: Tensor
+    rate: Tensor
+
+    def size(self, z: Tensor) -> Tensor:
+        """|x|, x = (z - centre) / scale: shape (..., d) to (..., 1)."""
+        return torch.linalg.vector_norm((z - self.centre) / self.scale, dim=-1, keepdim=True)
+
+
+def units(segments: Segments) -> Units:
+    """Measure the units of the states in the data.
+
+    `centre` and `scale` are mean and standard deviation of the initial states, or of all states where there are
+    fewer than eight trajectories: the initial states of growing and of decaying systems are alike, what they become
+    is not. `rate` is the root mean square over segments of |dz / dt| / sqrt(1 + |x|^2).
+    """
+    z = segments.z[segments.first] if len(segments.first) >= FEW else segments.z
+    scale = z.std(dim=0)
+    scale = torch.where(scale > 0, scale, 1.0)  # a column that never changes
+    found = Units(z.mean(dim=0), scale, scale)
+    start, end = segments.z[segments.start], segments.z[segments.end]
+    speed = (end - start) / segments.duration / (1 + found.size(start).maximum(found.size(end)).square()).sqrt()
+    rate = speed.square().mean(dim=0).sqrt()
+    return Units(found.centre, scale, torch.where(rate > 0, rate, 1.0))
+
+
+def estimate_noise(states: Sequence[Tensor]) -> Tensor:
+    """Standard deviation of the noise in observations of smooth trajectories, shape (d,).
+
+    From each five neighbours, how far the middle one is from the cubic through the others, relative to what noise
+    of unit size would give; the median over all of them. The times between neighbours are taken as equal. Where the
+    sampling is too coarse for a cubic, the estimate is too large.
+
+    Raises:
+        ValueError: no trajectory has five observations.
+    """
+    fives = [z.unfold(0, 5, 1) for z in states if len(z) >= 5]
+    if not fives:
+        raise ValueError("noise can be estimated from 5 observations of a trajectory, got fewer; state the noise")
+    around = CUBIC.to(fives[0])
+    off = torch.cat([five[..., 2] - five @ around for five in fives])
+    normal_median = 0.6745  # of |N(0, 1)|
+    return off.abs().median(dim=0).values / (normal_median * math.sqrt(1 + float(around.square().sum())))
+
+
+class MultipleShooting(nn.Module):
+    """The loss above for R replicas, each with its own estimate of the states.
+
+    Args:
+        segments: from `cut`.
+        units: from `units`.
+        noise: standard deviation of the observations, a number or shape (d,).
+        replicas: R.
+        relative: precision that is asked for beside the noise, relative to the state.
+
+    Attributes:
+        e: the estimates' distance from the observations, shape (R, M, d); a parameter, 0 at first.
+    """
+
+    z: Tensor
+    sigma: Tensor
+    start: Tensor
+    end: Tensor
+    duration: Tensor
+
+    def __init__(
+        self, segments: Segments, units: Units, noise: float | Tensor, replicas: int = 1, relative: float = 0.003
+    ) -> None:
+        super().__init__()
+        z = segments.z
+        # A state at the centre, observed without noise, would have no uncertainty at all.
+        size = units.size(z).clamp(min=0.01)
+        self.register_buffer("z", z)
+        self.register_buffer("sigma", torch.hypot(torch.as_tensor(noise).to(z), relative * units.scale * size))
+        self.register_buffer("start", segments.start)
+        self.register_buffer("end", segments.end)
+        self.register_buffer("duration", segments.duration)
+        self.e = nn.Parameter(z.new_zeros(replicas, *z.shape))
+
+    def draw(self, generators: Sequence[torch.Generator], batch_size: int) -> Tensor:
+        """Draw segments with replacement, replica k's from the k-th generator: places, shape (R, batch_size)."""
+        n = len(self.start)
+        drawn = torch.stack([torch.randint(n, (batch_size,), generator=g) for g in generators])
+        return drawn.to(self.start.device)
+
+    def forward(self, flow: Flow, segments: Tensor) -> Tensor:
+        """Evaluate the loss, shape (R,), over a batch of segments, shape (R, B). Gradients flow to flow and e."""
+        start, end = self.start[segments], self.end[segments]
+        e_start = torch.take_along_dim(self.e, start[..., None], dim=1)
+        e_end = torch.take_along_dim(self.e, end[..., None], dim=1)
+        z_start = self.z[start] + self.sigma[start] * e_start
+        led_on = flow.advance(z_start, self.duration[segments])
+        miss = (led_on - self.z[end]) / self.sigma[end] - e_end
+        return (e_start.square() + e_end.square() + miss.square()).mean(dim=(1, 2))
+
+    def estimates(self) -> Tensor:
+        """The estimated states z_i at all observed times, shape (R, M, d)."""
+        return self.z + self.sigma * self.e
