@@ -47,7 +47,7 @@ class Flow(nn.Module):
         dim: int,
         *,
         width: int = 64,
-        depth: int = 2,
+        depth: int = 3,
         trace: str = "exact",
         noise: str = "rademacher",
         method: Method,

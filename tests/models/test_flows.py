@@ -25,7 +25,7 @@ def unit_vectors(dim: int) -> Tensor:
 def flow(dim: int = 2, **settings: object) -> Flow:
     """A flow whose field is far from linear."""
     torch.manual_seed(0)
-    made = Flow(dim, **{"width": 16, "method": TIGHT, **settings}).double()
+    made = Flow(dim, **{"width": 16, "depth": 2, "method": TIGHT, **settings}).double()
     with torch.no_grad():
         for layer in made.field.layers:
             layer.weight.mul_(2.0)
