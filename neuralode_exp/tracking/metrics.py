@@ -2,24 +2,31 @@
 
 import csv
 import os
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 FILE_NAME = "metrics.csv"
 HEADER = ("step", "tag", "value")
 
 
-def read_metrics(folder: Path | str) -> dict[str, tuple[list[int], list[float]]]:
-    """Return for every tag of a run its steps and its values, in the order in which they were written.
+def read_metrics(folder: Path | str, tags: Collection[str] | None = None) -> dict[str, tuple[list[int], list[float]]]:
+    """Return for every tag of a run, or for those asked for, its steps and values in the order of their writing.
 
     A last line without its newline was cut off by the end of the process and is left out.
     A folder without metrics.csv has no metrics yet.
     """
-    curves: dict[str, tuple[list[int], list[float]]] = {}
+    curves: dict[str, tuple[list[str], list[str]]] = {}
     for step, tag, value in _rows(Path(folder) / FILE_NAME):
-        steps, values = curves.setdefault(tag, ([], []))
-        steps.append(int(step))
-        values.append(float(value))
-    return curves
+        if tag not in curves:
+            curves[tag] = [], []
+        steps, values = curves[tag]
+        steps.append(step)
+        values.append(value)
+    return {
+        tag: (list(map(int, steps)), list(map(float, values)))
+        for tag, (steps, values) in curves.items()
+        if tags is None or tag in tags
+    }
 
 
 def keep_before(folder: Path, step: int) -> None:
@@ -34,8 +41,8 @@ def keep_before(folder: Path, step: int) -> None:
     os.replace(temporary, path)
 
 
-def _rows(path: Path) -> list[list[str]]:
-    if not path.exists():
-        return []
-    complete, _, _ = path.read_text().rpartition("\n")
-    return list(csv.reader(complete.splitlines()))[1:]
+def _rows(path: Path) -> Iterator[list[str]]:
+    complete, _, _ = path.read_text().rpartition("\n") if path.exists() else ("", "", "")
+    rows = csv.reader(complete.splitlines())
+    next(rows, None)
+    return rows

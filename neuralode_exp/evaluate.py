@@ -1,0 +1,118 @@
+"""Evaluate a trained run again: under another solver, on other data, on another device."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from hydra.core.override_parser.types import Override
+from omegaconf import DictConfig, OmegaConf
+
+from neuralode_exp.build import build_task, pick_device
+from neuralode_exp.config import Config, ConfigError, Mistake
+from neuralode_exp.config.cells import solves_ode, without_meaning
+from neuralode_exp.config.compose import Composer, make_loader
+from neuralode_exp.config.preflight import CONF
+from neuralode_exp.load import Weights, completed_run, restore_weights
+from neuralode_exp.run import seed_everything
+
+MAY_CHANGE = ("solver", "dataset", "device", "threads", "precision")
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Metrics by tag: those that the run has stored and those of now.
+
+    `nfe/forward` is the mean of the last training steps in what is stored, and of the last test batch now.
+    """
+
+    config: Config
+    stored: dict[str, float]
+    now: dict[str, float]
+
+
+def evaluate(folder: Path, words: Sequence[str] = (), weights: Weights = "last") -> Evaluation:
+    """Compute the test metrics of a completed run with some of its keys changed.
+
+    Args:
+        folder: the run's folder.
+        words: what to change, as `solver=dopri5` and `solver.rtol=1e-6`: keys of `solver`, `dataset`, `device`,
+            `threads` and `precision`.
+        weights: of the end of training, by which runs are judged, or the best on held-out data.
+
+    Raises:
+        NotLoadable: no completed run, or weights that do not fit the data.
+        ConfigError: what is wrong with `words`.
+        SolverError: the solver fails on the trained model.
+    """
+    stored, summary = completed_run(folder)
+    config = changed_config(folder, stored, words)
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    seed_everything(config.seed)
+    task = build_task(config, pick_device(config.device))
+    restore_weights(task.module, folder, weights)
+    task.module.eval()
+    with torch.no_grad():
+        now = task.final()
+    if solves_ode(config):
+        now["nfe/forward"] = float(task.stats.nfe_forward)
+    return Evaluation(config, {tag: summary["metrics"][tag] for tag in now if tag in summary["metrics"]}, now)
+
+
+def changed_config(folder: Path, stored: Config, words: Sequence[str]) -> Config:
+    """Return a run's config with some keys changed.
+
+    Raises:
+        ConfigError: with everything that is wrong.
+    """
+    mistakes: list[Mistake] = []
+    composer = Composer(make_loader(CONF))
+    overrides = composer.parse(words, mistakes)
+    mistakes += [mistake for override in overrides if (mistake := _not_to_change(override))]
+    if mistakes:
+        raise ConfigError(mistakes)
+    base = OmegaConf.load(folder / ".hydra" / "config.yaml")
+    assert isinstance(base, DictConfig)
+    if solves_ode(stored):
+        # Nothing is differentiated here: a solver without gradients is as good as another.
+        base.model.name, base.model.gradient = "odenet", "adjoint"
+    elif any(override.key_or_group.split(".")[0] == "solver" for override in overrides):
+        raise ConfigError([Mistake("solver", "is not used", f"model={stored.model.name}", "leave it out")])
+    rest = _choose_files(composer, base, overrides)
+    if base.dataset.kind != stored.dataset.kind:
+        fix = f"choose one like {stored.dataset.name}"
+        raise ConfigError([Mistake("dataset", f"must be of {stored.dataset.kind}", base.dataset.name, fix)])
+    with tempfile.TemporaryDirectory() as directory:  # Hydra composes what lies in a folder
+        OmegaConf.save(base, Path(directory) / "config.yaml")
+        config = Composer(make_loader(Path(directory))).config(rest)
+    if mistake := without_meaning(config):
+        raise ConfigError([mistake])
+    return config
+
+
+def _choose_files(composer: Composer, base: DictConfig, overrides: Sequence[Override]) -> list[Override]:
+    """Put the files of `conf/` that are chosen in place of sections, and return the other overrides."""
+    sections = {o.key_or_group for o in overrides} & {"dataset", "solver"}
+    # The keys of another dataset are only known, and given, together with its name.
+    chosen = [
+        o for o in overrides if o.key_or_group in sections or o.key_or_group.split(".")[0] in sections & {"dataset"}
+    ]
+    files = composer.config(chosen)
+    if "dataset" in sections:
+        base.dataset = files.dataset.model_dump(mode="json")
+    if "solver" in sections:
+        base.solver.name, base.solver.engine = files.solver.name, files.solver.engine
+    return [o for o in overrides if o not in chosen]
+
+
+def _not_to_change(override: Override) -> Mistake | None:
+    key = override.key_or_group
+    if override.is_sweep_override():
+        return Mistake(key, "must have one value", override.get_value_string(), "evaluate once for each")
+    if override.is_delete() or override.is_add() or key.split(".")[0] not in MAY_CHANGE:
+        return Mistake(key, "cannot change in a trained run", fix=f"only {', '.join(MAY_CHANGE)} can")
+    return None

@@ -1,0 +1,36 @@
+"""Cells of a grid that have left no folder: skipped ones, and those that never started."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from neuralode_exp.config import ConfigError
+from neuralode_exp.config.preflight import CONF
+from neuralode_exp.report.runs import Run, settings_of
+
+TABLE = "sweep.csv"
+
+
+def cells_without_run(folder: Path) -> Iterator[Run]:
+    """Yield them from the tables that grids have left in and under a folder."""
+    for table in sorted(folder.absolute().rglob(TABLE)):
+        with open(table, newline="") as file:
+            rows = list(csv.DictReader(file))
+        for row in rows:
+            path = table.parent / (row["run"] or f"cell {row['cell']}")
+            if not row["same_as"] and not path.is_dir():
+                yield Run(path, row["status"], row["reason"] or None, _settings(row["overrides"].split(" ")))
+
+
+def _settings(words: list[str]) -> dict[str, Any]:
+    """Compose what the cell asked for; a request that is wrong by now is known by its own words."""
+    from neuralode_exp.config.compose import Composer, make_loader  # brings Hydra: few grids have such cells
+
+    composer = Composer(make_loader(CONF))
+    try:
+        return settings_of(composer.config(composer.parse(words, [])))
+    except ConfigError:
+        return {key.removesuffix(".name"): value for key, _, value in (word.partition("=") for word in words)}

@@ -1,0 +1,124 @@
+"""Runs that differ by their seed alone are one group: keys, counts, mean and standard deviation."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from neuralode_exp.config.errors import ConfigError, Mistake, spell, suggest
+from neuralode_exp.report.runs import Run
+
+SEED = "seed"
+DEVICE = "device"
+FIRST = ("dataset", "model", "solver")  # what a reader looks for first
+UNREAD = "-"  # a key that a model or solver has not
+
+
+@dataclass(frozen=True)
+class Statistic:
+    """Mean and sample standard deviation (n - 1) of n values; no deviation for one."""
+
+    n: int
+    mean: float
+    std: float | None
+
+    @staticmethod
+    def of(values: Sequence[float]) -> Statistic | None:
+        """Of no values there is none; one that is not finite leaves no deviation, and no finite mean."""
+        if not values:
+            return None
+        if not all(map(math.isfinite, values)):
+            return Statistic(len(values), sum(values), None)
+        n, mean = len(values), math.fsum(values) / len(values)
+        return Statistic(n, mean, math.sqrt(math.fsum((x - mean) ** 2 for x in values) / (n - 1)) if n > 1 else None)
+
+
+@dataclass(frozen=True)
+class Group:
+    """Runs with the same values of the keys."""
+
+    values: tuple[str, ...]
+    runs: tuple[Run, ...]
+
+    @property
+    def completed(self) -> list[Run]:
+        return [run for run in self.runs if run.completed]
+
+    @property
+    def count(self) -> str:
+        """`5` runs, or `3 of 5 (1 failed, 1 killed)`: only completed ones are in a mean."""
+        others = Counter(run.status for run in self.runs if not run.completed)
+        if not others:
+            return str(len(self.runs))
+        named = ", ".join(f"{n} {status}" for status, n in sorted(others.items()))
+        return f"{len(self.completed)} of {len(self.runs)} ({named})"
+
+    def statistic(self, tag: str) -> Statistic | None:
+        """Over its completed runs that have the tag."""
+        return Statistic.of([run.metrics[tag] for run in self.completed if tag in run.metrics])
+
+    @property
+    def objective(self) -> float:
+        """Mean over its completed runs; infinity without any."""
+        values = [run.objective for run in self.completed if run.objective is not None]
+        return math.fsum(values) / len(values) if values else math.inf
+
+
+def group_runs(runs: Iterable[Run], keys: Sequence[str]) -> list[Group]:
+    """Group runs by the values of keys, in the order of these values."""
+    groups: dict[tuple[str, ...], list[Run]] = {}
+    order: dict[tuple[str, ...], list[tuple[bool, float, str]]] = {}
+    for run in runs:
+        values = tuple(value_of(run, key) for key in keys)
+        groups.setdefault(values, []).append(run)
+        order.setdefault(values, [_rank(run.settings.get(key)) for key in keys])
+    return [Group(values, tuple(groups[values])) for values in sorted(groups, key=lambda values: order[values])]
+
+
+def default_keys(runs: Sequence[Run]) -> list[str]:
+    """Return the keys in which the runs differ, without the seed and without what earlier keys decide.
+
+    A dataset brings its trainer along: where `dataset` is a key, `trainer.lr` becomes one only if it differs
+    within a dataset.
+    """
+    known = [run for run in runs if run.settings]
+    keys: list[str] = []
+    for key in dict.fromkeys([*FIRST, *(key for run in known for key in run.settings)]):
+        # A run that never started has no device, which sets it apart from none.
+        compared = [run for run in known if key in run.settings] if key == DEVICE else known
+        if key != SEED and _parts(compared, [*keys, key]) > _parts(compared, keys):
+            keys.append(key)
+    return keys
+
+
+def _parts(runs: Iterable[Run], keys: Sequence[str]) -> int:
+    return len({tuple(value_of(run, key) for key in keys) for run in runs})
+
+
+def chosen_keys(runs: Sequence[Run], names: Sequence[str]) -> list[str]:
+    """Return the keys of the given names; `model` and `model.name` are the same.
+
+    Raises:
+        ConfigError: no run has a key of that name.
+    """
+    every = sorted({key for run in runs for key in run.settings})
+    keys = [name.strip().removesuffix(".name") for name in names]
+    unknown = [key for key in keys if key not in every]
+    if unknown:
+        raise ConfigError(Mistake("--by", "must name keys of the runs", key, suggest(key, every)) for key in unknown)
+    return keys
+
+
+def value_of(run: Run, key: str) -> str:
+    """Write a run's value of a key as the command line does."""
+    return spell(run.settings[key]) if key in run.settings else UNREAD
+
+
+def _rank(value: Any) -> tuple[bool, float, str]:
+    """Numbers by their size, before all else."""
+    if isinstance(value, (int, float)):
+        return False, float(value), ""
+    return True, 0.0, spell(value)

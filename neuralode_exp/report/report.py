@@ -1,0 +1,151 @@
+"""From folders to a report: what stands in it, as text, report.md and report.html."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from neuralode_exp.report import page, tables
+from neuralode_exp.report.cells import cells_without_run
+from neuralode_exp.report.columns import Column, chosen_columns, default_columns
+from neuralode_exp.report.curves import charts
+from neuralode_exp.report.grouping import Group, chosen_keys, default_keys, group_runs
+from neuralode_exp.report.runs import Run, find_runs
+
+
+@dataclass(frozen=True)
+class Report:
+    """The runs of some folders in groups.
+
+    Args:
+        root: folder from which the folders of the runs are named.
+        keys: what sets the groups apart.
+        columns: what is shown of them.
+        groups: all of them.
+    """
+
+    root: Path
+    keys: Sequence[str]
+    columns: Sequence[Column]
+    groups: Sequence[Group]
+
+    @property
+    def runs(self) -> list[Run]:
+        return [run for group in self.groups for run in group.runs]
+
+
+def make_report(
+    folders: Sequence[Path], by: Sequence[str] | None = None, columns: Sequence[str] | None = None
+) -> Report:
+    """Collect the runs in and under folders.
+
+    Args:
+        folders: of runs and of grids.
+        by: keys that set groups apart; None for those in which the runs differ, without the seed.
+        columns: tags of metrics; None for those of a usual table that the runs have.
+
+    Raises:
+        FileNotFoundError: there is no run.
+        ConfigError: no run has a key or a metric of that name.
+    """
+    runs = [*find_runs(folders), *(run for folder in folders for run in cells_without_run(folder))]
+    if not runs:
+        raise FileNotFoundError(
+            f"FOLDER must hold runs, got {' '.join(map(str, folders))} without any; outputs/ has those of train.py"
+        )
+    keys = chosen_keys(runs, by) if by else default_keys(runs)
+    shown = chosen_columns(runs, columns) if columns else default_columns(runs)
+    root = Path(os.path.commonpath([folder.absolute() for folder in folders]))
+    return Report(root, keys, shown, group_runs(runs, keys))
+
+
+def text(report: Report) -> str:
+    """The tables of groups and of what has no result, and the counts."""
+    parts = [tables.plain(tables.of_groups(report.groups, report.keys, report.columns)), counts(report)]
+    if any(not run.completed for run in report.runs):
+        parts.append(tables.plain(tables.of_failures(report.groups, report.keys, report.root)))
+    return "\n\n".join(parts)
+
+
+def markdown(report: Report) -> str:
+    parts = [
+        "# Report",
+        f"{counts(report)}, in `{report.root}`. Mean ± standard deviation over the completed runs of a group.",
+        tables.markdown(tables.of_groups(report.groups, report.keys, report.columns)),
+    ]
+    if any(not run.completed for run in report.runs):
+        failures = tables.of_failures(report.groups, report.keys, report.root)
+        parts += ["## Without a result", tables.markdown(failures)]
+    for name, groups in by_dataset(report.groups):
+        best = best_run(groups)
+        if best is not None:
+            parts.append(f"Best objective on {name}: {best.objective:.4g}, `{tables.place(best, report.root)}`")
+    return "\n\n".join(parts) + "\n"
+
+
+def html(report: Report) -> str:
+    """One self-contained page."""
+    sections = []
+    for name, groups in by_dataset(report.groups):
+        shown = [group for group in groups if any(run.metrics for run in group.runs)]
+        labels = [_label(group, report.keys) for group in shown]
+        best = best_run(groups)
+        sections.append(
+            page.Section(
+                name,
+                labels,
+                [group.objective for group in shown],
+                charts(shown, labels),
+                best.folder / "figures" if best else None,
+                f"{_label_of(best, report.keys)}, {tables.place(best, report.root)}" if best else "",
+            )
+        )
+    return page.page(
+        f"{counts(report)}, in {report.root}",
+        tables.of_groups(report.groups, report.keys, report.columns),
+        tables.of_failures(report.groups, report.keys, report.root),
+        tables.of_runs(report.groups, report.keys, report.columns, report.root),
+        sections,
+    )
+
+
+def counts(report: Report) -> str:
+    """How many runs ended how, as `53 completed, 8 failed`."""
+    found = Counter(run.status for run in report.runs)
+    return ", ".join(f"{n} {status}" for status, n in found.most_common())
+
+
+def by_dataset(groups: Sequence[Group]) -> list[tuple[str, list[Group]]]:
+    """Part groups by dataset, whose metrics cannot be compared; a group of several datasets is parted too."""
+    parts: dict[str, list[Group]] = {}
+    for group in groups:
+        runs: dict[str, list[Run]] = {}
+        for run in group.runs:
+            runs.setdefault(str(run.settings.get("dataset", "an unknown dataset")), []).append(run)
+        for name, of_name in runs.items():
+            parts.setdefault(name, []).append(Group(group.values, tuple(of_name)))
+    return list(parts.items())
+
+
+def best_run(groups: Sequence[Group]) -> Run | None:
+    """The completed run with the lowest objective."""
+    completed = [run for group in groups for run in group.completed if run.objective is not None]
+    return min(completed, key=lambda run: run.objective or 0.0, default=None)
+
+
+def _label(group: Group, keys: Sequence[str]) -> str:
+    return _label_of(group.runs[0], keys)
+
+
+def _label_of(run: Run, keys: Sequence[str]) -> str:
+    """The model, or what was chosen as keys; without the dataset, which heads the section."""
+    (group,) = group_runs([run], keys)
+    named = [
+        value if key in ("model", "solver") else f"{key}={value}"
+        for key, value in zip(keys, group.values, strict=True)
+        if key != "dataset" and value != "-"
+    ]
+    return ", ".join(named) or str(run.settings.get("model", "all runs"))

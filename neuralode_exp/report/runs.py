@@ -1,0 +1,152 @@
+"""Find the runs under some folders and read what each has left, also what failed, was killed or never started."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+from omegaconf import OmegaConf
+from omegaconf._utils import get_yaml_loader
+
+from neuralode_exp.config import Config, ConfigError, validate
+from neuralode_exp.config.identity import WITHOUT_EFFECT, with_effect
+from neuralode_exp.tracking.summary import Summary, read_summary
+
+CONFIG = Path(".hydra") / "config.yaml"
+# OmegaConf's own rules of what is a number, in libyaml: a config in 1 ms.
+LOADER = type("Loader", (yaml.CSafeLoader,), {"yaml_implicit_resolvers": get_yaml_loader().yaml_implicit_resolvers})
+REFERENCE = re.compile(r"\$\{([\w.]+)\}")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run as a table sees it.
+
+    Args:
+        folder: where it is.
+        status: of its summary; `not started` for a job without one, `unreadable` for one that is damaged.
+        reason: why there is no result, in one line; None for a completed run.
+        settings: dotted keys that its result depends on, with their values; a section's name stands for the
+            section, as `model`. Besides, `device`: the name of the hardware.
+        metrics: last values by tag, and `parameters` and `seconds`.
+        objective: what it minimised, None if it did not get there.
+    """
+
+    folder: Path
+    status: str
+    reason: str | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    objective: float | None = None
+
+    @property
+    def completed(self) -> bool:
+        return self.status == "completed"
+
+
+def find_runs(folders: Iterable[Path]) -> list[Run]:
+    """Read every run in and under `folders`, in the order of their paths.
+
+    Of several runs that ask for the same result on the same device one is kept, a completed one if there is one:
+    repetitions are not seeds.
+    """
+    found = dict.fromkeys(path for folder in folders for path in _run_folders(folder.absolute()))
+    kept: dict[str, Run] = {}
+    for run in map(read_run, sorted(found)):
+        same = json.dumps(run.settings, sort_keys=True, default=str) if run.settings else str(run.folder)
+        if same not in kept or (run.completed and not kept[same].completed):
+            kept[same] = run
+    return list(kept.values())
+
+
+def read_run(folder: Path) -> Run:
+    """Read the run of a folder; what is damaged or missing is said in its status and reason."""
+    settings = _settings(folder)
+    try:
+        summary = read_summary(folder)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return Run(folder, "unreadable", "summary.json is damaged", settings)
+    if summary is None:
+        return Run(folder, "not started", "the job left no summary.json", settings)
+    metrics = {tag: value for tag, value in summary["metrics"].items() if not tag.startswith("final/")}
+    if summary["parameters"] is not None:
+        metrics["parameters"] = float(summary["parameters"])
+    if summary["status"] == "completed":
+        metrics["seconds"] = summary["seconds"]
+    if settings and summary["status"] != "skipped":
+        settings = {**settings, "device": summary["device"]}
+    return Run(folder, summary["status"], _reason(summary), settings, metrics, summary["objective"])
+
+
+def _run_folders(folder: Path) -> Iterator[Path]:
+    """Walk down to the folders of runs, and no further."""
+    for path, inner, files in os.walk(folder):
+        if "summary.json" in files or ".hydra" in inner:
+            yield Path(path)
+            inner.clear()
+
+
+def _reason(summary: Summary) -> str | None:
+    if summary["status"] == "completed":
+        return None
+    if summary["error"] is not None:
+        kind, message = summary["error"]["type"], summary["error"]["message"]
+        return message if summary["status"] == "skipped" else f"{kind}: {message}"
+    if summary["status"] in ("running", "interrupted", "killed"):
+        return f"after step {summary['steps']}" if summary["steps"] else None
+    return None
+
+
+def _settings(folder: Path) -> dict[str, Any]:
+    """Return what the result of a run depends on; all keys where they are not those of this version."""
+    try:
+        values = _resolved(folder / CONFIG)
+    except (OSError, ValueError, yaml.YAMLError):
+        return {}
+    try:
+        config = validate(values)
+    except ConfigError:
+        flat = _flatten(values)
+        return {_short(key): value for key, value in flat.items() if key not in WITHOUT_EFFECT}
+    return settings_of(config)
+
+
+def settings_of(config: Config) -> dict[str, Any]:
+    """Return the keys that a result depends on; a model is named as in tables, with a gradient that is not its own."""
+    settings = {_short(key): value for key, value in with_effect(config).items()}
+    by_checkpoint = config.model.name == "odenet" and config.model.gradient == "checkpoint"
+    return settings | {"model": "odenet (checkpoint)" if by_checkpoint else config.model.name}
+
+
+def _short(key: str) -> str:
+    return key.removesuffix(".name")
+
+
+def _resolved(path: Path) -> dict[str, Any]:
+    """Read a stored config. Its references are nearly always to one key each, which needs no OmegaConf."""
+    text = path.read_text()
+    values = yaml.load(text, LOADER)
+    if not isinstance(values, dict):
+        raise ValueError(f"{path} must hold keys and values")
+    flat = _flatten(values)
+    for key, value in flat.items():
+        if isinstance(value, str) and "${" in value:
+            reference = REFERENCE.fullmatch(value)
+            if reference is None or "${" in str(flat.get(reference[1], "${")):
+                return OmegaConf.to_container(OmegaConf.create(text), resolve=True)  # type: ignore[return-value]
+            section, _, name = key.rpartition(".")
+            (values[section] if section else values)[name] = flat[reference[1]]
+    return values
+
+
+def _flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= _flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return flat

@@ -1,0 +1,81 @@
+"""The tables of a report as rows of text, and as plain text and Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from neuralode_exp.report.columns import Column, cell, number
+from neuralode_exp.report.grouping import SEED, Group, value_of
+from neuralode_exp.report.runs import Run
+
+
+@dataclass(frozen=True)
+class Table:
+    """Text for each cell, and for those that sort by a number that number."""
+
+    heads: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    numbers: tuple[tuple[float | None, ...], ...]
+
+
+def of_groups(groups: Sequence[Group], keys: Sequence[str], columns: Sequence[Column]) -> Table:
+    """A row for each group: keys, number of runs, mean +- standard deviation of each column."""
+    rows, numbers = [], []
+    for group in groups:
+        statistics = [group.statistic(column.tag) for column in columns]
+        rows.append((*group.values, group.count, *(cell(group, column) for column in columns)))
+        means = (one.mean if one else None for one in statistics)
+        numbers.append((*map(_number, group.values), float(len(group.completed)), *means))
+    return Table((*keys, "runs", *(column.title for column in columns)), tuple(rows), tuple(numbers))
+
+
+def of_runs(groups: Sequence[Group], keys: Sequence[str], columns: Sequence[Column], root: Path) -> Table:
+    """A row for each run."""
+    rows, numbers = [], []
+    for group in groups:
+        for run in group.runs:
+            seed = value_of(run, SEED)
+            values = [run.metrics.get(column.tag) for column in columns]
+            shown = ("" if value is None else number(value) for value in values)
+            rows.append((*group.values, seed, run.status, *shown, place(run, root)))
+            numbers.append((*map(_number, group.values), _number(seed), None, *values, None))
+    heads = (*keys, SEED, "status", *(column.title for column in columns), "folder")
+    return Table(heads, tuple(rows), tuple(numbers))
+
+
+def of_failures(groups: Sequence[Group], keys: Sequence[str], root: Path) -> Table:
+    """A row for each run that has no result, with its reason."""
+    bad = [(group, run) for group in groups for run in group.runs if not run.completed]
+    rows = tuple(
+        (run.status, *group.values, value_of(run, SEED), run.reason or "", place(run, root)) for group, run in bad
+    )
+    heads = ("status", *keys, SEED, "reason", "folder")
+    return Table(heads, rows, tuple((None,) * len(heads) for _ in rows))
+
+
+def place(run: Run, root: Path) -> str:
+    """The run's folder, seen from `root` if it is in there."""
+    return str(run.folder.relative_to(root)) if run.folder.is_relative_to(root) else str(run.folder)
+
+
+def plain(table: Table) -> str:
+    """Align columns with spaces."""
+    rows = [table.heads, *table.rows]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    padded = ["  ".join(x.ljust(w) for x, w in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return "\n".join(padded)
+
+
+def markdown(table: Table) -> str:
+    """Write a table that GitHub and others render."""
+    rows = [table.heads, ("---",) * len(table.heads), *table.rows]
+    return "\n".join("| " + " | ".join(x.replace("|", "\\|") for x in row) + " |" for row in rows)
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None

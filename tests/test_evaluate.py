@@ -1,0 +1,158 @@
+"""A trained run taken up again: the same numbers under the same solver, others under another, clear refusals."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+import neuralode_exp
+from neuralode_exp.config import Config, ConfigError
+from neuralode_exp.evaluate import evaluate
+from neuralode_exp.load import NotLoadable
+from neuralode_exp.ode import FixedStep
+from neuralode_exp.run import run
+from neuralode_exp.tracking.summary import read_summary, write_summary
+from scripts.evaluate import main
+from tests.conftest import TINY_IMAGES
+
+Compose = Callable[..., Config]
+ONE_STEP = ("solver=rk4", "solver.step_size=1", "trainer.epochs=null", "trainer.max_steps=3", "trainer.average=0.5")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory, compose: Compose) -> Path:
+    """Trained by backprop with averaged weights, one rk4 step deep."""
+    folder = tmp_path_factory.mktemp("trained")
+    config = compose(*TINY_IMAGES, *ONE_STEP, "model=rknet", "model.channels=8")
+    values = config.model_dump(mode="json")
+    (folder / ".hydra").mkdir()
+    (folder / ".hydra" / "config.yaml").write_text(yaml.safe_dump(values))
+    run(config, folder, values)
+    return folder
+
+
+def test_the_same_solver_gives_the_stored_numbers(trained: Path) -> None:
+    found = evaluate(trained)
+    assert found.now == found.stored
+    assert found.now.keys() == {"error/test", "solver/consistency", "solver/consistency_error", "nfe/forward"}
+
+
+def test_another_solver_needs_no_gradient_and_counts_its_evaluations(trained: Path) -> None:
+    found = evaluate(trained, ["solver=euler", "solver.step_size=0.1"])
+    assert found.now["nfe/forward"] == 10
+    assert found.stored["nfe/forward"] == 4
+    assert found.config.solver.name == "euler"
+    tight = evaluate(trained, ["solver=dopri5", "solver.rtol=1e-4", "solver.atol=1e-4", "precision=float64"])
+    # Against a solve 100x as accurate the error of one rk4 step is many times that of the tolerance.
+    assert tight.now["solver/consistency"] < found.stored["solver/consistency"] / 3
+
+
+def test_load_run_gives_the_weights_that_the_run_was_judged_by(trained: Path) -> None:
+    before = torch.get_rng_state()
+    module, config = neuralode_exp.load_run(trained)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert not module.training
+    assert config.model.name == "rknet"
+    assert isinstance(module.body.method, FixedStep)
+    saved = torch.load(trained / "checkpoints" / "last.pt", weights_only=True)
+    for parameter, average in zip(module.parameters(), saved["average"], strict=True):
+        assert torch.equal(parameter, average)
+    assert module(torch.zeros(2, 1, 28, 28)).shape == (2, 10)
+    best, _ = neuralode_exp.load_run(trained, "best")
+    saved = torch.load(trained / "checkpoints" / "best.pt", weights_only=True)["module"]
+    assert all(torch.equal(saved[name], value) for name, value in best.state_dict().items())
+
+
+def test_load_run_needs_no_data(trained: Path, tmp_path: Path) -> None:
+    copied = copy(trained, tmp_path / "run")
+    config = copied / ".hydra" / "config.yaml"
+    config.write_text(config.read_text().replace(str(yaml.safe_load(config.read_text())["dataset"]["root"]), "gone"))
+    neuralode_exp.load_run(copied)
+
+
+@pytest.mark.parametrize(
+    ("word", "says"),
+    [
+        ("solver=dopri6", "did you mean dopri8?"),
+        ("solver.rtoll=1", "did you mean solver.rtol?"),
+        ("solver.rtol=-1", "solver.rtol must be above 0"),
+        ("trainer.lr=1", "trainer.lr cannot change in a trained run; only solver, dataset"),
+        ("dataset=circle", "dataset must be of images, got circle; choose one like mnist"),
+        ("solver.rtol=1,2", "must have one value"),
+        ("solver=tsit5 solver.engine=torchdiffeq", "solver=tsit5 is not in this engine"),
+    ],
+)
+def test_a_wrong_change_is_one_line(trained: Path, capsys: pytest.CaptureFixture[str], word: str, says: str) -> None:
+    assert main([str(trained), *word.split()]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert says in line
+
+
+def test_a_solver_has_no_effect_without_an_ode(tmp_path: Path, compose: Compose) -> None:
+    config = compose(*TINY_IMAGES, "model=mlp", "trainer.epochs=null", "trainer.max_steps=1")
+    (tmp_path / ".hydra").mkdir()
+    (tmp_path / ".hydra" / "config.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json")))
+    run(config, tmp_path, config.model_dump(mode="json"))
+    with pytest.raises(ConfigError, match="solver is not used, got model=mlp; leave it out"):
+        evaluate(tmp_path, ["solver=rk4"])
+
+
+def copy(trained: Path, folder: Path) -> Path:
+    for path in trained.rglob("*"):
+        if path.is_file():
+            (folder / path.relative_to(trained)).parent.mkdir(parents=True, exist_ok=True)
+            (folder / path.relative_to(trained)).write_bytes(path.read_bytes())
+    return folder
+
+
+def interrupt(folder: Path) -> None:
+    summary = read_summary(folder)
+    assert summary is not None
+    summary["status"] = "interrupted"
+    write_summary(folder, summary)
+
+
+def widen(folder: Path) -> None:
+    path = folder / ".hydra" / "config.yaml"
+    path.write_text(path.read_text().replace("channels: 8", "channels: 16"))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "says"),
+    [
+        (interrupt, "which is interrupted; go on with: python train.py resume="),
+        (lambda folder: (folder / "summary.json").unlink(), "RUN must be the folder of a run"),
+        (lambda folder: (folder / "summary.json").write_text("{"), "is damaged"),
+        (lambda folder: (folder / ".hydra" / "config.yaml").write_text("seed: ["), "is damaged"),
+        (lambda folder: (folder / ".hydra" / "config.yaml").write_text("seed: 0"), "written by another version"),
+        (lambda folder: (folder / "checkpoints" / "last.pt").unlink(), "cannot be read: No such file"),
+        (lambda folder: (folder / "checkpoints" / "last.pt").write_bytes(b"PK"), "it is damaged"),
+        (widen, "last.pt must fit the model"),
+    ],
+)
+def test_what_is_no_trained_run_is_refused_in_one_line(
+    trained: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    spoil: Callable[[Path], object],
+    says: str,
+) -> None:
+    folder = copy(trained, tmp_path / "run")
+    spoil(folder)
+    with pytest.raises(NotLoadable, match=says.replace(".", r"\.")):
+        neuralode_exp.load_run(folder)
+    assert main([str(folder)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert says in line
+
+
+def test_json_has_both_and_the_changes(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(trained), "solver.step_size=0.5", "--json"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["changes"] == ["solver.step_size=0.5"]
+    assert (printed["stored"]["nfe/forward"], printed["now"]["nfe/forward"]) == (4, 8)
