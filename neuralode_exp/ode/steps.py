@@ -127,6 +127,11 @@ def stage_time(t: float, t1: float, dt: float, c: float) -> float:
     return t1 if c == 1.0 else t + c * dt
 
 
+def smallest_step(t0: float, t1: float) -> float:
+    """Size at and below which t + dt is no longer told from t in float64."""
+    return 4e-16 * max(abs(t0), abs(t1), abs(t1 - t0))
+
+
 def fixed_steps(f: VectorField, z: Tensor, times: Sequence[float], method: FixedStep, stats: Stats) -> Iterator[Step]:
     """Equal steps between observations; the last state is checked once, and the culprit located if it is bad."""
     counts = [method.steps_between(t, t_next) for t, t_next in zip(times, times[1:], strict=False)]
@@ -222,7 +227,7 @@ def adaptive_steps(
     assert tableau.e is not None
     controller = _Controller(method)
     t, t_end, index = times[0], times[-1], 1
-    floor = 4e-16 * max(abs(t), abs(t_end), abs(t_end - t))  # below this t + dt is t
+    floor = smallest_step(t, t_end)
     k0 = f(time_like(t, z), z)
     if dt is None:
         size = method.first_step or first_step(f, t, t_end, z, k0, method, norm)

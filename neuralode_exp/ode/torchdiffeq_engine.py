@@ -2,7 +2,8 @@
 
 Where its defaults would change the problem they are set: adaptive methods stop at the last time instead of stepping
 past it (`step_t`), fixed-step methods get our grid (steps end at observations, nothing is interpolated linearly), the
-adjoint leaves the parameters out of its norm, `max_steps` counts per solve and not per observation.
+adjoint leaves the parameters out of its norm, `max_steps` counts per solve and not per observation. Its interpolation
+is its own: bosh3 and dopri8 are less accurate at observations inside a step than at its ends.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 
 from neuralode_exp.ode.errors import MaxStepsExceeded, NonFiniteState, StepSizeUnderflow, all_finite
 from neuralode_exp.ode.methods import ENGINE_METHODS, FixedStep, Method, TorchdiffeqMethod
-from neuralode_exp.ode.steps import Stats
+from neuralode_exp.ode.steps import Stats, smallest_step
 from neuralode_exp.ode.tableaus import TABLEAUS
 from neuralode_exp.ode.vector_field import CountedField
 
@@ -46,16 +47,15 @@ def solve_with_torchdiffeq(
         return z0[None]
 
     t = torch.tensor(times, dtype=torch.float64, device=z0.device)
-    watched = _WatchedField(f, method, adjoint_method or method, stats, z0)
-    name, options = _options(method, t, times)
+    watched = _WatchedField(f, method, adjoint_method or method, stats, z0, smallest_step(times[0], times[-1]))
+    name, options = _options(method, t[-1:])
     arguments: dict[str, Any] = {"rtol": method.rtol, "atol": method.atol, "method": name, "options": options}
     solver = torchdiffeq.odeint
     if gradient == "adjoint":
         solver = torchdiffeq.odeint_adjoint
         backwards = adjoint_method or method
-        # Backward sees times in increasing order, negated if they decrease.
-        increasing = t if times[-1] > times[0] else -t
-        adjoint_name, adjoint_options = _options(backwards, increasing.flip(0), increasing.tolist()[::-1])
+        # Backward solves each interval by itself; it sees times that decrease negated.
+        adjoint_name, adjoint_options = _options(backwards, (t if times[-1] > times[0] else -t)[:-1])
         arguments |= {
             "adjoint_params": parameters,
             "adjoint_method": adjoint_name,
@@ -91,7 +91,9 @@ class _WatchedField:
         backwards: TorchdiffeqMethod,
         stats: Stats,
         z0: Tensor,
+        floor: float,
     ) -> None:
+        self.floor = floor
         self.f, self.method, self.backwards, self.stats = f, method, backwards, stats
         self.forward_done = False
         self.t, self.dt, self.steps, self.nfe = math.nan, 0.0, 0, 0
@@ -112,13 +114,13 @@ class _WatchedField:
 
     def __call__(self, t: Tensor, z: Tensor) -> Tensor:
         if self.method.is_scipy and self.nfe >= self.method.max_steps:
-            raise MaxStepsExceeded(t=float(t), dt=0.0, steps=self.nfe, z=z)
+            raise MaxStepsExceeded(t=float(t.detach()), dt=0.0, steps=self.nfe, z=z)
         self.nfe += 1
         self.stats.nfe_backward += self.forward_done
         dz = self.f(t, z)
         self.last_dz = dz.detach()
         if self.method.is_scipy and not all_finite(self.last_dz):  # SciPy would fail in LAPACK, or carry it on
-            raise NonFiniteState(t=float(t), dt=0.0, steps=self.nfe, z=z, state=self.last_dz)
+            raise NonFiniteState(t=float(t.detach()), dt=0.0, steps=self.nfe, z=z, state=self.last_dz)
         return dz
 
     def _step(self, t: Tensor, z: Tensor, dt: Tensor) -> None:
@@ -140,8 +142,9 @@ class _WatchedField:
             return  # the result is checked once, at the end
         if not all_finite(z):
             raise NonFiniteState(t=t, dt=dt, steps=self.steps, z=z)
-        if t + dt == t:
-            # A NaN error ratio makes torchdiffeq's dt NaN and then 0, which it reports as an underflow.
+        if dt <= self.floor:
+            # Its own test, t + dt > t, comes a few roundings later. A NaN error ratio makes its dt NaN and then 0,
+            # which it reports as an underflow.
             if not all_finite(self.last_dz):
                 raise NonFiniteState(t=t, dt=dt, steps=self.steps, z=z, state=self.last_dz)
             raise StepSizeUnderflow(t=t, dt=dt, steps=self.steps, z=z)
@@ -158,15 +161,15 @@ def _needs_gradient(f: object, z0: Tensor) -> bool:
     return z0.requires_grad or any(p.requires_grad for p in parameters)
 
 
-def _options(method: TorchdiffeqMethod, t: Tensor, times: Sequence[float]) -> tuple[str, dict[str, Any]]:
-    """torchdiffeq's name of the method, and its constructor's options for a solve that may stop at each of t."""
+def _options(method: TorchdiffeqMethod, stops: Tensor) -> tuple[str, dict[str, Any]]:
+    """torchdiffeq's name of the method, and its constructor's options for solves that end at one of `stops`."""
     name, scipy_name = ENGINE_METHODS[method.name]
     if scipy_name is not None:
         return name, {"solver": scipy_name}
     options: dict[str, Any] = dict(method.options)
     if method.step_size is not None:
         return name, {**options, "grid_constructor": _grid(method.step_size)}
-    return name, {**options, "step_t": t.sort().values if times[-1] > times[0] else t}
+    return name, {**options, "step_t": stops}
 
 
 def _grid(step_size: float) -> Callable[[object, Tensor, Tensor], Tensor]:

@@ -56,7 +56,7 @@ class Spy(nn.Module):
         self.times: list[float] = []
 
     def forward(self, t: Tensor, z: Tensor) -> Tensor:
-        self.times.append(float(t))
+        self.times.append(float(t.detach()))  # torchdiffeq's times carry a gradient
         return self.f(t, z)
 
 

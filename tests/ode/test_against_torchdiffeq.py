@@ -51,13 +51,12 @@ class VanDerPol(nn.Module):
 START = torch.tensor([[0.1, 0.0], [0.9, 0.2]], dtype=torch.float64)
 
 
-@pytest.mark.parametrize("times", [(0.0, 4.0), (1.0, 0.0)], ids=["increasing", "decreasing"])
+@pytest.mark.parametrize("times", [(0.0, 4.0), (1.3, 0.3)], ids=["increasing", "decreasing"])
 @pytest.mark.parametrize("rtol", [1e-3, 1e-6])
 @pytest.mark.parametrize("name", ["dopri5", "bosh3", "dopri8"])
 def test_steps_evaluations_and_values_agree(name: str, rtol: float, times: tuple[float, float]) -> None:
     theirs, t = Watched(VanDerPol()), torch.tensor(times, dtype=torch.float64)
-    # torchdiffeq integrates decreasing times negated, and does not negate step_t.
-    options = {"step_t": t[-1:] if times[1] > times[0] else -t[-1:]}
+    options = {"step_t": t[-1:]}
     with torch.no_grad():
         z = torchdiffeq.odeint(theirs, START, t, method=name, rtol=rtol, atol=rtol, options=options)
         ours = solve(VanDerPol(), START, t, make_method(name, rtol=rtol, atol=rtol))
@@ -101,7 +100,7 @@ def test_the_adjoint_takes_the_same_steps_back(name: str) -> None:
     t, z0 = torch.tensor([0.0, 3.0], dtype=torch.float64), START.clone().requires_grad_()
     tolerances = {"rtol": 1e-4, "atol": 1e-4}
     theirs, f = Counted(VanDerPol()), VanDerPol()
-    options = {"options": {"step_t": t[-1:]}, "adjoint_options": {"norm": "seminorm", "step_t": -t[:1]}}
+    options = {"options": {"step_t": t[-1:]}, "adjoint_options": {"norm": "seminorm", "step_t": t[:1]}}
     z = torchdiffeq.odeint_adjoint(theirs, z0, t, method=name, **tolerances, **options)
     theirs.nfe = 0
     exact = gradients(z, z0, theirs.f.mu)
