@@ -79,6 +79,7 @@ class MLPField(nn.Module):
         self.register_buffer("scale", torch.ones(dim) if scale is None else scale.clone())
         self.register_buffer("rate", torch.ones(dim) if rate is None else rate.clone())
         self.register_buffer("active", torch.ones(len(generators), 1, 1))
+        self._some_frozen = False
 
     @property
     def replicas(self) -> int:
@@ -90,14 +91,17 @@ class MLPField(nn.Module):
         A frozen state stays where it is, so that it neither overflows nor shortens the others' adaptive steps.
         """
         self.active.copy_(~replicas[:, None, None])
+        self._some_frozen = bool(replicas.any())
 
     def forward(self, t: Tensor, z: Tensor) -> Tensor:
         """Evaluate dz/dt, shape (R, B, d), for z of shape (R, B, d); t is not used."""
+        weights, biases = list(self.weights), list(self.biases)
+        if self._some_frozen:  # by weights of 0, as NaN would survive a product with 0
+            weights, biases = ([torch.where(self.active > 0, w, 0.0) for w in tensors] for tensors in (weights, biases))
         h = (z - self.centre) / self.scale
-        *hidden, (weight, bias) = zip(self.weights, self.biases, strict=True)
-        for w, b in hidden:
-            h = self.activation(torch.baddbmm(b, h, w))
-        return torch.baddbmm(bias, h, weight) * (self.rate * self.active)
+        for weight, bias in zip(weights[:-1], biases[:-1], strict=True):
+            h = self.activation(torch.baddbmm(bias, h, weight))
+        return torch.baddbmm(biases[-1], h, weights[-1]) * self.rate
 
 
 def _layer(inputs: int, outputs: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:

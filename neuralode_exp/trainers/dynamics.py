@@ -117,7 +117,9 @@ class LearnDynamics(Task):
         return self.shooting(self.flow, self.shooting.draw(generators, self.batch_size))
 
     def freeze(self, replicas: Tensor) -> None:
-        self.flow.field.freeze(replicas.to(self.flow.field.active.device))
+        replicas = replicas.to(self.flow.field.active.device)
+        self.flow.field.freeze(replicas)
+        self.shooting.freeze(replicas)
 
     def evaluate(self) -> dict[str, float]:
         values = {}

@@ -81,6 +81,7 @@ class Loop:
         self.optimizer = make_optimizer(task.module, trainer)
         self.average = Average(task.module, trainer.average) if trainer.average else None
         self.failures = Failures(trainer.on_solver_failure, trainer.max_failures, task.replicas)
+        self.frozen = self.failures.frozen.clone()  # replicas that the task leaves out now
         self.meter = Meter()
         self.step = 0
         self.seconds = 0.0  # of training, over all processes
@@ -100,7 +101,7 @@ class Loop:
                 self._record(recorder, self._training_metrics())
             if self._due(self.cadence.evaluate):
                 self._record(recorder, self._evaluate())
-                self.task.draw(self.step, recorder, last=self.step == self.cadence.total)
+                self.task.draw(self.step, recorder, last=False)
                 memory.reset_peak_device(self.device)
             self.seconds = time.perf_counter() - started
             if self._due(self.cadence.checkpoint) or self.interrupted():
@@ -115,15 +116,16 @@ class Loop:
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.step, self.cadence.total, self.trainer)
         self.optimizer.zero_grad(set_to_none=True)
-        losses = self._loss_and_backward(measure_memory)
-        if losses is None:
+        losses, out = self._loss_and_backward(measure_memory)
+        if bool(out.all()):
             return
         parameters = [p for p in self.task.module.parameters() if p.requires_grad]
         norms, losses = gradient_norms(parameters, self.task.replicas).cpu(), losses.cpu()
-        good = torch.isfinite(norms) & torch.isfinite(losses) & ~self.failures.frozen
-        if not bool((good | self.failures.frozen).all()):
+        good = torch.isfinite(norms) & torch.isfinite(losses) & ~out
+        if bool((bad := ~good & ~out).any()):
             error = NonFiniteGradient("the loss or its gradient is NaN or infinite; a lower trainer.lr usually helps")
-            self.failures.count(self.step, ~good & ~self.failures.frozen, error)
+            self.failures.count(self.step, bad, error)
+            self._freeze(self.failures.frozen)
         self.failures.progressed(good)
         if bool(good.any()):
             clip = self.trainer.clip or math.inf
@@ -136,8 +138,8 @@ class Loop:
         self.meter.add_stats(stats)
         self.meter.add("time/step_ms", 1e3 * (time.perf_counter() - began))
 
-    def _loss_and_backward(self, measure_memory: bool) -> Tensor | None:
-        """Losses of the replicas after backward; None if the step is left out.
+    def _loss_and_backward(self, measure_memory: bool) -> tuple[Tensor, Tensor]:
+        """Losses of the replicas after backward, and the mask of those that are left out of this step.
 
         A solve that fails because of some replicas is repeated without them.
         """
@@ -151,12 +153,19 @@ class Loop:
                 culprits = diverged_replicas(error, self.task.replicas) & ~out
                 self.failures.count(self.step, culprits, error)
                 out |= culprits
-                if bool(out.all()) or not bool(culprits.any()):
-                    return None
-                self.task.freeze(out)
-        if bool((out != self.failures.frozen).any()):
-            self.task.freeze(self.failures.frozen)
-        return losses.detach()
+                if not bool(culprits.any()):  # nobody new to blame: leave the whole step out
+                    out = torch.ones_like(out)
+                if bool(out.all()):
+                    losses = torch.full((self.task.replicas,), math.nan)
+                    break
+                self._freeze(out)
+        self._freeze(self.failures.frozen)
+        return losses.detach(), out
+
+    def _freeze(self, replicas: Tensor) -> None:
+        if self.task.replicas > 1 and not torch.equal(replicas, self.frozen):
+            self.task.freeze(replicas)
+            self.frozen = replicas.clone()
 
     def _unmeasured(self, step: int) -> Tensor:
         losses = self.task.loss(step)
@@ -254,8 +263,7 @@ class Loop:
         self.failures.restore(state["failures"])
         self.meter.restore(state["meter"])
         self.task.restore(state["task"])
-        if self.task.replicas > 1:
-            self.task.freeze(self.failures.frozen)
+        self._freeze(self.failures.frozen)
         checkpoints.restore_rng_state(state["rng"])
 
 

@@ -162,6 +162,11 @@ class MultipleShooting(nn.Module):
         self.register_buffer("end", segments.end)
         self.register_buffer("duration", segments.duration)
         self.e = nn.Parameter(z.new_zeros(replicas, *z.shape))
+        self._frozen: Tensor | None = None
+
+    def freeze(self, replicas: Tensor) -> None:
+        """Take the observations themselves as states of these replicas, a mask of shape (R,): theirs may be NaN."""
+        self._frozen = replicas[:, None, None] if bool(replicas.any()) else None
 
     def draw(self, generators: Sequence[torch.Generator], batch_size: int) -> Tensor:
         """Draw segments with replacement, replica k's from the k-th generator: places, shape (R, batch_size)."""
@@ -172,8 +177,9 @@ class MultipleShooting(nn.Module):
     def forward(self, flow: Flow, segments: Tensor) -> Tensor:
         """Evaluate the loss, shape (R,), over a batch of segments, shape (R, B). Gradients flow to flow and e."""
         start, end = self.start[segments], self.end[segments]
-        e_start = torch.take_along_dim(self.e, start[..., None], dim=1)
-        e_end = torch.take_along_dim(self.e, end[..., None], dim=1)
+        e = self.e if self._frozen is None else torch.where(self._frozen, 0.0, self.e)
+        e_start = torch.take_along_dim(e, start[..., None], dim=1)
+        e_end = torch.take_along_dim(e, end[..., None], dim=1)
         z_start = self.z[start] + self.sigma[start] * e_start
         led_on = flow.advance(z_start, self.duration[segments])
         miss = (led_on - self.z[end]) / self.sigma[end] - e_end

@@ -99,7 +99,7 @@ def draw_eigenvalues(steps: Sequence[int], learned: np.ndarray, true: np.ndarray
     finite = learned[np.isfinite(learned)]
     colours = np.broadcast_to(np.asarray(steps)[:, None, None], learned.shape)[np.isfinite(learned)]
     points = ax.scatter(finite.real, finite.imag, c=colours, cmap=ERROR_MAP, s=12, label="learned")
-    ax.plot(true.real, true.imag, "x", color=LEARNED, ms=9, mew=2, label="true")
+    ax.plot(true.real, true.imag, "o", color=LEARNED, ms=11, mew=1.6, mfc="none", label="true")
     # Early in training eigenvalues are anywhere: show the truth and its surroundings.
     reach = 1.5 * max(1e-3, float(np.abs(true).max()))
     centre = complex(true.mean())

@@ -1,0 +1,154 @@
+"""Whole runs of the dynamics and the density trainer, a few steps each."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from neuralode_exp.config import Config
+from neuralode_exp.run import run
+from neuralode_exp.tracking.metrics import read_metrics
+from neuralode_exp.tracking.summary import read_summary
+from neuralode_exp.trainers.loop import Loop
+
+Compose = Callable[..., Config]
+FEW = ("trainer.max_steps=6", "trainer.evaluate_every=3", "dataset.trajectories=10", "dataset.points=20", "threads=1")
+# Replicas equal separate runs with fixed steps only: adaptive ones share their steps.
+FIXED = ("model=rknet", "solver=rk4", "model.width=8", "figures=false")
+
+
+def run_in(folder: Path, config: Config) -> dict[str, float]:
+    folder.mkdir(exist_ok=True)
+    run(config, folder, config.model_dump(mode="json"))
+    summary = read_summary(folder)
+    assert summary is not None
+    assert summary["status"] == "completed"
+    return summary["metrics"]
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return torch.load(folder / "checkpoints" / "last.pt", weights_only=True)["module"]
+
+
+@pytest.mark.parametrize(
+    ("model", "forward", "backward"),
+    # Segments of 5 steps of 4/19 at a step size of 0.25: 5 rk4 steps; a residual map takes a block for each step.
+    [("resnet", 5, 5), ("rknet", 20, 0), ("odenet", 20, 20)],
+)
+def test_a_dynamics_run_logs_every_tag(
+    tmp_path: Path, compose: Compose, model: str, forward: int, backward: int
+) -> None:
+    metrics = run_in(tmp_path, compose(*FEW, f"model={model}", "solver=rk4"))
+    for tag in (
+        "loss/train",
+        "dynamics/validation_error",
+        "dynamics/trajectory_error",
+        "dynamics/long_trajectory_error",
+        "dynamics/field_error",
+        "dynamics/eigenvalue_error",
+        "least_squares/eigenvalue_error",
+        "memory/saved_mib",
+        "memory/autograd_peak_mib",
+        "solver/failures",
+    ):
+        assert math.isfinite(metrics[tag]), tag
+    assert ("solver/consistency" in metrics) is (model != "resnet")
+    assert (metrics["nfe/forward"], metrics["nfe/backward"]) == (forward, backward)
+    drawn = {path.name for path in (tmp_path / "figures").iterdir()}
+    wanted = {"dynamics-trajectories.png", "dynamics-eigenvalues.png", "learning.gif"}
+    assert drawn == (wanted if model == "resnet" else wanted | {"dynamics-field.png"})
+
+
+def test_replica_k_is_the_run_with_seed_plus_k(tmp_path: Path, compose: Compose) -> None:
+    words = (*FEW, *FIXED, "trainer.max_steps=100")
+    stacked = run_in(tmp_path / "stack", compose(*words, "trainer.replicas=3", "seed=5"))
+    rows = list(csv.DictReader((tmp_path / "stack" / "replicas.csv").open()))
+    assert [row["seed"] for row in rows] == ["5", "6", "7"]
+    of_stack = weights(tmp_path / "stack")
+    for k in range(3):
+        alone = run_in(tmp_path / str(k), compose(*words, f"seed={5 + k}"))
+        for name, value in weights(tmp_path / str(k)).items():
+            if name.startswith(("flow.field.weights", "flow.field.biases")) or name == "shooting.e":
+                # float32 sums in another order, grown over 100 steps of training
+                torch.testing.assert_close(of_stack[name][k], value[0], rtol=2e-3, atol=2e-4)
+        assert float(rows[k]["dynamics/field_error"]) == pytest.approx(alone["dynamics/field_error"], rel=1e-2)
+    mean = sum(float(row["dynamics/field_error"]) for row in rows) / 3
+    assert stacked["dynamics/field_error"] == pytest.approx(mean)
+    assert stacked["dynamics/field_error_std"] > 0
+
+
+@pytest.mark.parametrize("broken", ["state", "gradient"])
+def test_a_diverging_replica_disturbs_no_other(
+    tmp_path: Path, compose: Compose, monkeypatch: pytest.MonkeyPatch, broken: str
+) -> None:
+    words = (*FEW, *FIXED, "trainer.replicas=3", "trainer.max_failures=2")
+    run_in(tmp_path / "sound", compose(*words))
+    original = Loop._train_step
+
+    def breaking(self: Loop, *, measure_memory: bool) -> None:
+        if self.step == 2:
+            with torch.no_grad():
+                field = self.task.module["flow"].field  # type: ignore[index]
+                if broken == "state":  # the solve overflows
+                    field.biases[-1][1] = 1e30
+                    field.weights[-1][1] = 1e30
+                else:  # the solve stays finite, its loss is NaN
+                    self.task.module["shooting"].e[1] = math.nan  # type: ignore[index]
+        original(self, measure_memory=measure_memory)
+
+    monkeypatch.setattr(Loop, "_train_step", breaking)
+    metrics = run_in(tmp_path / "broken", compose(*words, "objective=loss/train"))
+    assert metrics["solver/failures"] == 2.0
+    sound, other = weights(tmp_path / "sound"), weights(tmp_path / "broken")
+    for name, value in sound.items():
+        if name.startswith("flow.field.weights"):
+            assert torch.equal(value[[0, 2]], other[name][[0, 2]]), name
+    rows = list(csv.DictReader((tmp_path / "broken" / "replicas.csv").open()))
+    assert [row["active"] for row in rows] == ["True", "False", "True"]
+
+
+def test_states_that_grow_by_a_factor_of_1e13_stay_finite(tmp_path: Path, compose: Compose) -> None:
+    metrics = run_in(tmp_path, compose(*FEW, "dataset=unstable", "dataset.t_max=30", "trainer.max_steps=30"))
+    assert all(math.isfinite(value) for value in metrics.values())
+
+
+def test_measured_trajectories(tmp_path: Path, compose: Compose) -> None:
+    path = tmp_path / "data.csv"
+    rows = ["trajectory,t,z1,z2"]
+    for k in range(5):
+        for i in range(12):
+            t = 0.1 * i + 0.01 * ((i * 7 + k) % 3)  # irregular, each trajectory its own
+            rows.append(f"{k},{t},{math.exp(-t) * (k + 1)},{math.exp(-2 * t)}")
+    path.write_text("\n".join(rows))
+    words = ("dataset=csv", f"dataset.path={path}", "trainer.max_steps=6", "trainer.evaluate_every=3", "threads=1")
+    metrics = run_in(tmp_path / "run", compose(*words))
+    assert math.isfinite(metrics["dynamics/validation_error"])
+    assert "dynamics/field_error" not in metrics
+    assert (tmp_path / "run" / "figures" / "dynamics-trajectories.png").exists()
+
+
+@pytest.mark.parametrize("trace", ["exact", "hutchinson"])
+def test_a_density_run_logs_every_tag(tmp_path: Path, compose: Compose, trace: str) -> None:
+    words = ("dataset=two-moons", "trainer.max_steps=4", "trainer.evaluate_every=2", "trainer.batch_size=64")
+    sizes = ("dataset.validation=200", "dataset.test=300", "model.width=8", f"model.trace={trace}", "threads=1")
+    metrics = run_in(tmp_path, compose(*words, *sizes, "model=odenet", "solver=rk4"))
+    for tag in (
+        "loss/train",
+        "loss/validation",
+        "density/nll",
+        "density/kl",
+        "density/mass",
+        "density/inversion_error",
+        "density/log_prob_error",
+        "solver/consistency",
+    ):
+        assert math.isfinite(metrics[tag]), tag
+    assert metrics["density/mass"] == pytest.approx(1.0, abs=0.05)
+    assert metrics["density/inversion_error"] < 1e-3
+    assert {path.name for path in (tmp_path / "figures").iterdir()} == {"density-learned.png", "flow.gif"}
+    assert read_metrics(tmp_path)["nfe/forward"][1] == [32.0] * 1
