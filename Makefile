@@ -1,10 +1,13 @@
 # make train [ARGS="dataset=mnist model=resnet"]   set up, then train
 # make test                                        set up, then lint, type-check and test
+# make test-extras                                 install Ray and Optuna too, then test what needs them
+# make test-browser                                install selenium too, then test in Debian's chromium:
+#                                                  apt-get install chromium chromium-driver
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup train test lint clean
+.PHONY: setup train test test-extras test-browser lint clean
 setup: $(VENV)/.ready
 
 $(VENV)/.ready: pyproject.toml constraints.txt
@@ -17,6 +20,14 @@ train: setup
 
 test: lint
 	$(BIN)/python -m pytest
+
+test-extras: setup
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev,ray,search]"
+	$(BIN)/python -m pytest -m extras
+
+test-browser: setup
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev,browser]"
+	$(BIN)/python -m pytest -m browser
 
 lint: setup
 	$(BIN)/ruff check .

@@ -19,14 +19,20 @@ from neuralode_exp.outcome import Interrupted, RunFailed
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
 def main(config: DictConfig) -> float:
     """Run one job in the folder that Hydra made for it and return its objective."""
-    from neuralode_exp.run import run  # after the preflight: a wrong request need not wait for torch
+    from neuralode_exp.build import device_of_job  # after the preflight: a wrong request need not wait for torch
+    from neuralode_exp.run import run
 
     hydra_config = HydraConfig.get()
+    in_grid = hydra_config.mode == RunMode.MULTIRUN
     try:
         values = plain(config)
-        return run(validate(values), Path(hydra_config.runtime.output_dir), values)
+        run_config = validate(values)
+        if in_grid:
+            device = device_of_job(run_config.device, hydra_config.job.num)
+            run_config = run_config.model_copy(update={"device": device})
+        return run(run_config, Path(hydra_config.runtime.output_dir), values)
     except (ConfigError, RunFailed) as error:
-        if hydra_config.mode == RunMode.MULTIRUN:
+        if in_grid:
             raise  # for the sweeper, which goes on with the next job
         print(error, file=sys.stderr)
         sys.exit(2 if isinstance(error, ConfigError) else 1)

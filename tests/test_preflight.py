@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from neuralode_exp.config import ConfigError, identity
-from neuralode_exp.config.preflight import preflight
+from neuralode_exp.config.compose import Composer, make_loader
+from neuralode_exp.config.preflight import CONF, expand, preflight
 from tests.conftest import ROOT, train
 
 TOP = "seed, device, threads, precision, objective, check, resume, log_every, figures, dataset, model, solver, trainer"
@@ -235,10 +236,29 @@ def test_a_grid_in_a_file_is_expanded_and_the_command_line_goes_first(tmp_path: 
 
 
 def test_of_an_interval_both_ends_are_checked() -> None:
-    argv = ["-m", "trainer.lr=tag(log,interval(0.001,0.1))", "model.width=choice(16,32)", "check=true"]
-    assert preflight(argv).answer == "ok: 3 cells, 3 runs, 0 same as another"
+    argv = ["trainer.lr=tag(log,interval(0.001,0.1))", "model.width=choice(16,32)"]
+    axes = Composer(make_loader(CONF)).parse(argv, [])
+    assert list(expand(axes)) == [
+        ["trainer.lr=0.001", "model.width=16"],
+        ["trainer.lr=0.1", "model.width=16"],
+        ["trainer.lr=0.001", "model.width=32"],
+    ]
     with pytest.raises(ConfigError, match=r"trainer.lr must be above 0, got -1"):
         preflight(["-m", "trainer.lr=interval(-1,1)"])
+
+
+def test_an_interval_is_for_a_search() -> None:
+    with pytest.raises(ConfigError) as caught:
+        preflight(["-m", "trainer.lr=interval(0.01,0.1)", "seed=0,1"])
+    assert str(caught.value) == (
+        "trainer.lr must have listed values in a grid, got interval(0.01,0.1); "
+        "list them, or search with hydra/sweeper=optuna"
+    )
+
+
+def test_the_folders_of_cells_cannot_be_changed() -> None:
+    with pytest.raises(ConfigError, match=r"hydra.sweep.subdir cannot be changed, got \$"):
+        preflight(["-m", "hydra.sweep.subdir=${hydra.job.num}", "seed=0,1"])
 
 
 def test_a_grid_of_500_cells_takes_seconds() -> None:

@@ -90,9 +90,10 @@ def _grid(composer: Composer, overrides: list[Override]) -> str | None:
     mistakes: Counter[Mistake] = Counter()
     of_hydra = [override for override in overrides if override.is_hydra_override()]
     wrong = [override for override in of_hydra if override.is_sweep_override()]
-    mistakes.update(Mistake(o.key_or_group, "cannot be swept over", fix="give it one value") for o in wrong)
+    of_request = [Mistake(o.key_or_group, "cannot be swept over", fix="give it one value") for o in wrong]
     in_files = [f"{key}={value}" for key, value in composer.params(overrides).items()]
     axes = [*composer.parse(in_files, []), *(o for o in overrides if not o.is_hydra_override())]
+    of_request += _of_sweeper(of_hydra, axes)
     cells = list(expand(axes))
     configs: list[Config] = []
     for cell in cells:
@@ -102,8 +103,8 @@ def _grid(composer: Composer, overrides: list[Override]) -> str | None:
             configs.append(config)
         except ConfigError as error:
             mistakes.update(error.mistakes)
-    if mistakes:
-        raise ConfigError(_counted(mistake, n, len(cells)) for mistake, n in mistakes.items())
+    if of_request or mistakes:
+        raise ConfigError([*of_request, *(_counted(mistake, n, len(cells)) for mistake, n in mistakes.items())])
     gaps = Counter(gap for config in configs if (gap := without_meaning(config)))
     if gaps.total() == len(configs):
         raise ConfigError(gaps)
@@ -113,6 +114,17 @@ def _grid(composer: Composer, overrides: list[Override]) -> str | None:
     skipped = [f"skipped, {n} of {len(cells)}: {gap}" for gap, n in gaps.items()]
     same = len(configs) - gaps.total() - len(different)
     return "\n".join([f"ok: {len(cells)} cells, {len(different)} runs, {same} same as another", *skipped])
+
+
+def _of_sweeper(of_hydra: Iterable[Override], axes: Iterable[Override]) -> Iterator[Mistake]:
+    given = {override.key_or_group: str(override.value()) for override in of_hydra}
+    if "hydra.sweep.subdir" in given:
+        fix = "leave it out: a cell's folder is its identity, by which the grid goes on"
+        yield Mistake("hydra.sweep.subdir", "cannot be changed", given["hydra.sweep.subdir"], fix)
+    intervals = [override for override in axes if isinstance(override.value(), IntervalSweep)]
+    for override in intervals if given.get("hydra/sweeper", "grid") == "grid" else []:
+        fix = "list them, or search with hydra/sweeper=optuna"
+        yield Mistake(override.key_or_group, "must have listed values in a grid", override.get_value_string(), fix)
 
 
 def expand(overrides: Iterable[Override]) -> Iterator[list[str]]:

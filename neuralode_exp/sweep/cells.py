@@ -1,0 +1,105 @@
+"""The cells of a grid, and what each has left in its folder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from hydra.core.config_loader import ConfigLoader
+
+from neuralode_exp.config import Config, identity, meaning
+from neuralode_exp.config.compose import Composer
+from neuralode_exp.config.preflight import expand
+from neuralode_exp.tracking.summary import Summary, read_summary
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell of a grid.
+
+    Args:
+        number: its place in the grid.
+        overrides: the arguments that make it, as `model=resnet`.
+        config: what it asks for.
+        folder: where its run is, by its identity.
+        gap: why it has no meaning; None for a cell that can be run.
+        same_as: number of an earlier cell that is the same run.
+    """
+
+    number: int
+    overrides: tuple[str, ...]
+    config: Config
+    folder: Path
+    gap: str | None
+    same_as: int | None
+
+    @property
+    def is_run(self) -> bool:
+        """Whether the cell stands for a run of its own."""
+        return self.gap is None and self.same_as is None
+
+
+class Planner:
+    """Makes cells from arguments; composes as Hydra will in each job.
+
+    Args:
+        loader: Hydra's loader of the config files.
+        of_hydra: the arguments for Hydra itself, which every job shares.
+        sweep_dir: the grid's folder.
+    """
+
+    def __init__(self, loader: ConfigLoader, of_hydra: Iterable[str], sweep_dir: Path) -> None:
+        self._composer = Composer(loader)
+        self._of_hydra = list(of_hydra)
+        self._sweep_dir = sweep_dir
+        self._first: dict[str, int] = {}
+
+    def cells(self, axes: Iterable[str]) -> list[Cell]:
+        """Return all cells of the axes, as `model=resnet,odenet`."""
+        return [self.cell(number, words) for number, words in enumerate(expand(self._composer.parse(axes, [])))]
+
+    def cell(self, number: int, overrides: Sequence[str]) -> Cell:
+        """Return the cell of one set of arguments."""
+        config = self._composer.config(self._composer.parse([*self._of_hydra, *overrides], []))
+        name, gap = identity(config), meaning(config)
+        first = number if gap else self._first.setdefault(name, number)
+        same_as = first if first != number else None
+        return Cell(number, tuple(overrides), config, self._sweep_dir / name, gap, same_as)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a cell stands: `status` is one of a summary's, or `not started`."""
+
+    status: str
+    objective: float | None = None
+    seconds: float | None = None
+    reason: str = ""
+
+    @property
+    def is_bad(self) -> bool:
+        return self.status in ("failed", "killed", "not started")
+
+
+def outcome(cell: Cell, said: Outcome | None = None) -> Outcome:
+    """Return how a cell stands by its folder, or by what the launcher `said` where the folder says nothing."""
+    if cell.gap is not None:
+        return Outcome("skipped", reason=cell.gap)
+    summary = read_summary(cell.folder)
+    if summary is None:
+        return said or Outcome("not started")
+    return Outcome(summary["status"], summary["objective"], summary["seconds"], _reason(cell, summary))
+
+
+def _reason(cell: Cell, summary: Summary) -> str:
+    if summary["status"] == "failed" and summary["error"] is not None:
+        return f"{summary['error']['type']}: {summary['error']['message']}"
+    if summary["status"] == "killed":
+        return "its process ended without a word, as by SIGKILL or for want of memory"
+    if summary["status"] == "running":
+        process = summary["process"]
+        return (
+            f"process {process['pid']} on {process['host']} runs it; if it is gone, remove {cell.folder}/summary.json"
+        )
+    return ""

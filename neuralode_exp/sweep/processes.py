@@ -1,0 +1,68 @@
+"""What there is to know of each launcher's processes: where they are, and how to be sure that they have ended."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+from hydra.plugins.launcher import Launcher
+
+# Launchers with processes of their own on this machine. Basic has none, Slurm's are elsewhere and get its signals.
+OWN_PROCESSES = ("JoblibLauncher", "LocalLauncher", "RayLauncher")
+
+
+def has_own_processes(launcher: Launcher) -> bool:
+    return type(launcher).__name__ in OWN_PROCESSES
+
+
+def cores() -> int:
+    """Number of CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def threads_of_a_job(launcher: Launcher) -> int | None:
+    """Return the threads to give to each job, None where the launcher itself divides them."""
+    if type(launcher).__name__ != "LocalLauncher":
+        return None
+    return launcher.params.get("cpus_per_task") or 1  # type: ignore[attr-defined]
+
+
+def jobs_at_once(launcher: Launcher) -> int | None:
+    """Return how many jobs the launcher may get at a time: submitit's local one starts all that it gets at once."""
+    threads = threads_of_a_job(launcher)
+    return None if threads is None else max(1, cores() // threads)
+
+
+def settle(launcher: Launcher, *, wait: bool) -> None:
+    """Return when no job of a launcher that has given up is running: after waiting for them, or ending them.
+
+    Jobs in a Slurm queue are never ended here.
+    """
+    name = type(launcher).__name__
+    if name == "LocalLauncher":
+        processes = list(_of_submitit())
+        for process in processes if not wait else []:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        psutil.wait_procs(processes)
+    elif name == "RayLauncher":
+        import ray
+
+        ray.shutdown()
+    elif name == "SlurmLauncher" and wait:
+        import submitit
+
+        folder = Path(launcher.params["submitit_folder"])  # type: ignore[attr-defined]
+        for path in folder.parent.iterdir():
+            if not any(path.glob("*_result.pkl")):
+                submitit.SlurmJob(folder=folder, job_id=path.name).wait()
+
+
+def _of_submitit() -> Iterator[psutil.Process]:
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if any("submitit" in word for word in process.cmdline()):
+                yield process

@@ -1,0 +1,63 @@
+"""The end of a grid: one table on the screen, the same in sweep.csv."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from neuralode_exp.sweep.cells import Cell, Outcome
+
+FILE_NAME = "sweep.csv"
+COLUMNS = ("cell", "status", "objective", "seconds", "run", "same_as", "overrides", "reason")
+
+
+def text(cells: Sequence[Cell], outcomes: Sequence[Outcome]) -> str:
+    """Return a line for each cell: number, status, objective, seconds, folder's name, what sets it apart, reason."""
+    shared = set.intersection(*(set(cell.overrides) for cell in cells)) if len(cells) > 1 else set()
+    rows = [("cell", "status", "objective", "seconds", "run", "overrides")]
+    reasons = [""]
+    for cell, end in zip(cells, outcomes, strict=True):
+        status = end.status if cell.same_as is None else f"same as {cell.same_as}"
+        numbers = (_number(end.objective, ".5g"), _number(end.seconds, ".1f"))
+        words = " ".join(word for word in cell.overrides if word not in shared)
+        rows.append((str(cell.number), status, *numbers, cell.folder.name if cell.gap is None else "-", words))
+        reasons.append(end.reason if cell.same_as is None else "")
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    right = (True, False, True, True, False, False)
+    lines = []
+    for row, reason in zip(rows, reasons, strict=True):
+        entries = [x.rjust(w) if r else x.ljust(w) for x, w, r in zip(row, widths, right, strict=True)]
+        lines.append("  ".join([*entries, reason]).rstrip())
+    return "\n".join(lines)
+
+
+def counts(cells: Sequence[Cell], outcomes: Sequence[Outcome]) -> str:
+    """Return how many cells ended how, as `12 completed, 1 failed, 3 same as another`."""
+    found = Counter(
+        end.status if cell.same_as is None else "same as another" for cell, end in zip(cells, outcomes, strict=True)
+    )
+    return ", ".join(f"{n} {status}" for status, n in found.items())
+
+
+def write_csv(sweep_dir: Path, cells: Sequence[Cell], outcomes: Sequence[Outcome]) -> None:
+    """Write sweep.csv, a row for each cell; a file that says the same already is left as it is."""
+    content = io.StringIO()
+    rows = csv.writer(content, lineterminator="\n")
+    rows.writerow(COLUMNS)
+    for cell, end in zip(cells, outcomes, strict=True):
+        run = cell.folder.name if cell.gap is None else None
+        words = " ".join(cell.overrides)
+        rows.writerow((cell.number, end.status, end.objective, end.seconds, run, cell.same_as, words, end.reason))
+    write_if_changed(sweep_dir / FILE_NAME, content.getvalue())
+
+
+def write_if_changed(path: Path, content: str) -> None:
+    if not path.exists() or path.read_text() != content:
+        path.write_text(content)
+
+
+def _number(value: float | None, form: str) -> str:
+    return "-" if value is None else format(value, form)

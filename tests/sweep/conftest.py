@@ -1,0 +1,48 @@
+"""Grids of jobs of a few milliseconds each, in this process unless a launcher has its own."""
+
+from __future__ import annotations
+
+import csv
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import train
+from tests.conftest import TINY_IMAGES
+
+TINY = (*TINY_IMAGES, "trainer.epochs=1", "model=mlp", "model.hidden=4", "figures=false")
+Grid = Callable[..., int]
+
+
+@pytest.fixture
+def grid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Grid:
+    """grid("seed=0,1") -> exit status of `python train.py -m` with it, in the sweep folder `tmp_path/grid`."""
+    monkeypatch.chdir(tmp_path)
+
+    def grid(*words: str) -> int:
+        # Of two values of a key the later counts.
+        monkeypatch.setattr(sys, "argv", ["train.py", "-m", *TINY, "hydra.sweep.dir=grid", *words])
+        try:
+            return int(train.command_line())
+        except SystemExit as end:
+            return int(end.code or 0)
+
+    return grid
+
+
+def table(folder: Path = Path("grid")) -> list[dict[str, str]]:
+    """The rows of sweep.csv."""
+    with open(folder / "sweep.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def statuses() -> list[str]:
+    return [row["status"] for row in table()]
+
+
+def stamps(folder: Path = Path("grid")) -> dict[Path, int]:
+    """When each file below the sweep folder was written."""
+    return {path: os.stat(path).st_mtime_ns for path in folder.rglob("*") if path.is_file()}

@@ -1,0 +1,126 @@
+"""A grid in one process: which cells run, how each end is shown, what the next call does."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from neuralode_exp.build import device_of_job
+from neuralode_exp.tracking.summary import read_summary
+from neuralode_exp.trainers.loop import Loop
+from tests.sweep.conftest import Grid, stamps, statuses, table
+
+
+def test_all_cells_run_and_the_table_has_them(grid: Grid, capsys: pytest.CaptureFixture[str]) -> None:
+    assert grid("seed=0,1", "trainer.lr=0.01,0.02") == 0
+    rows = table()
+    assert [row["status"] for row in rows] == ["completed"] * 4
+    assert len({row["run"] for row in rows}) == 4
+    for row in rows:
+        summary = read_summary(Path("grid") / row["run"])
+        assert summary is not None
+        assert float(row["objective"]) == summary["objective"]
+        assert float(row["seconds"]) == summary["seconds"] > 0
+    assert rows[1]["overrides"].endswith("seed=0 trainer.lr=0.02")
+    out = capsys.readouterr().out
+    # what all cells share is not repeated
+    assert f"   1  completed  {float(rows[1]['objective']):9.5g}" in out
+    assert f"{rows[1]['run']}  seed=0 trainer.lr=0.02\n" in out
+    assert "4 completed; grid/sweep.csv" in out
+
+
+def test_a_finished_grid_is_left_as_it_is(grid: Grid) -> None:
+    assert grid("seed=0,1") == 0
+    before = stamps()
+    assert grid("seed=0,1") == 0
+    assert stamps() == before
+
+
+def test_a_longer_command_extends_the_grid(grid: Grid) -> None:
+    assert grid("seed=1") == 0
+    before = {path: stamp for path, stamp in stamps().items() if path.name not in ("sweep.csv", "multirun.yaml")}
+    assert grid("seed=0,1,2") == 0
+    assert statuses() == ["completed"] * 3
+    assert before.items() <= stamps().items()
+
+
+def test_what_fails_costs_only_itself(grid: Grid) -> None:
+    # Diverging or not; asking for 300 TiB or not.
+    words = ("trainer.schedule=constant", "trainer.max_failures=3")
+    assert grid("trainer.lr=1e30,0.01", "model.hidden=4,100000000000", *words) == 1
+    diverged, fine, memory, memory_too = table()
+    assert (diverged["status"], fine["status"]) == ("failed", "completed")
+    assert diverged["reason"].startswith("NonFiniteGradient: the loss or its gradient is NaN")
+    for row in (memory, memory_too):
+        assert row["status"] == "failed"
+        assert "alloc" in row["reason"]
+    for row in (diverged, memory):
+        assert "Traceback" in (Path("grid") / row["run"] / "train.log").read_text()
+
+    before = {path: at for path, at in stamps().items() if path.parts[1] == fine["run"]}
+    assert grid("trainer.lr=0.01", "model.hidden=4", *words) == 0
+    assert before.items() <= stamps().items()
+
+
+def test_a_nan_objective_is_a_failure(grid: Grid) -> None:
+    # One step: the loss before it is finite, the loss of the weights after it is not.
+    words = ("trainer.epochs=null", "trainer.max_steps=1", "trainer.optimizer=sgd", "trainer.lr=1e38")
+    assert grid(*words, "trainer.schedule=constant", "objective=loss/validation", "seed=0,1") == 1
+    assert statuses() == ["failed", "failed"]
+    assert "the objective loss/validation is nan" in table()[0]["reason"]
+
+
+def test_cells_without_meaning_are_skipped_with_the_reason(grid: Grid) -> None:
+    words = ("model=odenet,mlp", "solver=euler", "solver.engine=native,torchdiffeq", "model.gradient=checkpoint")
+    assert grid(*words, "model.channels=4", "trainer.epochs=null", "trainer.max_steps=1") == 0
+    rows = table()
+    assert [row["status"] for row in rows] == ["completed", "skipped", "completed", "completed"]
+    assert "torchdiffeq has no checkpointed gradient" in rows[1]["reason"]
+    assert rows[1]["run"] == ""
+    assert [row["same_as"] for row in rows] == ["", "", "", "2"]
+
+
+def test_cells_that_are_the_same_run_run_once(grid: Grid, capsys: pytest.CaptureFixture[str]) -> None:
+    assert grid("solver=dopri5,rk4,euler", "seed=0,1") == 0
+    rows = table()
+    assert [row["same_as"] for row in rows] == ["", "", "0", "1", "0", "1"]
+    assert rows[0]["run"] == rows[2]["run"] == rows[4]["run"]
+    assert len([path for path in Path("grid").iterdir() if path.is_dir()]) == 2
+    assert "2 completed, 4 same as another" in capsys.readouterr().out
+
+
+def test_ctrl_c_checkpoints_the_job_and_leaves_the_rest(
+    grid: Grid, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    original = Loop._train_step
+    steps = 0
+
+    def interrupting(self: Loop, *, measure_memory: bool) -> None:
+        nonlocal steps
+        steps += 1
+        original(self, measure_memory=measure_memory)
+        if steps == 10 + 3:  # a job has 10 steps
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(Loop, "_train_step", interrupting)
+    assert grid("seed=0,1,2") == 130
+    assert statuses() == ["completed", "interrupted", "not started"]
+    command = capsys.readouterr().err.strip().splitlines()[-1]
+    assert command.startswith("interrupted; go on with: python train.py --multirun dataset=mnist ")
+    assert command.endswith("seed=0,1,2 hydra.sweep.dir=grid")
+
+    monkeypatch.setattr(Loop, "_train_step", original)
+    before = {path: at for path, at in stamps().items() if path.parts[1] == table()[0]["run"]}
+    assert grid("seed=0,1,2") == 0
+    assert statuses() == ["completed"] * 3
+    assert before.items() <= stamps().items()
+    assert "resumed after step 3 of" in (Path("grid") / table()[1]["run"] / "train.log").read_text()
+
+
+def test_devices_are_dealt_out_by_the_jobs_number() -> None:
+    assert [device_of_job("auto", number, n_cuda=3) for number in range(4)] == ["cuda:0", "cuda:1", "cuda:2", "cuda:0"]
+    assert {device_of_job("auto", number, n_cuda=n) for number in range(3) for n in (0, 1)} == {"auto"}
+    assert device_of_job("cpu", 1, n_cuda=3) == "cpu"
