@@ -1,0 +1,1 @@
+"""The tables of scripts/benchmark.py, and what they share."""

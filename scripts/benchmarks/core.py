@@ -1,0 +1,235 @@
+"""The numerical core against torchdiffeq 0.2.5 and against the vector field alone.
+
+Both sides solve the same problem with the same field, tolerances, observations and loss (mean square of the states),
+forward and backward, in turns within one process; speed-ups are medians of the ratios within a round. torchdiffeq is
+given `step_t`, the last time forwards and each interval's end backwards: without it its last step of each solve goes
+past the end. `odeint_adjoint` is as it comes, or with its seminorm where that is said. The bare time is that of the
+same number of evaluations of the field, without graph or with it and its vector-Jacobian product, and nothing else.
+The ODE-Net's field is solved as this project has it (space first, batch last) and in torch's plain layers on
+channels_last images.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+import torchdiffeq
+from torch import Tensor, nn
+
+from benchmarks.table import Figure
+from benchmarks.timing import interleaved, ratio
+from neuralode_exp.models.blocks import ConvField
+from neuralode_exp.models.torus import to_space_first
+from neuralode_exp.ode import Gradient, Stats, make_method, solve
+from neuralode_exp.tracking.memory import SavedTensors
+
+MODES: tuple[Gradient, ...] = ("backprop", "checkpoint", "adjoint")
+Task = Callable[[], object]
+
+
+class PlainConvField(nn.Module):
+    """The ODE-Net's field in torch's own layers on images: norm, ReLU, convolution, twice, and a norm.
+
+    Time is a further channel, as in torchdiffeq's MNIST example; the convolution of a constant channel t is t times a
+    fixed map.
+    """
+
+    def __init__(self, channels: int, side: int) -> None:
+        super().__init__()
+        self.norms = nn.ModuleList(nn.GroupNorm(min(32, channels), channels) for _ in range(3))
+        self.convs = nn.ModuleList(nn.Conv2d(channels, channels, 3, padding=1) for _ in range(2))
+        self.time_weights = nn.ParameterList(0.04 * torch.randn(channels, 1, 3, 3) for _ in range(2))
+        self.register_buffer("ones", torch.ones(1, 1, side, side))
+        nn.utils.convert_conv2d_weight_memory_format(self, torch.channels_last)
+
+    def forward(self, t: Tensor, z: Tensor) -> Tensor:
+        for norm, conv, weight in zip(self.norms, self.convs, self.time_weights, strict=False):
+            z = conv(F.relu(norm(z))) + t * F.conv2d(self.get_buffer("ones"), weight, padding=1)
+        dz: Tensor = self.norms[-1](z)
+        return dz
+
+
+class MLPField(nn.Module):
+    """Two inputs, 50 tanh units, two outputs, without t: the field of a small dynamical system."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nn.Sequential(nn.Linear(2, 50), nn.Tanh(), nn.Linear(50, 2))
+
+    def forward(self, t: Tensor, z: Tensor) -> Tensor:
+        dz: Tensor = self.net(z)
+        return dz
+
+
+@dataclass
+class Problem:
+    """A training step to be timed: f, what it depends on, its start, its observations, and dopri5's tolerances."""
+
+    name: str
+    f: Callable[[Tensor, Tensor], Tensor]
+    parameters: tuple[Tensor, ...]
+    z0: Tensor
+    t: Tensor
+    rtol: float
+    atol: float
+
+    def differentiate(self, z: Tensor, z0: Tensor) -> None:
+        torch.autograd.grad(z[1:].square().mean(), (z0, *self.parameters))
+
+    def ours(self, gradient: Gradient) -> Stats:
+        z0 = self.z0.detach().requires_grad_()
+        method = make_method("dopri5", rtol=self.rtol, atol=self.atol)
+        solution = solve(self.f, z0, self.t, method, gradient, parameters=self.parameters)
+        self.differentiate(solution.z, z0)
+        return solution.stats
+
+    def theirs(self, solver: Callable[..., Tensor], **options: Any) -> None:
+        z0 = self.z0.detach().requires_grad_()
+        tolerances = {"rtol": self.rtol, "atol": self.atol}
+        z = solver(self.f, z0, self.t, method="dopri5", options={"step_t": self.t[-1:]}, **tolerances, **options)
+        self.differentiate(z, z0)
+
+    def bare(self, evaluations: int, products: int) -> None:
+        """`evaluations` of f without a graph, and `products` with one and the vector-Jacobian product through it."""
+        t, adj = self.t[0], torch.ones_like(self.z0)
+        with torch.no_grad():
+            for _ in range(evaluations):
+                self.f(t, self.z0)
+        for _ in range(products):
+            z = self.z0.detach().requires_grad_()
+            torch.autograd.grad(self.f(t, z), (z, *self.parameters), adj)
+
+    def tasks(self) -> dict[str, Task]:
+        adjoint = partial(self.theirs, torchdiffeq.odeint_adjoint, adjoint_params=self.parameters)
+        to_starts = {"step_t": self.t[:-1]}
+        return {
+            **{gradient: partial(self.ours, gradient) for gradient in MODES},
+            "odeint": partial(self.theirs, torchdiffeq.odeint),
+            "odeint_adjoint": partial(adjoint, adjoint_options=to_starts),
+            "odeint_adjoint, seminorm": partial(adjoint, adjoint_options={**to_starts, "norm": "seminorm"}),
+        }
+
+    def bare_task(self, gradient: Gradient, stats: Stats) -> Task:
+        """The evaluations and products that a training step made, by themselves."""
+        if gradient == "backprop":
+            products = 6 * stats.accepted  # of dopri5's evaluations, those that the accepted steps use
+            return partial(self.bare, stats.nfe_forward - products, products)
+        return partial(self.bare, stats.nfe_forward, stats.nfe_backward)
+
+
+# Goals: (ours, theirs) -> least speed-up.
+CONV_GOALS = {
+    ("checkpoint", "odeint_adjoint"): 2.2,
+    ("checkpoint", "odeint_adjoint, seminorm"): None,
+    ("backprop", "odeint"): 1.6,
+    ("adjoint", "odeint_adjoint, seminorm"): 1.8,
+}
+MLP_GOALS = {
+    ("backprop", "odeint"): 2.2,
+    ("checkpoint", "odeint_adjoint"): 10.0,
+    ("checkpoint", "odeint_adjoint, seminorm"): None,
+    ("adjoint", "odeint_adjoint, seminorm"): None,
+}
+OVERHEAD_GOAL = 1.10
+
+
+def measure(quick: bool) -> list[Figure]:
+    torch.manual_seed(0)
+    batch, rounds = (8, 3) if quick else (128, 15)
+    images = torch.randn(batch, 64, 6, 6)
+    return [
+        *speed(ode_net_problem(images), CONV_GOALS, OVERHEAD_GOAL, rounds),
+        *speed(plain_ode_net_problem(images), CONV_GOALS, OVERHEAD_GOAL, rounds),
+        *speed(mlp_problem(), MLP_GOALS, None, rounds=10 if quick else 200),
+        *memory(images[: batch // 4]),
+    ]
+
+
+def ode_net_problem(images: Tensor) -> Problem:
+    f, parameters = ConvField(64).prepare(6)
+    t = torch.tensor([0.0, 1.0])
+    return Problem("ODE-Net's field, dopri5 1e-3", f, parameters, to_space_first(images), t, rtol=1e-3, atol=1e-3)
+
+
+def plain_ode_net_problem(images: Tensor) -> Problem:
+    f = PlainConvField(64, 6)
+    z0, t = images.contiguous(memory_format=torch.channels_last), torch.tensor([0.0, 1.0])
+    return Problem("plain channels_last field, dopri5 1e-3", f, tuple(f.parameters()), z0, t, rtol=1e-3, atol=1e-3)
+
+
+def mlp_problem() -> Problem:
+    """20 windows of 10 observations."""
+    f, z0, t = MLPField(), 1.5 * torch.randn(20, 2), torch.linspace(0.0, 1.0, 10)
+    return Problem("MLP 2-50-2, dopri5 1e-3, 1e-6", f, tuple(f.parameters()), z0, t, rtol=1e-3, atol=1e-6)
+
+
+def speed(
+    problem: Problem, goals: dict[tuple[str, str], float | None], overhead_goal: float | None, rounds: int
+) -> list[Figure]:
+    """Speed-ups over torchdiffeq, and the time over that of the bare evaluations."""
+    stats = {gradient: problem.ours(gradient) for gradient in MODES}
+    tasks = problem.tasks()
+    tasks |= {f"bare {gradient}": problem.bare_task(gradient, stats[gradient]) for gradient in MODES}
+    seconds = interleaved(tasks, rounds)
+    ms = {name: round(1e3 * statistics.median(times), 3) for name, times in seconds.items()}
+    print(f"{problem.name}, ms: " + ", ".join(f"{name} {value:.4g}" for name, value in ms.items()))
+
+    figures = []
+    for (ours, theirs), goal in goals.items():
+        faster = ratio(seconds[theirs], seconds[ours])
+        details = {"ms": ms[ours], "torchdiffeq_ms": ms[theirs], "rounds": rounds}
+        name = f"{problem.name}: {ours}, times faster than {theirs}"
+        figures.append(Figure(name, faster.median, at_least=goal, spread=faster.quartiles, details=details))
+    for gradient in MODES:
+        over = ratio(seconds[gradient], seconds[f"bare {gradient}"])
+        counts = stats[gradient]
+        details = {
+            "ms": ms[gradient],
+            "bare_ms": ms[f"bare {gradient}"],
+            "nfe_forward": counts.nfe_forward,
+            "nfe_backward": counts.nfe_backward,
+            "rounds": rounds,
+        }
+        name = f"{problem.name}: {gradient}, over its bare evaluations"
+        figures.append(Figure(name, over.median, at_most=overhead_goal, spread=over.quartiles, details=details))
+    return figures
+
+
+def memory(images: Tensor) -> list[Figure]:
+    """Bytes that autograd holds as rk4 goes from 2 to 16 steps, parameters left out."""
+    f = PlainConvField(64, 6)
+    z0 = images.contiguous(memory_format=torch.channels_last)
+    state = z0.numel() * z0.element_size()
+
+    def held(steps: int, gradient: Gradient) -> tuple[int, int]:
+        with SavedTensors(exclude=f) as probe:
+            z = solve(f, z0.clone().requires_grad_(), [0.0, 1.0], make_method("rk4", step_size=1 / steps), gradient).z
+            loss = z[-1].square().mean()
+            probe.backward_starts()
+            loss.backward()
+        return probe.saved_bytes, probe.peak_bytes
+
+    few, many = ({gradient: held(steps, gradient) for gradient in MODES} for steps in (2, 16))
+    details = {
+        gradient: {"bytes_nfe_8": few[gradient], "bytes_nfe_64": many[gradient], "state_bytes": state}
+        for gradient in MODES
+    }
+    saved = {gradient: many[gradient][0] / few[gradient][0] for gradient in MODES}
+    per_state = (many["checkpoint"][0] - few["checkpoint"][0]) / (14 * state)
+    stages = [peak - saved for saved, peak in (few["checkpoint"], many["checkpoint"])]
+    start, peak = "bytes held when backward starts", "most bytes held through backward"
+    return [
+        Figure(f"{start}, NFE 64 over 8: adjoint", saved["adjoint"], at_most=1.0, details=details["adjoint"]),
+        Figure(
+            f"{start}, states for each further step: checkpoint", per_state, at_most=1.0, details=details["checkpoint"]
+        ),
+        Figure(f"{start}, NFE 64 over 8: backprop", saved["backprop"], details=details["backprop"]),
+        Figure(f"{peak}, NFE 64 over 8: adjoint", many["adjoint"][1] / few["adjoint"][1], at_most=1.0),
+        Figure(f"{peak} without the states, NFE 64 over 8: checkpoint", stages[1] / stages[0], at_most=1.0),
+    ]
