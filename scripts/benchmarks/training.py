@@ -1,0 +1,162 @@
+"""Whole training steps on MNIST against torchdiffeq's own MNIST example, batch 128, and what a run costs around them.
+
+A step is what training repeats: take a batch, forward, backward, optimiser. The peer does the same work in plain torch
+and torchdiffeq as its example does (`peer_mnist.py`). Contestants take turns in one process, five steps a turn; ratios
+are medians over the turns. dopri5 has rtol = atol = 1e-3. Nets have random weights, so that NFE is that of the start.
+MNIST is taken from `data/`, fetched if missing.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+
+from benchmarks.peer_mnist import peer_batches, peer_model
+from benchmarks.table import Figure
+from benchmarks.timing import interleaved, ratio
+from neuralode_exp.build import build_task
+from neuralode_exp.config import Config, Mistake
+from neuralode_exp.config.compose import Composer, make_loader
+from neuralode_exp.tracking.progress import Lines
+from neuralode_exp.tracking.recorder import Recorder
+from neuralode_exp.tracking.summary import read_summary
+from neuralode_exp.trainers.classification import Classification
+from neuralode_exp.trainers.loop import Cadence, Loop
+
+ROOT = Path(__file__).parents[2]
+BATCH, STEPS_A_TURN = 128, 5
+OURS = {
+    "resnet": ("model=resnet",),
+    "odenet checkpoint": ("model=odenet", "model.gradient=checkpoint", "solver=dopri5"),
+    "odenet adjoint": ("model=odenet", "model.gradient=adjoint", "solver=dopri5"),
+    "rknet": ("model=rknet", "solver=dopri5"),
+    "odenet rk4": ("model=odenet", "model.gradient=checkpoint", "solver=rk4", "solver.step_size=1"),
+}
+GOALS = [  # name, slower, faster, at least, at most
+    ("resnet: peer's time over ours", "peer resnet", "resnet", 1.0, None),
+    ("odenet dopri5, checkpoint: peer's adjoint over ours", "peer odenet", "odenet checkpoint", 2.0, None),
+    ("odenet dopri5, adjoint: peer's adjoint over ours", "peer odenet", "odenet adjoint", 1.6, None),
+    ("rknet dopri5: peer's backprop over ours", "peer rknet", "rknet", 1.4, None),
+    ("odenet rk4 one step, checkpoint, over our resnet", "odenet rk4", "resnet", None, 1.05),
+    ("odenet dopri5, checkpoint, over our resnet", "odenet checkpoint", "resnet", None, 2.6),
+]
+
+
+def measure(quick: bool) -> list[Figure]:
+    loops = {name: _loop(*words) for name, words in OURS.items()}
+    data = loops["resnet"].task
+    assert isinstance(data, Classification)
+    steps = {name: _our_step(loop) for name, loop in loops.items()}
+    steps |= {f"peer {name}": _peer_step(name, data) for name in ("resnet", "odenet", "rknet")}
+    times = interleaved(
+        {name: _turn(step, 1 if quick else STEPS_A_TURN) for name, step in steps.items()}, 2 if quick else 5
+    )
+    figures = []
+    for name, slower, faster, at_least, at_most in GOALS:
+        found = ratio(times[slower], times[faster])
+        ms = {who: 1e3 * min(times[who]) / (1 if quick else STEPS_A_TURN) for who in (slower, faster)}
+        figures.append(Figure(name, found.median, at_least, at_most, found.quartiles, {"ms a step": ms}))
+    figures.append(_tracking(5 if quick else 40, 1 if quick else 5))
+    return figures + _default_run(quick)
+
+
+def _compose(*words: str) -> Config:
+    mistakes: list[Mistake] = []
+    composer = Composer(make_loader(ROOT / "conf"))
+    overrides = composer.parse(words, mistakes)
+    assert not mistakes, mistakes
+    return composer.config(overrides)
+
+
+def _loop(*words: str) -> Loop:
+    config = _compose("dataset=mnist", f"dataset.root={ROOT / 'data'}", "trainer.epochs=100", *words)
+    torch.manual_seed(0)
+    task = build_task(config, torch.device("cpu"))
+    folder = Path(tempfile.mkdtemp())
+    return Loop(task, config.trainer, Cadence.of(task, config.trainer, None), None, folder, lambda: False)
+
+
+def _our_step(loop: Loop) -> Callable[[], None]:
+    def step() -> None:
+        loop.step += 1
+        loop._train_step(measure_memory=False)
+
+    return step
+
+
+def _peer_step(name: str, data: Classification) -> Callable[[], None]:
+    torch.manual_seed(0)
+    model = peer_model(name)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    batches = peer_batches(data.data.train.images, data.data.train.labels, BATCH)
+
+    def step() -> None:
+        images, labels = next(batches)
+        optimizer.zero_grad()
+        F.cross_entropy(model(images), labels).backward()
+        optimizer.step()
+
+    return step
+
+
+def _turn(step: Callable[[], None], n: int) -> Callable[[], None]:
+    def turn() -> None:
+        for _ in range(n):
+            step()
+
+    return turn
+
+
+def _tracking(steps: int, rounds: int) -> Figure:
+    """Everything logged as in a run, against the same steps bare; odenet with one rk4 step."""
+    bare, tracked = _loop(*OURS["odenet rk4"]), _loop(*OURS["odenet rk4"])
+    recorder, progress = Recorder(Path(tempfile.mkdtemp())), Lines(None, 0)
+
+    def tracked_step() -> None:
+        _our_step(tracked)()
+        if tracked._due(tracked.cadence.log):
+            tracked._record(recorder, tracked._training_metrics())
+        progress.update(tracked.step, tracked.task.progress_values(tracked.metrics))
+
+    turns = {"bare": _turn(_our_step(bare), steps), "tracked": _turn(tracked_step, steps)}
+    times = interleaved(turns, rounds)
+    found = ratio(times["tracked"], times["bare"])
+    return Figure("tracking: everything logged over the bare loop", found.median, None, 1.03, found.quartiles)
+
+
+def _default_run(quick: bool) -> list[Figure]:
+    """`python train.py` as a user starts it: seconds to the first training step, seconds in all, and its result."""
+    folder = Path(tempfile.mkdtemp()) / "run"
+    words = ["trainer.checkpoint_every=1", "trainer.max_steps=1"]
+    starts = []
+    for i in range(1 if quick else 3):
+        first = folder.with_name(f"first{i}")
+        began = time.time()
+        _train(f"hydra.run.dir={first}", *words)
+        # The first checkpoint follows the first step at once; last.pt is written again at the end, best.pt is not.
+        starts.append((first / "checkpoints" / "best.pt").stat().st_mtime - began)
+    began = time.time()
+    _train(f"hydra.run.dir={folder}", *(["trainer.max_steps=20"] if quick else []))
+    seconds = time.time() - began
+    summary = read_summary(folder)
+    assert summary is not None
+    error = 100 * summary["metrics"]["dynamics/eigenvalue_error"]
+    return [
+        Figure("python train.py: seconds from start to first step, evaluation and checkpoint", min(starts), None, 5.0),
+        Figure("python train.py: seconds, whole process", seconds, None, 60.0),
+        Figure("python train.py: eigenvalue error, %", error, None, 2.0),
+    ]
+
+
+def _train(*words: str) -> None:
+    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
+    command = [sys.executable, str(ROOT / "train.py"), *words]
+    subprocess.run(command, check=True, env=environment, capture_output=True)
