@@ -155,7 +155,7 @@ def _dynamics(config: Config, device: torch.device) -> Task:
         segments.z.shape[1],
         width=model.width,
         depth=0 if model.field == "linear" else model.depth,
-        activation=model.activation,
+        activation=model.activation or "silu",
         generators=[torch.Generator().manual_seed(config.seed + k) for k in range(trainer.replicas)],
         centre=scales.centre,
         scale=scales.scale,

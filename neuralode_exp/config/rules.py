@@ -100,7 +100,7 @@ def _of_box(dataset: Dynamics) -> Iterator[Mistake]:
 
 
 def _of_flow(dataset: Dataset, model: Model) -> Iterator[Mistake]:
-    if model.activation != "tanh":  # the trace is written out for it
+    if model.activation not in (None, "tanh"):  # the trace is written out for it
         rule = f"must be tanh for dataset={dataset.name}"
         yield Mistake("model.activation", rule, model.activation, "leave it out")
 

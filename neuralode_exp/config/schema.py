@@ -189,7 +189,7 @@ class Model(Section):
     field: Literal["mlp", "linear"]
     width: Count
     depth: Count
-    activation: Literal["tanh", "softplus", "silu"]
+    activation: Literal["tanh", "softplus", "silu"] | None
     trace: Literal["exact", "hutchinson"]
     noise: Literal["rademacher", "gaussian"]
 

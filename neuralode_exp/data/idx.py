@@ -22,9 +22,7 @@ def decode_idx(content: bytes) -> Tensor:
         ValueError: for another format, another type code, or a length that does not fit the header.
     """
     if content[:3] != bytes((0, 0, UNSIGNED_BYTE)) or len(content) < 4 + 4 * content[3]:
-        raise ValueError(
-            f"an IDX file of bytes starts with 00 00 08 and its axes, got {content[:4].hex(' ')}"
-        )
+        raise ValueError(f"an IDX file of bytes starts with 00 00 08 and its axes, got {content[:4].hex(' ')}")
     start = 4 + 4 * content[3]
     shape = struct.unpack(f">{content[3]}I", content[4:start])
     if len(content) - start != math.prod(shape):

