@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 
 from neuralode_exp.config import Config, solver_arguments
-from neuralode_exp.config.schema import Csv, Densities, Images, Points
+from neuralode_exp.config.schema import Csv, Densities, Images, Model, Points
 from neuralode_exp.data.target import Target
 from neuralode_exp.ode import Method, make_method
 from neuralode_exp.trainers.task import Task
@@ -108,7 +108,7 @@ def _density(config: Config, device: torch.device) -> Task:
     flow = Flow(
         target.dim,
         width=model.width,
-        depth=0 if model.field == "linear" else model.depth,
+        depth=_depth(model, 3),
         trace=model.trace,
         noise=model.noise,
         method=build_method(config),
@@ -154,7 +154,7 @@ def _dynamics(config: Config, device: torch.device) -> Task:
     field = MLPField(
         segments.z.shape[1],
         width=model.width,
-        depth=0 if model.field == "linear" else model.depth,
+        depth=_depth(model, 2),
         activation=model.activation or "silu",
         generators=[torch.Generator().manual_seed(config.seed + k) for k in range(trainer.replicas)],
         centre=scales.centre,
@@ -179,6 +179,11 @@ def _dynamics(config: Config, device: torch.device) -> Task:
         seed=config.seed,
         figures=config.figures,
     )
+
+
+def _depth(model: Model, default: int) -> int:
+    """Hidden layers of the field: none if it is linear."""
+    return 0 if model.field == "linear" else model.depth or default
 
 
 # Kind of dataset -> what makes its task. Each imports what it needs: one kind's libraries are not the others' cost.

@@ -16,7 +16,7 @@ import torch
 from benchmarks.table import print_table, write_json
 
 # A table is a module with `measure(quick) -> list[Figure]`; its docstring says what it measures.
-TABLES = {"core": "benchmarks.core", "train": "benchmarks.training"}
+TABLES = {"core": "benchmarks.core", "sweep": "benchmarks.sweep", "train": "benchmarks.training"}
 RESULTS = Path(__file__).parents[1] / "results"
 
 

@@ -188,7 +188,7 @@ class Model(Section):
     hidden: Count
     field: Literal["mlp", "linear"]
     width: Count
-    depth: Count
+    depth: Count | None
     activation: Literal["tanh", "softplus", "silu"] | None
     trace: Literal["exact", "hutchinson"]
     noise: Literal["rademacher", "gaussian"]

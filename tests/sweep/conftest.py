@@ -23,8 +23,8 @@ def grid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Grid:
     monkeypatch.chdir(tmp_path)
 
     def grid(*words: str) -> int:
-        # Of two values of a key the later counts.
-        monkeypatch.setattr(sys, "argv", ["train.py", "-m", *TINY, "hydra.sweep.dir=grid", *words])
+        # Absolute: joblib keeps its processes, in the folder of the test that started them.
+        monkeypatch.setattr(sys, "argv", ["train.py", "-m", *TINY, f"hydra.sweep.dir={tmp_path}/grid", *words])
         try:
             return int(train.command_line())
         except SystemExit as end:

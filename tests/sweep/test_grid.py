@@ -29,7 +29,7 @@ def test_all_cells_run_and_the_table_has_them(grid: Grid, capsys: pytest.Capture
     # what all cells share is not repeated
     assert f"   1  completed  {float(rows[1]['objective']):9.5g}" in out
     assert f"{rows[1]['run']}  seed=0 trainer.lr=0.02\n" in out
-    assert "4 completed; grid/sweep.csv" in out
+    assert f"4 completed; {Path.cwd()}/grid/sweep.csv" in out
 
 
 def test_a_finished_grid_is_left_as_it_is(grid: Grid) -> None:
@@ -110,7 +110,7 @@ def test_ctrl_c_checkpoints_the_job_and_leaves_the_rest(
     assert statuses() == ["completed", "interrupted", "not started"]
     command = capsys.readouterr().err.strip().splitlines()[-1]
     assert command.startswith("interrupted; go on with: python train.py --multirun dataset=mnist ")
-    assert command.endswith("seed=0,1,2 hydra.sweep.dir=grid")
+    assert command.endswith(f"seed=0,1,2 hydra.sweep.dir={Path.cwd()}/grid")
 
     monkeypatch.setattr(Loop, "_train_step", original)
     before = {path: at for path, at in stamps().items() if path.parts[1] == table()[0]["run"]}

@@ -1,0 +1,124 @@
+"""Keep finished experiments in git, and make RESULTS.md from them.
+
+    python scripts/results.py add SWEEP --as hidden-dynamics   # results/hidden-dynamics/*.json, one a finished run
+    python scripts/results.py render                           # RESULTS.md from all of results/
+
+Exit status: 0 done, 2 the request is wrong.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from neuralode_exp.report import tables
+from neuralode_exp.report.columns import Column, chosen_columns, default_columns
+from neuralode_exp.report.grouping import default_keys, group_runs
+from neuralode_exp.report.runs import Run, find_runs
+from neuralode_exp.tracking.summary import read_summary
+
+ROOT = Path(__file__).parents[1]
+RESULTS, PAGE = ROOT / "results", ROOT / "RESULTS.md"
+# What a table of an experiment shows beside the usual columns.
+FURTHER = ("density/mass", "solver/consistency", "least_squares/eigenvalue_error", "solver/failures")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line and return its exit status."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    add = commands.add_parser("add", help="copy what finished runs found to results/")
+    add.add_argument("sweep", type=Path, help="folder of the runs")
+    add.add_argument("--as", dest="name", required=True, help="name of the experiment")
+    commands.add_parser("render", help="write RESULTS.md")
+    args = parser.parse_args(argv)
+    if args.command == "render":
+        PAGE.write_text(render())
+        print(PAGE)
+        return 0
+    runs = [run for run in find_runs([args.sweep]) if run.completed]
+    if not runs:
+        print(f"SWEEP must hold completed runs, got {args.sweep} without any", file=sys.stderr)
+        return 2
+    for run in runs:
+        print(keep(run, args.name))
+    return 0
+
+
+def keep(run: Run, name: str) -> Path:
+    """Write what a run found to results/<name>/<identity>.json."""
+    summary = read_summary(run.folder)
+    assert summary is not None
+    content = {
+        "settings": run.settings,
+        "metrics": run.metrics,
+        "objective": run.objective,
+        "device": summary["device"],
+        "versions": summary["versions"],
+        "git_commit": summary["git_commit"],
+        "date": datetime.fromtimestamp((run.folder / "summary.json").stat().st_mtime, UTC).date().isoformat(),
+    }
+    path = RESULTS / name / f"{summary['identity']}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content, indent=1, default=str) + "\n")
+    return path
+
+
+def render() -> str:
+    """RESULTS.md: the benchmarks against their goals, then a table for each experiment."""
+    parts = [
+        "# Results",
+        "Made by `python scripts/results.py render` from the files in `results/`; every number was measured by the "
+        "command above its table. Experiments: mean ± standard deviation over the seeds, from the last weights.",
+    ]
+    for path in sorted(RESULTS.glob("benchmark-*.json")):
+        parts += benchmark(json.loads(path.read_text()))
+    for folder in sorted(path for path in RESULTS.iterdir() if path.is_dir()):
+        parts += experiment(folder)
+    return "\n\n".join(parts) + "\n"
+
+
+def benchmark(content: dict[str, Any]) -> Iterator[str]:
+    machine = content["machine"]
+    yield f"## Benchmark `{content['table']}`"
+    yield (
+        f"`python scripts/benchmark.py {content['table']}`, {machine['cpu']}, {machine['threads']} threads, "
+        f"torch {content['versions']['torch']}, {content['date'][:10]}"
+    )
+    rows = ["| figure | value | quartiles | goal | |", "|---|---|---|---|---|"]
+    for figure in content["figures"]:
+        spread = "{:.2f} - {:.2f}".format(*figure["quartiles"]) if figure["quartiles"] else ""
+        verdict = figure["verdict"] or ""
+        rows.append(f"| {figure['name']} | {figure['value']:.2f} | {spread} | {figure['goal'] or ''} | {verdict} |")
+    yield "\n".join(rows)
+
+
+def experiment(folder: Path) -> Iterator[str]:
+    contents = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
+    runs = [Run(folder, "completed", None, c["settings"], c["metrics"], c["objective"]) for c in contents]
+    yield f"## Experiment `{folder.name}`"
+    machines = ", ".join(sorted({content["device"] for content in contents}))
+    dates = sorted({content["date"] for content in contents})
+    yield f"`{command(folder.name)}`, {machines}, torch {contents[0]['versions']['torch']}, {' to '.join(dates)}"
+    keys = [key for key in default_keys(runs) if key != "device"]
+    groups = group_runs(runs, keys)
+    present = {tag for run in runs for tag in run.metrics}
+    columns: list[Column] = [*default_columns(runs), *chosen_columns(runs, [t for t in FURTHER if t in present])]
+    yield tables.markdown(tables.of_groups(groups, keys, columns))
+
+
+def command(name: str) -> str:
+    """The command that stands in the head of the experiment's file."""
+    path = ROOT / "conf" / "experiment" / f"{name}.yaml"
+    lines = path.read_text().splitlines() if path.exists() else []
+    commands = [line.removeprefix("# ").split("  (")[0] for line in lines if line.startswith("# python")]
+    return commands[0] if commands else f"results/{name}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

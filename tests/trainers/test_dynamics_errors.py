@@ -1,0 +1,35 @@
+"""Errors of learned dynamics against values worked out by hand."""
+
+import torch
+
+from neuralode_exp.trainers.dynamics_errors import eigenvalue_error, relative_error, trajectory_error
+
+
+def test_relative_error_is_over_all_samples() -> None:
+    true = torch.tensor([[3.0, 0.0], [0.0, 4.0]])
+    learned = torch.stack((true, true + torch.tensor([[0.0, 0.3], [0.4, 0.0]])))
+    torch.testing.assert_close(relative_error(learned, true).float(), torch.tensor([0.0, 0.1]))
+
+
+def test_errors_of_huge_states_do_not_overflow() -> None:
+    true = torch.full((2, 2), 1e30)
+    torch.testing.assert_close(relative_error(1.01 * true[None], true).float(), torch.tensor([0.01]), rtol=1e-4, atol=0)
+
+
+def test_trajectories_count_alike_at_any_size() -> None:
+    true = torch.ones(5, 2, 3) * torch.tensor([1.0, 1e6])[:, None]  # two trajectories, five times
+    learned = true[:, None] * torch.tensor([1.1, 1.3])[:, None]
+    torch.testing.assert_close(trajectory_error(learned, true).float(), torch.tensor([0.2]))
+
+
+def test_eigenvalues_are_matched() -> None:
+    true = torch.tensor([1 + 1j, 1 - 1j], dtype=torch.complex128)
+    learned = torch.tensor([[1 - 1j, 1 + 1j], [1 - 1j, 1.1 + 1j], [2, 1]], dtype=torch.complex128)
+    expected = torch.tensor([0.0, 0.1, 2**0.5], dtype=torch.float64) / 2**0.5
+    torch.testing.assert_close(eigenvalue_error(learned, true), expected)
+
+
+def test_eigenvalues_that_are_not_finite_are_infinitely_wrong() -> None:
+    true = torch.tensor([1.0, 2.0], dtype=torch.complex128)
+    learned = torch.tensor([[torch.nan, 1.0], [2.0, 1.0]], dtype=torch.complex128)
+    assert eigenvalue_error(learned, true).tolist() == [torch.inf, 0.0]

@@ -1,0 +1,143 @@
+"""Segments, their units and noise, and the multiple-shooting loss against values worked out by hand."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from neuralode_exp.data.dynamics import make_dynamics
+from neuralode_exp.models.vectors import MLPField, ODEFlow, ResidualFlow
+from neuralode_exp.ode import make_method
+from neuralode_exp.trainers.dynamics_errors import eigenvalue_error, relative_error
+from neuralode_exp.trainers.shooting import MultipleShooting, Segments, Units, cut, estimate_noise, units
+
+
+class Shift:
+    """z(t) = z0 + t."""
+
+    def advance(self, z0: Tensor, duration: Tensor) -> Tensor:
+        return z0 + duration
+
+
+def generators(*seeds: int) -> list[torch.Generator]:
+    return [torch.Generator().manual_seed(seed) for seed in seeds]
+
+
+def test_segments_stay_in_their_trajectory() -> None:
+    times = [torch.tensor([0.0, 1.0, 3.0, 4.0]), torch.tensor([10.0, 10.5]), torch.tensor([0.0, 0.1, 0.3])]
+    states = [torch.arange(4.0)[:, None], torch.arange(4.0, 6.0)[:, None], torch.arange(6.0, 9.0)[:, None]]
+    segments = cut(times, states, window=2)
+    assert segments.start.tolist() == [0, 1, 4, 6]
+    assert segments.end.tolist() == [2, 3, 5, 8]  # the second trajectory has one step only
+    torch.testing.assert_close(segments.duration.flatten(), torch.tensor([3.0, 3.0, 0.5, 0.3]))
+    assert segments.first.tolist() == [0, 4, 6]
+    assert torch.equal(segments.z.flatten(), torch.arange(9.0))
+
+
+def test_durations_are_taken_before_rounding() -> None:
+    times = [torch.tensor([1.7e9, 1.7e9 + 1, 1.7e9 + 2], dtype=torch.float64)]  # seconds since 1970
+    assert cut(times, [torch.zeros(3, 1)], window=1).duration.flatten().tolist() == [1.0, 1.0]
+
+
+def test_window_is_at_least_a_step() -> None:
+    with pytest.raises(ValueError, match="`window` must be at least 1"):
+        cut([torch.tensor([0.0, 1.0])], [torch.zeros(2, 1)], window=0)
+
+
+def test_loss_by_hand() -> None:
+    # Two states in units of sigma = hypot(noise, relative |x| scale) = hypot(0.3, 0.01 * 40) and hypot(0.3, 0.01 * 0).
+    one = torch.ones(1)
+    segments = Segments(
+        z=torch.tensor([[40.0], [0.0]]),
+        start=torch.tensor([0]),
+        end=torch.tensor([1]),
+        duration=torch.tensor([[2.0]]),
+        first=torch.tensor([0]),
+    )
+    loss = MultipleShooting(segments, Units(0 * one, one, one), noise=0.3, replicas=2, relative=0.01)
+    sigma = torch.tensor([[0.5], [math.hypot(0.3, 0.01 * 0.01)]])
+    torch.testing.assert_close(loss.sigma, sigma)
+    with torch.no_grad():
+        loss.e[1] = torch.tensor([[2.0], [-1.0]])
+    value = loss(Shift(), torch.zeros(2, 3, dtype=torch.long))
+    misses = [42.0 / sigma[1, 0], (40 + 0.5 * 2 + 2) / sigma[1, 0] + 1]
+    torch.testing.assert_close(value, torch.stack([misses[0] ** 2, misses[1] ** 2 + 2**2 + 1]))
+    torch.testing.assert_close(loss.estimates()[1], torch.tensor([[41.0], [0.0 - sigma[1, 0]]]))
+
+
+def test_loss_of_a_replica_is_its_own() -> None:
+    data = make_dynamics("circle", trajectories=8, points=20)
+    states = list(data.train.noisy.transpose(0, 1))
+    segments = cut([data.t] * 8, states, window=5)
+    method = make_method("rk4", step_size=1.0)
+    stack = MLPField(2, width=8, generators=generators(0, 1))
+    together = MultipleShooting(segments, units(segments), 0.01, replicas=2)
+    drawn = together.draw(generators(5, 6), 16)
+    losses = together(ODEFlow(stack, method), drawn)
+    losses.sum().backward()
+    for k in range(2):
+        field = MLPField(2, width=8, generators=generators(k))
+        alone = MultipleShooting(segments, units(segments), 0.01)
+        assert torch.equal(alone.draw(generators(5 + k), 16)[0], drawn[k])
+        loss = alone(ODEFlow(field, method), drawn[k : k + 1])
+        loss.sum().backward()
+        # Sums of a batched product may run in another order.
+        torch.testing.assert_close(losses[k], loss[0], rtol=1e-4, atol=0)
+        torch.testing.assert_close(together.e.grad[k], alone.e.grad[0], rtol=1e-3, atol=1e-2)
+
+
+def test_units_are_those_of_the_initial_states() -> None:
+    data = make_dynamics("unstable", trajectories=500, noise=0.0)
+    segments = cut([data.t] * 500, list(data.train.noisy.transpose(0, 1)), window=5)
+    found = units(segments)
+    # A uniform box of +-2; means of 500 scatter by 0.05.
+    torch.testing.assert_close(found.centre, torch.zeros(2), rtol=0, atol=0.2)
+    torch.testing.assert_close(found.scale, torch.full((2,), 2 / math.sqrt(3)), rtol=0.1, atol=0)
+    # |dz/dt| = sqrt(2) |z| however large z has become, in each component once in two turns.
+    torch.testing.assert_close(found.rate, found.scale, rtol=0.25, atol=0)
+
+
+def test_units_of_one_trajectory_and_of_a_constant_column() -> None:
+    z = torch.stack((torch.linspace(0, 10, 101), torch.full((101,), 3.0)), 1)
+    found = units(cut([torch.linspace(0, 1, 101)], [z], window=1))
+    torch.testing.assert_close(found.centre, torch.tensor([5.0, 3.0]))
+    torch.testing.assert_close(found.scale, torch.tensor([10 / math.sqrt(12), 1.0]), rtol=0.02, atol=0)
+    assert found.rate[1] == 1.0
+
+
+@pytest.mark.parametrize("name", ["spiral-stable-focus", "stable-node", "circle", "unstable", "lotka-volterra"])
+def test_noise_is_estimated(name: str) -> None:
+    data = make_dynamics(name, noise=0.01)
+    estimate = estimate_noise(list(data.train.noisy.transpose(0, 1)))
+    torch.testing.assert_close(estimate, torch.full((2,), 0.01), rtol=0.1, atol=0)
+
+
+def test_noise_needs_five_observations() -> None:
+    with pytest.raises(ValueError, match="5 observations"):
+        estimate_noise([torch.zeros(4, 2)])
+
+
+@pytest.mark.parametrize("kind", ["ode", "residual"])
+def test_unstable_generator_is_learned(kind: str) -> None:
+    data = make_dynamics("unstable", noise=0.01)
+    segments = cut([data.t] * 64, list(data.train.noisy.transpose(0, 1)), window=5)
+    found = units(segments)
+    field = MLPField(2, depth=0, generators=generators(0), centre=found.centre, scale=found.scale, rate=found.rate)
+    dt = float(data.t[1])
+    flow = ODEFlow(field, make_method("rk4", step_size=0.5)) if kind == "ode" else ResidualFlow(field, dt)
+    loss = MultipleShooting(segments, found, 0.01)
+    optimizer = torch.optim.Adam([*field.parameters(), *loss.parameters()], lr=0.03)
+    generator = generators(1)
+    for step in range(200):
+        optimizer.param_groups[0]["lr"] = 0.03 * (1 - step / 200)
+        optimizer.zero_grad()
+        loss(flow, loss.draw(generator, 256)).sum().backward()
+        optimizer.step()
+    true = data.system.eigenvalues
+    assert true is not None
+    # Observations of 1 % noise at |z| = 1 and exact ones, so to say, at |z| = 50.
+    assert eigenvalue_error(flow.eigenvalues(torch.zeros(2)), true)[0] < 0.01
+    if kind == "ode":
+        z = data.train.clean.reshape(1, -1, 2)
+        assert relative_error(field(torch.tensor(0.0), z), data.system.f(0.0, z[0]))[0] < 0.01
