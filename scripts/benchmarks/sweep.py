@@ -1,7 +1,7 @@
 """Grids: what a launcher's processes gain, what a job costs beyond its training, what accidents and resume cost.
 
-All jobs learn `dataset=circle`. The cost of a job is that of a grid with the basic launcher, less that of the same
-command when nothing is left to do, less the seconds of training that the summaries have. Of the 64 jobs with
+All jobs learn `dataset=circle`. The cost of a job is what a grid of many takes longer than a grid of one, by the job,
+less the seconds of training that the summaries have. Of the 64 jobs with
 accidents (`accidents.py`) 8 raise, 2 end in NaN and 1 kills itself whenever it is started, with joblib's launcher.
 """
 
@@ -30,8 +30,8 @@ def measure(quick: bool) -> list[Figure]:
         grid = Path(folder)
         finished = grid / "accidents"
         return [
-            _speed_up(grid, n_jobs=4 if quick else 16, steps=50 if quick else 1500),
-            _cost_of_a_job(grid / "cost", n_jobs=4 if quick else 16),
+            _speed_up(grid, n_jobs=4 if quick else 16, steps=50 if quick else 700),
+            _cost_of_a_job(grid, n_jobs=4 if quick else 16),
             *_accidents(finished, n_jobs=16 if quick else 64),
             _resume(finished, n_jobs=16 if quick else 64),
             _report(grid, finished, copies=2 if quick else 8),
@@ -51,13 +51,12 @@ def _speed_up(grid: Path, n_jobs: int, steps: int) -> Figure:
     return Figure(name, one_after_another / with_joblib, at_least=1.8, details=details)
 
 
-def _cost_of_a_job(sweep: Path, n_jobs: int) -> Figure:
-    words = (*TINY, "threads=1", f"seed=range({n_jobs})")
-    whole = _seconds(*words, sweep=sweep)
-    training = _of_rows(sweep, "seconds")
-    nothing_to_do = _seconds(*words, sweep=sweep)
-    cost = (whole - nothing_to_do - sum(training)) / n_jobs
-    details = {"whole_s": whole, "nothing_to_do_s": nothing_to_do, "training_s": sum(training)}
+def _cost_of_a_job(grid: Path, n_jobs: int) -> Figure:
+    one = _seconds(*TINY, "threads=1", "seed=0", sweep=grid / "one")
+    many = _seconds(*TINY, "threads=1", f"seed=range({n_jobs})", sweep=grid / "many")
+    training = statistics.mean(_of_rows(grid / "many", "seconds"))
+    cost = (many - one) / (n_jobs - 1) - training
+    details = {"one_job_s": one, f"{n_jobs}_jobs_s": many, "training_s": training}
     return Figure("cost of a job beyond its training, basic launcher: s", cost, at_most=0.5, details=details)
 
 

@@ -1,0 +1,37 @@
+"""The README keeps its word: its commands are valid requests, its tables name what conf/ has, no more and no less."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from neuralode_exp.config.preflight import preflight
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+COMMANDS = re.findall(r"^    \.venv/bin/python train\.py (.+)$", README, re.MULTILINE)
+
+
+def table(group: str) -> set[str]:
+    """Names in the first column of the table whose heading is `group=`."""
+    rows = README.partition(f"| `{group}=`")[2].partition("\n\n")[0].splitlines()[2:]
+    return {name for row in rows for name in re.findall(r"`([^`]+)`", row.split("|")[1])}
+
+
+@pytest.mark.parametrize("command", [command for command in COMMANDS if "--help" not in command])
+def test_a_command_is_a_valid_request(command: str) -> None:
+    words = [word for word in command.split() if not word.startswith("hydra/launcher=")]
+    answer = preflight([*words, "check=true"]).answer
+    assert answer is not None
+    assert answer.startswith("ok") or "ok" in answer
+
+
+def test_there_are_commands() -> None:
+    assert len(COMMANDS) >= 6
+
+
+@pytest.mark.parametrize("group", ["model", "dataset", "solver", "experiment"])
+def test_a_table_names_every_option(group: str) -> None:
+    assert table(group) == {path.stem for path in (ROOT / "conf" / group).glob("*.yaml")}
