@@ -28,6 +28,8 @@ from neuralode_exp.trainers.task import Task
 
 log = logging.getLogger(__name__)
 
+MANY_REPLICAS = 8
+
 # Repeated as final/...: what a table of runs needs.
 FINAL = (
     "error/test",
@@ -83,9 +85,9 @@ def run(config: Config, folder: Path, values: Mapping[str, Any]) -> float:
         write_summary(folder, skipped)
         return math.inf
 
-    if config.threads is not None:
-        torch.set_num_threads(config.threads)
     device = pick_device(config.device)
+    threads_before = torch.get_num_threads()
+    torch.set_num_threads(config.threads or default_threads(config, threads_before))
     summary = new_summary(identity(config), device)
     write_summary(folder, summary)
     try:
@@ -98,6 +100,18 @@ def run(config: Config, folder: Path, values: Mapping[str, Any]) -> float:
         raise Interrupted(f"interrupted; go on with: python train.py resume={folder}", signal.SIGINT) from None
     except Exception as error:
         _fail(folder, summary, error)
+    finally:
+        torch.set_num_threads(threads_before)  # the launcher may run further jobs in this process
+
+
+def default_threads(config: Config, available: int) -> int:
+    """Threads of torch where the config leaves them open.
+
+    The networks of the dynamics trainer are so small that a second thread gains nothing, and waiting for it costs a
+    factor of ten where other processes want the cores; only a stack of many replicas is worth one.
+    """
+    alone = config.dataset.kind == "dynamics" and config.trainer.replicas < MANY_REPLICAS
+    return 1 if alone else available
 
 
 def seed_everything(seed: int) -> None:
