@@ -53,7 +53,8 @@ def test_the_trainer_can_be_chosen_on_the_command_line(name: str, compose) -> No
     assert compose(f"dataset={dataset}", f"trainer={name}").trainer.name == name
 
 
-@pytest.mark.parametrize("name", options("experiment"))
+# Searches need an extra: tests/sweep/test_extras.py.
+@pytest.mark.parametrize("name", [name for name in options("experiment") if not name.startswith("search-")])
 def test_every_experiment_validates_in_every_cell(name: str) -> None:
     answer = preflight(["-m", f"experiment={name}", "check=true"]).answer
     assert answer is not None

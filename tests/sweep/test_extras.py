@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from neuralode_exp.config.preflight import preflight
 from neuralode_exp.trainers.loop import Loop
 from tests.conftest import train
 from tests.sweep.conftest import TINY, Grid, stamps, statuses, table
@@ -25,6 +26,11 @@ def test_four_jobs_on_a_local_ray(tmp_path: Path) -> None:
     ended = train(*words, cwd=tmp_path)
     assert ended.returncode == 0, ended.stderr
     assert [row["status"] for row in table(tmp_path / "grid")] == ["completed"] * 4
+
+
+def test_the_ready_made_search_validates() -> None:
+    answer = preflight(["-m", "experiment=search-dynamics", "hydra/sweeper=optuna", "check=true"]).answer
+    assert str(answer).startswith("ok: ")
 
 
 def test_a_search_names_the_best_trial_and_goes_on(grid: Grid, capsys: pytest.CaptureFixture[str]) -> None:

@@ -53,7 +53,7 @@ def test_a_killed_job_costs_only_itself(grid: Grid, compose: Compose, launcher: 
             killed.add(summary["process"]["pid"])
 
     with in_background(kill):
-        assert grid("seed=0,1,2,3", f"hydra/launcher={launcher}") == 1
+        assert grid("seed=0,1,2,3", f"hydra/launcher={launcher}", "hydra.sweeper.max_batch_size=4") == 1
     assert killed
     assert statuses() == ["completed", "killed", "completed", "completed"]
     assert "SIGKILL" in table()[1]["reason"]
