@@ -17,6 +17,7 @@ TAGS = (
     "loss/validation",
     "error/validation",
     "dynamics/validation_error",
+    "density/kl",
     "nfe/forward",
     "nfe/backward",
     "memory/saved_mib",

@@ -14,6 +14,7 @@ from neuralode_exp.report.tables import Table
 HERE = Path(__file__).parent
 SHOWN = 10  # groups in a chart until the reader asks for more: the best ones
 IMAGE_TYPES = {".png": "image/png", ".gif": "image/gif"}
+LONG = 60  # characters of a cell that may take several lines
 IMAGES_MIB = 8.0  # of one section
 
 
@@ -68,7 +69,10 @@ def table(content: Table) -> str:
 
 
 def _cell(text: str, number: float | None) -> str:
-    return f"<td>{escape(text)}</td>" if number is None else f'<td class="n" data-n="{number!r}">{escape(text)}</td>'
+    if number is not None:
+        return f'<td class="n" data-n="{number!r}">{escape(text)}</td>'
+    kind = ' class="long"' if len(text) > LONG else ""
+    return f"<td{kind}>{escape(text)}</td>"
 
 
 def _section(number: int, section: Section) -> str:
@@ -82,6 +86,8 @@ def _section(number: int, section: Section) -> str:
     hidden = "".join(f"#s{number} .g{i}{{display:none}}" for i in range(len(section.labels)) if i not in shown)
     drawn = f'<div class="legend">{legend}</div><div class="charts">{"".join(section.charts)}</div>'
     images = _images(section.images) if section.images else ""
+    if not (section.charts or images):
+        return ""
     best = f"<h3>Best run: {escape(section.best)}</h3>" if images else ""
     return (
         f'<section id="s{number}"><style>{hidden}</style><h2>{escape(section.name)}</h2>'

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import socket
 import subprocess
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from neuralode_exp.config import Config
 from neuralode_exp.outcome import RunFailed
@@ -46,9 +48,11 @@ def grid(tmp_path_factory: pytest.TempPathFactory, compose: Callable[..., Config
     folder = tmp_path_factory.mktemp("grid")
     for name, words in GRID.items():
         config = compose(*words)
-        (folder / name).mkdir()
+        values = config.model_dump(mode="json")
+        (folder / name / ".hydra").mkdir(parents=True)
+        (folder / name / ".hydra" / "config.yaml").write_text(yaml.safe_dump(values))
         try:
-            run(config, folder / name, config.model_dump(mode="json"))
+            run(config, folder / name, values)
         except RunFailed:
             assert name == "failed"
     return folder
@@ -89,7 +93,6 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 
 
 def ask(address: str) -> list[str]:
-    import json
 
     try:
         with urllib.request.urlopen(address, timeout=5) as answer:
