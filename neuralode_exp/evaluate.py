@@ -26,7 +26,7 @@ MAY_CHANGE = ("solver", "dataset", "device", "threads", "precision")
 class Evaluation:
     """Metrics by tag: those that the run has stored and those of now.
 
-    `nfe/forward` is the mean of the last training steps in what is stored, and of the last test batch now.
+    `nfe/test`, of the last solve on test data, is only known now.
     """
 
     config: Config
@@ -54,12 +54,12 @@ def evaluate(folder: Path, words: Sequence[str] = (), weights: Weights = "last")
         torch.set_num_threads(config.threads)
     seed_everything(config.seed)
     task = build_task(config, pick_device(config.device))
-    restore_weights(task.module, folder, weights)
+    restore_weights(task.model, task.module, folder, weights)
     task.module.eval()
     with torch.no_grad():
         now = task.final()
     if solves_ode(config):
-        now["nfe/forward"] = float(task.stats.nfe_forward)
+        now["nfe/test"] = float(task.stats.nfe_forward)
     return Evaluation(config, {tag: summary["metrics"][tag] for tag in now if tag in summary["metrics"]}, now)
 
 

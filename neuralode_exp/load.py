@@ -40,11 +40,12 @@ def load_run(folder: Path | str, weights: Weights = "last") -> tuple[nn.Module, 
     config, _ = completed_run(folder)
     with torch.random.fork_rng(devices=[]):  # initial weights are drawn, and then replaced
         if config.dataset.kind == "images":
-            module: nn.Module = build_image_module(config)
+            module = model = build_image_module(config)
         else:
-            module = build_task(config, torch.device("cpu")).module
-    restore_weights(module, folder, weights)
-    return module.eval(), config
+            task = build_task(config, torch.device("cpu"))
+            module, model = task.module, task.model
+    restore_weights(model, module, folder, weights)
+    return model.eval(), config
 
 
 def completed_run(folder: Path | str) -> tuple[Config, Summary]:
@@ -75,16 +76,26 @@ def completed_run(folder: Path | str) -> tuple[Config, Summary]:
     return config, summary
 
 
-def restore_weights(module: nn.Module, folder: Path | str, weights: Weights = "last") -> None:
-    """Set a module to the weights that a run was judged by.
+def restore_weights(model: nn.Module, module: nn.Module, folder: Path | str, weights: Weights = "last") -> None:
+    """Set a model to the weights that a run was judged by.
+
+    Args:
+        model: what is set; the module itself or a part of it.
+        module: what was trained. The rest of it belongs to the training data, which may be others by now.
+        folder: the run's.
+        weights: which.
 
     Raises:
-        NotLoadable: the checkpoint is missing, damaged or not of such a module.
+        NotLoadable: the checkpoint is missing, damaged or not of such a model.
     """
     path = Path(folder) / "checkpoints" / f"{weights}.pt"
     try:
         state: dict[str, Any] = checkpoints.load(path)
-        module.load_state_dict(state["module"])
+        named = state["module"]
+        if state.get("average") is not None:
+            named |= dict(zip((name for name, _ in module.named_parameters()), state["average"], strict=True))
+        prefix = next(f"{name}." if name else "" for name, part in module.named_modules() if part is model)
+        model.load_state_dict({key.removeprefix(prefix): x for key, x in named.items() if key.startswith(prefix)})
     except checkpoints.CheckpointError as error:
         raise NotLoadable(str(error)) from error
     except (KeyError, RuntimeError) as error:
@@ -92,7 +103,3 @@ def restore_weights(module: nn.Module, folder: Path | str, weights: Weights = "l
             f"{path} must fit the model, got weights of other names or shapes; the model's and the data's dimensions"
             " must be those of training"
         ) from error
-    if state.get("average") is not None:
-        with torch.no_grad():
-            for parameter, average in zip(module.parameters(), state["average"], strict=True):
-                parameter.copy_(average)
