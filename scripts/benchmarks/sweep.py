@@ -80,7 +80,7 @@ def _accidents(sweep: Path, n_jobs: int) -> list[Figure]:
 
 def _resume(sweep: Path, n_jobs: int) -> Figure:
     before = _stamps(sweep)
-    seconds = _seconds(*TINY, "threads=1", f"seed=range({n_jobs})", sweep=sweep)
+    seconds = _seconds(*TINY, "threads=1", f"seed=range({n_jobs})", *JOBLIB, sweep=sweep)
     after = _stamps(sweep)
     changed = [path.name for path in after if before.get(path) != after[path]]
     details = {"files": len(before), "rewritten": changed}
