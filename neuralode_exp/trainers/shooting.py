@@ -13,7 +13,8 @@ and the loss is the mean over a batch of segments of
 
 how far the estimates are from the observations and how far the flow is from leading from one to the next (weak
 constraint, as in data assimilation). `relative` asks for the same relative precision at all sizes, without which the
-few largest states of a growing system would be all that counts.
+few largest states of a growing system would be all that counts. Half of a batch is drawn evenly in time and half
+evenly in path length, |x_j - x_i|: slow states are many, and a fast passage is not lost among them.
 
 References: Bock 1983 (multiple shooting); Tremolet 2006, doi:10.1256/qj.05.224 (weak constraint); Turan & Jaschke
 2021, https://arxiv.org/abs/2109.06786 (multiple shooting for neural ODEs).
@@ -162,6 +163,9 @@ class MultipleShooting(nn.Module):
         self.register_buffer("end", segments.end)
         self.register_buffer("duration", segments.duration)
         self.e = nn.Parameter(z.new_zeros(replicas, *z.shape))
+        length = torch.linalg.vector_norm((z[segments.end] - z[segments.start]) / units.scale, dim=1).double()
+        evenly = torch.full_like(length, 1 / len(length))
+        self._chances = (0.5 * evenly + 0.5 * length / length.sum() if length.any() else evenly).cpu()
         self._frozen: Tensor | None = None
 
     def freeze(self, replicas: Tensor) -> None:
@@ -170,9 +174,8 @@ class MultipleShooting(nn.Module):
 
     def draw(self, generators: Sequence[torch.Generator], batch_size: int) -> Tensor:
         """Draw segments with replacement, replica k's from the k-th generator: places, shape (R, batch_size)."""
-        n = len(self.start)
-        drawn = torch.stack([torch.randint(n, (batch_size,), generator=g) for g in generators])
-        return drawn.to(self.start.device)
+        drawn = [torch.multinomial(self._chances, batch_size, replacement=True, generator=g) for g in generators]
+        return torch.stack(drawn).to(self.start.device)
 
     def forward(self, flow: Flow, segments: Tensor) -> Tensor:
         """Evaluate the loss, shape (R,), over a batch of segments, shape (R, B). Gradients flow to flow and e."""

@@ -141,3 +141,15 @@ def test_unstable_generator_is_learned(kind: str) -> None:
     if kind == "ode":
         z = data.train.clean.reshape(1, -1, 2)
         assert relative_error(field(torch.tensor(0.0), z), data.system.f(0.0, z[0]))[0] < 0.01
+
+
+def test_half_of_a_batch_is_drawn_by_length() -> None:
+    # Nine segments of length 0 and one of length 1: chances 1/20 and 1/20 + 1/2.
+    z = torch.zeros(11, 1)
+    z[10] = 1.0
+    one = torch.ones(1)
+    loss = MultipleShooting(cut([torch.arange(11.0)], [z], window=1), Units(0 * one, one, one), noise=0.1)
+    drawn = loss.draw(generators(0), 100_000)[0]
+    fractions = torch.bincount(drawn, minlength=10) / 100_000
+    # Standard deviations are below 0.0016.
+    torch.testing.assert_close(fractions, torch.tensor([0.05] * 9 + [0.55]), rtol=0, atol=0.008)
