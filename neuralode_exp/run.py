@@ -85,7 +85,10 @@ def run(config: Config, folder: Path, values: Mapping[str, Any]) -> float:
         write_summary(folder, skipped)
         return math.inf
 
-    device = pick_device(config.device)
+    try:
+        device = pick_device(config.device)
+    except ValueError as error:
+        raise RunFailed(str(error)) from error
     threads_before = torch.get_num_threads()
     torch.set_num_threads(config.threads or default_threads(config, threads_before))
     summary = new_summary(identity(config), device)
