@@ -59,14 +59,14 @@ def measure(quick: bool) -> list[Figure]:
     steps = {name: _our_step(loop) for name, loop in loops.items()}
     steps |= {f"peer {name}": _peer_step(name, data) for name in ("resnet", "odenet", "rknet")}
     times = interleaved(
-        {name: _turn(step, 1 if quick else STEPS_A_TURN) for name, step in steps.items()}, 2 if quick else 9
+        {name: _turn(step, 1 if quick else STEPS_A_TURN) for name, step in steps.items()}, 2 if quick else 6
     )
     figures = []
     for name, slower, faster, at_least, at_most in GOALS:
         found = ratio(times[slower], times[faster])
         ms = {who: 1e3 * min(times[who]) / (1 if quick else STEPS_A_TURN) for who in (slower, faster)}
         figures.append(Figure(name, found.median, at_least, at_most, found.quartiles, {"ms a step": ms}))
-    figures.append(_tracking(5 if quick else 10, 1 if quick else 15))
+    figures.append(_tracking(5 if quick else 10, 1 if quick else 9))
     return figures + _default_run(quick)
 
 
