@@ -3,7 +3,7 @@
 from neuralode_exp.ode.errors import MaxStepsExceeded, NonFiniteState, SolverError, StepSizeUnderflow
 from neuralode_exp.ode.methods import Adaptive, FixedStep, Method, TorchdiffeqMethod, make_method
 from neuralode_exp.ode.solve import Gradient, Solution, solve
-from neuralode_exp.ode.steps import Stats
+from neuralode_exp.ode.stats import Stats
 from neuralode_exp.ode.tableaus import TABLEAUS, Tableau
 
 __all__ = [

@@ -21,7 +21,8 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from neuralode_exp.ode.errors import SolverError
 from neuralode_exp.ode.methods import Adaptive, FixedStep
 from neuralode_exp.ode.output import Output, refuse_double_backward, same_format, stack_states
-from neuralode_exp.ode.steps import Stats, Step, walk
+from neuralode_exp.ode.stats import Stats
+from neuralode_exp.ode.steps import Step, walk
 from neuralode_exp.ode.tableaus import Tableau
 from neuralode_exp.ode.vector_field import CountedField, accumulate, vjp
 

@@ -20,7 +20,8 @@ import torch
 from torch import Tensor
 
 from neuralode_exp.ode.output import Output, refuse_double_backward, same_format
-from neuralode_exp.ode.steps import Span, Stats, Step, combine, stage_time, time_like
+from neuralode_exp.ode.stats import Stats
+from neuralode_exp.ode.steps import Span, Step, combine, stage_time, time_like
 from neuralode_exp.ode.tableaus import Tableau
 from neuralode_exp.ode.vector_field import CountedField, accumulate, vjp
 

@@ -14,7 +14,8 @@ from neuralode_exp.ode.adjoint import Adjoint
 from neuralode_exp.ode.checkpoint import Checkpoint
 from neuralode_exp.ode.methods import Adaptive, FixedStep, Method, TorchdiffeqMethod
 from neuralode_exp.ode.output import Output
-from neuralode_exp.ode.steps import Stats, time_like, walk
+from neuralode_exp.ode.stats import Stats
+from neuralode_exp.ode.steps import time_like, walk
 from neuralode_exp.ode.vector_field import CountedField, trainable_parameters
 
 Gradient = Literal["backprop", "checkpoint", "adjoint"]

@@ -22,40 +22,11 @@ from neuralode_exp.ode.errors import (
     all_finite,
 )
 from neuralode_exp.ode.methods import Adaptive, FixedStep
+from neuralode_exp.ode.stats import Stats
 from neuralode_exp.ode.tableaus import Tableau
 
 VectorField = Callable[[Tensor, Tensor], Tensor]
 Norm = Callable[[Tensor], Tensor]
-
-
-@dataclass
-class Stats:
-    """What a solve cost.
-
-    Attributes:
-        nfe_forward: evaluations of the vector field in the forward solve.
-        nfe_backward: evaluations of the vector field made by backward so far; 0 for `backprop`, which makes none.
-        accepted: accepted steps of the forward solve.
-        rejected: rejected steps of the forward solve.
-        records: (t, dt, error ratio, accepted) of every trial step if asked for; fixed steps have the ratio 0.
-    """
-
-    nfe_forward: int = 0
-    nfe_backward: int = 0
-    accepted: int = 0
-    rejected: int = 0
-    records: list[tuple[float, float, float, bool]] | None = None
-
-    @property
-    def trials(self) -> int:
-        """Steps tried, accepted and rejected."""
-        return self.accepted + self.rejected
-
-    def record(self, t: float, dt: float, ratio: float, accepted: bool) -> None:
-        self.accepted += accepted
-        self.rejected += not accepted
-        if self.records is not None:
-            self.records.append((t, dt, ratio, accepted))
 
 
 @dataclass(frozen=True)

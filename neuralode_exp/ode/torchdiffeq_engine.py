@@ -19,7 +19,8 @@ from torch import Tensor, nn
 
 from neuralode_exp.ode.errors import MaxStepsExceeded, NonFiniteState, StepSizeUnderflow, all_finite
 from neuralode_exp.ode.methods import ENGINE_METHODS, FixedStep, Method, TorchdiffeqMethod
-from neuralode_exp.ode.steps import Stats, smallest_step
+from neuralode_exp.ode.stats import Stats
+from neuralode_exp.ode.steps import smallest_step
 from neuralode_exp.ode.tableaus import TABLEAUS
 from neuralode_exp.ode.vector_field import CountedField
 
