@@ -51,7 +51,7 @@ def draw_clouds(box: Box, data: np.ndarray, drawn: np.ndarray) -> Figure:
 def flow_frames(box: Box, times: np.ndarray, path: np.ndarray) -> list[np.ndarray]:
     """Frames of the samples' first two coordinates on their way: path has the shape (len(times), m, d)."""
     figure, (ax,) = new_figure(1, width=3.6, height=3.6)
-    label(ax, "from the base to the data", "$x_1$", "$x_2$")
+    label(ax, "from the base to the data", "x₁", "x₂")
     reach = np.array([np.minimum(box[0, :2], -3.0), np.maximum(box[1, :2], 3.0)])  # the base is a standard normal
     ax.set(xlim=reach[:, 0], ylim=reach[:, 1])
     (points,) = ax.plot([], [], ".", color=LEARNED, ms=2, alpha=0.5)
@@ -68,10 +68,10 @@ def flow_frames(box: Box, times: np.ndarray, path: np.ndarray) -> list[np.ndarra
 def _grid(ax: Axes, density: np.ndarray, box: Box, top: float, title: str) -> None:
     extent = (*box[:, 0], *box[:, 1])
     ax.imshow(density.T, origin="lower", extent=extent, vmin=0, vmax=top, cmap="cividis", aspect="auto")
-    label(ax, title, "$x_1$", "$x_2$")
+    label(ax, title, "x₁", "x₂")
 
 
 def _points(ax: Axes, points: np.ndarray, box: Box, colour: str, title: str) -> None:
     ax.plot(points[:, 0], points[:, 1], ".", color=colour, ms=1.5, alpha=0.4)
     ax.set(xlim=box[:, 0], ylim=box[:, 1])
-    label(ax, title, "$x_1$", "$x_2$")
+    label(ax, title, "x₁", "x₂")

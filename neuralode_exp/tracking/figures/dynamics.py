@@ -20,6 +20,7 @@ from neuralode_exp.tracking.figures.style import (
 )
 
 SHOWN = 4  # trajectories in one picture
+SUBSCRIPTS = "₁₂₃₄"  # plain characters: Matplotlib's mathematics costs as much as a picture
 
 
 @dataclass(frozen=True)
@@ -52,18 +53,18 @@ def draw_trajectories(data: Trajectories) -> Figure:
     shown = data.observed if data.true is None else data.true
     plane.set_xlim(*limits(shown[:, :n, 0]))
     plane.set_ylim(*limits(shown[:, :n, 1 % shown.shape[-1]]))
-    label(plane, "phase plane", "$z_1$", "$z_2$")
+    label(plane, "phase plane", "z₁", "z₂")
     plane.legend(fontsize=7, loc="best", framealpha=0.7)
     for k, style in zip(range(data.observed.shape[-1]), ("-", ":", "-.", "--"), strict=False):
         series.plot(data.t, data.observed[:, 0, k], ".", color=OBSERVED, ms=2.5)
         if data.true is not None:
             series.plot(data.t, data.true[:, 0, k], style, color=TRUE, lw=1.8)
-        series.plot(data.t, data.median[:, 0, k], style, color=LEARNED, lw=1.2, label=f"$z_{k + 1}$")
+        series.plot(data.t, data.median[:, 0, k], style, color=LEARNED, lw=1.2, label=f"z{SUBSCRIPTS[k]}")
         if len(data.learned) > 1:
             low, high = np.percentile(data.learned[:, :, 0, k], (10, 90), axis=0)
             series.fill_between(data.t, low, high, color=LEARNED, alpha=0.2, lw=0)
     series.set_ylim(*limits(shown[:, 0]))
-    label(series, "one trajectory against time", "$t$", "$z$")
+    label(series, "one trajectory against time", "t", "z")
     series.legend(fontsize=7, loc="best", framealpha=0.7)
     return figure
 
@@ -78,11 +79,11 @@ def draw_fields(x: np.ndarray, y: np.ndarray, true: np.ndarray, learned: np.ndar
     figure, axes = new_figure(3, width=3.0)
     for ax, field, colour, title in zip(axes, (true, learned), (TRUE, LEARNED), ("true", "learned"), strict=False):
         finite = np.where(np.isfinite(field), field, 0.0)
-        ax.streamplot(x, y, finite[..., 0], finite[..., 1], color=colour, density=0.7, linewidth=0.8, arrowsize=0.7)
-        label(ax, f"{title} field", "$z_1$", "$z_2$")
+        ax.streamplot(x, y, finite[..., 0], finite[..., 1], color=colour, density=0.6, linewidth=0.8, arrowsize=0.7)
+        label(ax, f"{title} field", "z₁", "z₂")
     error = np.linalg.norm(learned - true, axis=-1) / np.sqrt((true**2).sum(-1).mean())
     image = axes[2].pcolormesh(x, y, error, cmap=ERROR_MAP, shading="nearest", rasterized=True)
-    label(axes[2], "error, relative to the rms field", "$z_1$", "$z_2$")
+    label(axes[2], "error, relative to the rms field", "z₁", "z₂")
     figure.colorbar(image, ax=axes[2]).ax.tick_params(labelsize=7)
     return figure
 
@@ -126,7 +127,7 @@ def learning_frames(steps: Sequence[int], snapshots: Sequence[Trajectories]) -> 
             ax.plot(*first.true[:, i, :2].T, color=TRUE, lw=1.6)
     ax.set_xlim(*limits(shown[:, :n, 0]))
     ax.set_ylim(*limits(shown[:, :n, 1 % shown.shape[-1]]))
-    label(ax, "learning", "$z_1$", "$z_2$")
+    label(ax, "learning", "z₁", "z₂")
     lines = [ax.plot([], [], "--", color=LEARNED, lw=1.4)[0] for _ in range(n)]
     text = ax.text(0.02, 0.96, "", transform=ax.transAxes, fontsize=9, va="top")
 
