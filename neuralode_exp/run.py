@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import math
 import random
 import signal
+import sys
 import threading
 from collections.abc import Mapping
 from pathlib import Path
@@ -89,6 +91,7 @@ def run(config: Config, folder: Path, values: Mapping[str, Any]) -> float:
         device = pick_device(config.device)
     except ValueError as error:
         raise RunFailed(str(error)) from error
+    keep_freed_memory()
     threads_before = torch.get_num_threads()
     torch.set_num_threads(config.threads or default_threads(config, threads_before))
     summary = new_summary(identity(config), device)
@@ -105,6 +108,19 @@ def run(config: Config, folder: Path, values: Mapping[str, Any]) -> float:
         _fail(folder, summary, error)
     finally:
         torch.set_num_threads(threads_before)  # the launcher may run further jobs in this process
+
+
+def keep_freed_memory() -> None:
+    """Let glibc keep freed blocks for the next tensors instead of giving each back to the kernel.
+
+    By default every large tensor is a mapping of its own, whose pages are faulted in and zeroed again at the next
+    step: 5 to 20 % of a training step on images. Elsewhere than on glibc nothing happens.
+    """
+    M_MMAP_MAX, M_TRIM_THRESHOLD = -4, -1  # of malloc.h
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is not None:
+        mallopt(M_MMAP_MAX, 0)
+        mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 def default_threads(config: Config, available: int) -> int:

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.integrate import ODEintWarning, odeint, solve_ivp
 from torch import Tensor
 
 # Tolerances of the reference solutions: far below any noise and any trained network's error.
@@ -79,6 +78,8 @@ class System:
 
 def _solve(f: VectorField, z0: np.ndarray, t: np.ndarray) -> np.ndarray:
     """All trajectories in one vectorised explicit solve."""
+    from scipy.integrate import solve_ivp  # half a second that a linear system does not need
+
     largest = math.sqrt(np.finfo(np.float64).max)
 
     def rhs(t: float, y: np.ndarray) -> np.ndarray:
@@ -99,6 +100,8 @@ def _solve(f: VectorField, z0: np.ndarray, t: np.ndarray) -> np.ndarray:
 
 def _solve_stiff(f: VectorField, z0: np.ndarray, t: np.ndarray) -> np.ndarray:
     """One LSODA solve for each trajectory: fast phases fall at different times, a shared step would crawl."""
+    from scipy.integrate import ODEintWarning, odeint
+
     z = np.empty((len(t), *z0.shape))
     for n, state in enumerate(z0):
         with warnings.catch_warnings(), np.errstate(over="ignore", invalid="ignore"):
