@@ -76,7 +76,7 @@ def _classification(config: Config, device: torch.device) -> Task:
     assert isinstance(dataset, Images)
     return Classification(
         build_image_module(config).to(device),  # type: ignore[arg-type]
-        load_mnist(dataset.root, validation=dataset.validation, device=device),
+        load_mnist(dataset.root, validation=dataset.validation, test=dataset.test, device=device),
         batch_size=trainer.batch_size,
         shift=dataset.shift,
         label_smoothing=trainer.label_smoothing,
@@ -132,7 +132,7 @@ def _dynamics(config: Config, device: torch.device) -> Task:
     from neuralode_exp.models.vectors import MLPField, ODEFlow, ResidualFlow
     from neuralode_exp.trainers.dynamics import LearnDynamics, Trajectories
     from neuralode_exp.trainers.dynamics_truth import truth_of
-    from neuralode_exp.trainers.shooting import MultipleShooting, cut, estimate_noise, units
+    from neuralode_exp.trainers.shooting import MultipleShooting, SingleShooting, cut, estimate_noise, units
 
     dataset, model, trainer = config.dataset, config.model, config.trainer
     dtype = DTYPES[config.precision]
@@ -167,7 +167,12 @@ def _dynamics(config: Config, device: torch.device) -> Task:
         flow = ResidualFlow(field, float(data.t[-1]) / (len(data.t) - 1))
     else:
         flow = ODEFlow(field, build_method(config), model.gradient)
-    shooting = MultipleShooting(segments, scales, noise, trainer.replicas)
+    shooting: MultipleShooting | SingleShooting
+    if trainer.shooting == "single":
+        assert data is not None  # csv with single shooting has no meaning
+        shooting = SingleShooting(data.t, data.train.noisy)
+    else:
+        shooting = MultipleShooting(segments, scales, noise, trainer.replicas)
     return LearnDynamics(
         flow.to(device, dtype),
         shooting.to(device, dtype),

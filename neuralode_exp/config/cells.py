@@ -12,6 +12,7 @@ from neuralode_exp.config.schema import Config, Csv, Dynamics, Solver
 FIXED_STEP = ("step_size", "max_steps")
 ADAPTIVE = ("rtol", "atol", "max_steps", "first_step", "min_step")
 SCIPY = ("rtol", "atol", "max_steps")
+IMPLICIT = ("lsoda", "radau", "bdf")
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,20 @@ GAPS = (
         "maps one time of a regular grid to the next",
         "dataset=csv, which may have any times",
         "pick model=odenet or model=rknet",
+    ),
+    Gap(
+        lambda c: isinstance(c.dataset, Csv) and c.trainer.shooting == "single",
+        "trainer.shooting=single",
+        "solves all trajectories at the same times",
+        "dataset=csv, where each has its own",
+        "pick trainer.shooting=multiple",
+    ),
+    Gap(
+        lambda c: solves_ode(c) and c.solver.name in IMPLICIT and c.dataset.kind == "images",
+        "solver={c.solver.name}",
+        "is implicit and needs a Jacobian of all features of a batch at once, terabytes",
+        "dataset={c.dataset.name}",
+        "pick solver=dopri5",
     ),
     Gap(
         lambda c: c.model.name == "rknet" and c.model.gradient != "backprop",

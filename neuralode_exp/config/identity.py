@@ -12,10 +12,10 @@ from neuralode_exp.config.cells import SOLVERS, solves_ode
 from neuralode_exp.config.schema import Config
 from neuralode_exp.config.validation import plain, validate
 
-# Where and how often, not what. `dataset.tolerance` and `dataset.step_size` act through the solver's keys alone.
+# Where and how often, not what. The tolerance and steps of a dataset act through the solver's keys alone.
 WITHOUT_EFFECT = frozenset(
     {"device", "threads", "check", "resume", "log_every", "figures", "dataset.root"}
-    | {"dataset.tolerance", "dataset.step_size", "trainer.checkpoint_every"}
+    | {"dataset.tolerance", "dataset.step_size", "dataset.first_step", "trainer.checkpoint_every"}
 )
 MODEL_KEYS = {
     ("images", "mlp"): {"hidden"},
@@ -29,7 +29,12 @@ MODEL_KEYS = {
     ("densities", "rknet"): {"field", "width", "depth", "gradient", "trace", "noise"},
     ("densities", "odenet"): {"field", "width", "depth", "gradient", "trace", "noise"},
 }
-TRAINER_KEYS = {"label_smoothing": "classification", "window": "dynamics", "replicas": "dynamics"}
+TRAINER_KEYS = {
+    "label_smoothing": "classification",
+    "shooting": "dynamics",
+    "window": "dynamics",
+    "replicas": "dynamics",
+}
 
 
 def identity(config: Config) -> str:

@@ -33,14 +33,15 @@ class Section(BaseModel):
 
 
 class Dataset(Section):
-    """What every dataset has. `tolerance` and `step_size` are the defaults of the solver's keys."""
+    """What every dataset has. `tolerance`, `step_size` and `first_step` are the defaults of the solver's keys."""
 
-    OWN_USE: ClassVar = frozenset({"name", "kind", "tolerance", "step_size"})
+    OWN_USE: ClassVar = frozenset({"name", "kind", "tolerance", "step_size", "first_step"})
 
     name: str
     kind: Literal["images", "dynamics", "densities"]
     tolerance: Positive
     step_size: Positive
+    first_step: Positive | None
 
     def arguments(self) -> dict[str, Any]:
         """Return the keys that go to the dataset's constructor."""
@@ -51,6 +52,7 @@ class Images(Dataset):
     kind: Literal["images"]
     root: str
     validation: Annotated[int, Field(ge=0, lt=60_000)]
+    test: Annotated[int, Field(ge=1, le=10_000)]
     shift: Annotated[int, Field(ge=0, le=14)]
 
 
@@ -143,6 +145,10 @@ class Torus(Densities):
     noise: Positive
 
 
+class Gaussian(Densities):
+    dim: Count
+
+
 class Points(Dataset):
     """The user's own points; `validation` is the fraction of rows held out."""
 
@@ -168,6 +174,7 @@ DATASETS: dict[str, type[Dataset]] = {
     "checkerboard": Checkerboard,
     "gaussians-3d": Gaussians3d,
     "torus": Torus,
+    "gaussian": Gaussian,
     "points": Points,
 }
 KINDS: dict[str, type[Dataset]] = {"images": Images, "dynamics": Dynamics, "densities": Densities}
@@ -219,6 +226,7 @@ class Trainer(Section):
     clip: Positive | None
     label_smoothing: Fraction
     average: Fraction | None
+    shooting: Literal["multiple", "single"]
     window: Count
     replicas: Count
     on_solver_failure: Literal["skip", "raise"]

@@ -57,6 +57,7 @@ def load_mnist(
     root: str | Path,
     *,
     validation: int = 5000,
+    test: int = 10_000,
     seed: int = 0,
     device: torch.device | str = "cpu",
 ) -> MNIST:
@@ -68,6 +69,7 @@ def load_mnist(
     Args:
         root: the folder to look in.
         validation: how many training images are held out, the last of a random order; may be 0.
+        test: how many of the test images are taken, the first ones.
         seed: of that order.
         device: where all tensors are put.
 
@@ -92,7 +94,7 @@ def load_mnist(
     return MNIST(
         train=Split(images[train], labels[train]),
         validation=Split(images[held_out], labels[held_out]),
-        test=split("t10k"),
+        test=Split(*(part[:test] for part in split("t10k"))),
     )
 
 

@@ -66,7 +66,8 @@ class Classification(Task):
 
     def evaluate(self) -> dict[str, float]:
         if not len(self.data.validation.labels):
-            return {}
+            # Nothing is chosen by it: without an objective there is no best and no early stop.
+            return {"error/test": self._measure(self.module, self.data.test)[1]}
         loss, error = self._measure(self.module, self.data.validation)
         return {"loss/validation": loss, "error/validation": error}
 
@@ -106,5 +107,6 @@ class Classification(Task):
         }
 
     def progress_values(self, metrics: Mapping[str, float]) -> dict[str, float]:
-        names = {"loss": "loss/train", "error %": "error/validation", "nfe": "nfe/forward"}
+        error = "error/validation" if self.objective else "error/test"
+        names = {"loss": "loss/train", "error %": error, "nfe": "nfe/forward"}
         return {name: metrics[tag] for name, tag in names.items() if tag in metrics}

@@ -15,7 +15,7 @@ from neuralode_exp.models.vectors import ODEFlow, ResidualFlow
 from neuralode_exp.ode import SolverError, Stats
 from neuralode_exp.trainers.consistency import SAMPLES, accurate_method, relative_change
 from neuralode_exp.trainers.dynamics_errors import eigenvalue_error, relative_error, trajectory_error
-from neuralode_exp.trainers.shooting import MultipleShooting
+from neuralode_exp.trainers.shooting import MultipleShooting, SingleShooting
 from neuralode_exp.trainers.task import Task, seeded
 
 if TYPE_CHECKING:
@@ -62,17 +62,17 @@ class Truth:
 
 
 class LearnDynamics(Task):
-    """Multiple shooting over segments drawn anew at each step; see `neuralode_exp.trainers.shooting`.
+    """Shooting over segments, or trajectories, drawn anew at each step; see `neuralode_exp.trainers.shooting`.
 
     Replica k draws from (seed + k, step), so that it equals the run with that seed.
 
     Args:
         flow: z0 to z(t), of all replicas.
-        shooting: the loss, with the estimated states.
+        shooting: the loss; of multiple shooting, with the estimated states.
         validation, test: unseen trajectories, each entry with times of its own.
         long: the test over a longer time, None if the data end.
         truth: None for measured data.
-        batch_size: segments a step, of each replica.
+        batch_size: segments or trajectories a step, of each replica.
         seed: of the batches.
         figures: whether to draw.
     """
@@ -82,7 +82,7 @@ class LearnDynamics(Task):
     def __init__(
         self,
         flow: ODEFlow | ResidualFlow,
-        shooting: MultipleShooting,
+        shooting: MultipleShooting | SingleShooting,
         validation: Sequence[Trajectories],
         test: Sequence[Trajectories],
         long: Trajectories | None,
@@ -97,7 +97,7 @@ class LearnDynamics(Task):
         self.validation, self.test, self.long, self.truth = validation, test, long, truth
         self.batch_size, self.seed, self.figures = batch_size, seed, figures
         self.replicas = flow.field.replicas
-        self.steps_per_epoch = max(1, len(shooting.start) // batch_size)
+        self.steps_per_epoch = max(1, len(shooting) // batch_size)
         self.objective = "dynamics/validation_error" if validation else None
         self.by_replica: dict[str, Tensor] = {}
         self.steps: list[int] = []

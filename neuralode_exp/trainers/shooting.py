@@ -33,9 +33,11 @@ CUBIC = torch.tensor([-1.0, 4.0, 0.0, 4.0, -1.0]) / 6
 
 
 class Flow(Protocol):
-    """What a loss needs of a flow: z0 (R, B, d) led on by the durations (R, B, 1)."""
+    """What a loss needs of a flow: z0 (R, B, d) led on by the durations (R, B, 1), or to the times t (T,)."""
 
     def advance(self, z0: Tensor, duration: Tensor) -> Tensor: ...
+
+    def __call__(self, z0: Tensor, t: Tensor) -> Tensor: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -188,6 +190,49 @@ class MultipleShooting(nn.Module):
         miss = (led_on - self.z[end]) / self.sigma[end] - e_end
         return (e_start.square() + e_end.square() + miss.square()).mean(dim=(1, 2))
 
+    def __len__(self) -> int:
+        """Number of segments."""
+        return len(self.start)
+
     def estimates(self) -> Tensor:
         """The estimated states z_i at all observed times, shape (R, M, d)."""
         return self.z + self.sigma * self.e
+
+
+class SingleShooting(nn.Module):
+    """The plain loss for R replicas: whole trajectories, each from its first observation, in the units of the data,
+
+        mean over trajectories, times and dimensions of (flow(y_0, t) - y(t))^2.
+
+    It restores what decays or turns. Where the system grows, so does every error of the field, as exp(t): this is the
+    loss that multiple shooting is to be compared with.
+
+    Args:
+        t: the times that all trajectories share, shape (T,).
+        z: observed states, shape (T, N, d).
+    """
+
+    t: Tensor
+    z: Tensor
+
+    def __init__(self, t: Tensor, z: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("t", t)
+        self.register_buffer("z", z)
+
+    def __len__(self) -> int:
+        """Number of trajectories."""
+        return self.z.shape[1]
+
+    def freeze(self, replicas: Tensor) -> None:
+        """Nothing to do: no parameter is its own, and the field of a frozen replica does not move."""
+
+    def draw(self, generators: Sequence[torch.Generator], batch_size: int) -> Tensor:
+        """Draw trajectories without replacement, at most all: places, shape (R, min(batch_size, N))."""
+        drawn = [torch.randperm(len(self), generator=g)[:batch_size] for g in generators]
+        return torch.stack(drawn).to(self.z.device)
+
+    def forward(self, flow: Flow, trajectories: Tensor) -> Tensor:
+        """Evaluate the loss, shape (R,), over a batch of trajectories, shape (R, B)."""
+        observed = self.z[:, trajectories]  # (T, R, B, d)
+        return (flow(observed[0], self.t) - observed).square().mean(dim=(0, 2, 3))

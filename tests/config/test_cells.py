@@ -40,7 +40,7 @@ def test_every_cell_has_a_meaning_or_one_line_that_says_what_to_pick(cell) -> No
         config = cell(*names)
         kind, why = config.dataset.kind, meaning(config)
         runs = {
-            "images": model in MODELS,
+            "images": model not in ODE_MODELS or solver not in SCIPY,
             "dynamics": model in ODE_MODELS or (model == "resnet" and names[1] != "csv"),
             "densities": model in ODE_MODELS,
         }[kind] and not (model == "rknet" and solver in SCIPY)
@@ -53,6 +53,16 @@ def test_every_cell_has_a_meaning_or_one_line_that_says_what_to_pick(cell) -> No
 @pytest.mark.parametrize(
     ("words", "line"),
     [
+        (
+            ["dataset=mnist", "solver=lsoda"],
+            "solver=lsoda is implicit and needs a Jacobian of all features of a batch at once, terabytes, "
+            "got dataset=mnist; pick solver=dopri5",
+        ),
+        (
+            ["dataset=csv", "dataset.path=x", "trainer.shooting=single"],
+            "trainer.shooting=single solves all trajectories at the same times, got dataset=csv, where each has its "
+            "own; pick trainer.shooting=multiple",
+        ),
         (["model=mlp"], "model=mlp is for images, got dataset=spiral-stable-focus; pick model=odenet or model=rknet"),
         (
             ["model=resnet", "dataset=torus"],

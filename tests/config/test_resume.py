@@ -49,7 +49,7 @@ def test_keys_that_change_the_result_are_refused_with_both_values(tmp_path: Path
     stop(folder, compose())
     assert mistakes(f"resume={folder}", "trainer.lr=0.5", "seed=3", "threads=1").splitlines() == [
         "seed cannot change in a run that goes on, got 3; leave it out, the run has 0",
-        "trainer.lr cannot change in a run that goes on, got 0.5; leave it out, the run has 0.01",
+        "trainer.lr cannot change in a run that goes on, got 0.5; leave it out, the run has 0.02",
     ]
     assert mistakes(f"resume={folder}", "model=resnet") == (
         "model=resnet cannot change in a run that goes on; leave it out or start a new run"
@@ -78,7 +78,7 @@ def test_the_folder_of_another_run_is_refused_with_the_keys_that_differ(tmp_path
     stop(folder, compose())
     assert preflight([f"hydra.run.dir={folder}", "threads=1"]).argv
     assert mistakes(f"hydra.run.dir={folder}", "trainer.lr=0.5", "seed=1") == (
-        f"hydra.run.dir must not hold another run, got {folder} with seed 0, not 1, trainer.lr 0.01, not 0.5; "
+        f"hydra.run.dir must not hold another run, got {folder} with seed 0, not 1, trainer.lr 0.02, not 0.5; "
         "choose another folder"
     )
 

@@ -10,7 +10,15 @@ from neuralode_exp.data.dynamics import make_dynamics
 from neuralode_exp.models.vectors import MLPField, ODEFlow, ResidualFlow
 from neuralode_exp.ode import make_method
 from neuralode_exp.trainers.dynamics_errors import eigenvalue_error, relative_error
-from neuralode_exp.trainers.shooting import MultipleShooting, Segments, Units, cut, estimate_noise, units
+from neuralode_exp.trainers.shooting import (
+    MultipleShooting,
+    Segments,
+    SingleShooting,
+    Units,
+    cut,
+    estimate_noise,
+    units,
+)
 
 
 class Shift:
@@ -18,6 +26,9 @@ class Shift:
 
     def advance(self, z0: Tensor, duration: Tensor) -> Tensor:
         return z0 + duration
+
+    def __call__(self, z0: Tensor, t: Tensor) -> Tensor:
+        return z0 + (t - t[0])[:, None, None, None]
 
 
 def generators(*seeds: int) -> list[torch.Generator]:
@@ -153,3 +164,19 @@ def test_half_of_a_batch_is_drawn_by_length() -> None:
     fractions = torch.bincount(drawn, minlength=10) / 100_000
     # Standard deviations are below 0.0016.
     torch.testing.assert_close(fractions, torch.tensor([0.05] * 9 + [0.55]), rtol=0, atol=0.008)
+
+
+def test_single_shooting_compares_whole_trajectories_with_what_was_observed() -> None:
+    t = torch.tensor([0.0, 1.0, 3.0])
+    z = torch.tensor([[[0.0], [5.0]], [[1.5], [6.0]], [[3.0], [10.0]]])  # (T, N, d); z0 + t misses by -0.5 and -2
+    loss = SingleShooting(t, z)
+    assert len(loss) == 2
+    assert not list(loss.parameters())
+    both = loss(Shift(), torch.tensor([[0], [1]]))
+    torch.testing.assert_close(both, torch.tensor([0.25 / 3, 4.0 / 3]))
+
+
+def test_single_shooting_draws_each_trajectory_once_at_most() -> None:
+    loss = SingleShooting(torch.zeros(2), torch.zeros(2, 5, 1))
+    assert loss.draw(generators(0, 1), 100).sort(dim=1).values.tolist() == [[0, 1, 2, 3, 4]] * 2
+    assert len(set(loss.draw(generators(0), 3)[0].tolist())) == 3

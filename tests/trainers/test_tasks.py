@@ -146,9 +146,39 @@ def test_a_density_run_logs_every_tag(tmp_path: Path, compose: Compose, trace: s
         "density/inversion_error",
         "density/log_prob_error",
         "solver/consistency",
+        "time/field_ms",
+        "time/trace_ms",
+        "time/determinant_ms",
     ):
         assert math.isfinite(metrics[tag]), tag
     assert metrics["density/mass"] == pytest.approx(1.0, abs=0.05)
     assert metrics["density/inversion_error"] < 1e-3
     assert {path.name for path in (tmp_path / "figures").iterdir()} == {"density-learned.png", "flow.gif"}
     assert read_metrics(tmp_path)["nfe/forward"][1] == [32.0] * 1
+
+
+def test_without_validation_images_the_curve_shows_the_test_error(tmp_path: Path, compose: Compose) -> None:
+    sample = Path(__file__).parents[1] / "assets" / "mnist-sample"
+    words = (f"dataset.root={sample}", "dataset.validation=0", "dataset.test=100", "trainer.max_steps=4")
+    metrics = run_in(tmp_path, compose("dataset=mnist", "model=mlp", *words, "trainer.evaluate_every=2"))
+    steps, errors = read_metrics(tmp_path)["error/test"]
+    assert steps == [2, 4]
+    assert all(error == round(error) for error in errors)  # percent of 100 images
+    assert metrics["error/test"] == errors[-1]
+    assert "error/validation" not in metrics
+
+
+def test_single_shooting_restores_a_decaying_system(tmp_path: Path, compose: Compose) -> None:
+    words = ("model=rknet", "model.field=linear", "solver=rk4", "trainer.shooting=single", "dataset.points=8")
+    metrics = run_in(tmp_path, compose(*words, "solver.step_size=1", "trainer.lr=0.5", "trainer.max_steps=300", "figures=false"))
+    assert metrics["dynamics/eigenvalue_error"] < 0.02
+
+
+@pytest.mark.parametrize(("dim", "drawn"), [(1, set()), (4, {"density-clouds.png", "flow.gif"})])
+def test_a_density_in_other_dimensions(tmp_path: Path, compose: Compose, dim: int, drawn: set[str]) -> None:
+    words = ("dataset=gaussian", f"dataset.dim={dim}", "trainer.max_steps=3", "trainer.batch_size=16", "threads=1")
+    sizes = ("dataset.validation=50", "dataset.test=50", "model.width=8", "model=rknet", "solver=rk4")
+    metrics = run_in(tmp_path, compose(*words, *sizes))
+    assert math.isfinite(metrics["density/kl"])
+    assert "density/mass" not in metrics
+    assert {path.name for path in (tmp_path / "figures").iterdir()} == drawn
