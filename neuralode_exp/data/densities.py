@@ -1,4 +1,4 @@
-"""Target densities in the plane and in space, with exact samplers and exact log-densities.
+"""Target densities in the plane, in space and in any dimension, with exact samplers and exact log-densities.
 
 The shapes are those of FFJORD (https://arxiv.org/abs/1810.01367, `toy_data.py` of its code) in our own sizes.
 `density(name, **scales)` builds one of `DENSITIES`.
@@ -14,51 +14,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from neuralode_exp.data.gaussians import Gaussian, eight_gaussians, gaussians_3d
 from neuralode_exp.data.points import Points
-from neuralode_exp.data.target import Density, Target, as_points, choices, normal, require_positive, uniform
-
-# A Gaussian has 5.7e-7 of its mass outside +- 5 standard deviations.
-TAIL = 5.0
-
-
-@final
-class GaussianMixture(Density):
-    """Equal mixture of isotropic Gaussians, p(x) = mean_k N(x; mu_k, std^2 I).
-
-    Args:
-        means: the mu_k, shape (k, d).
-        std: standard deviation of each component.
-    """
-
-    def __init__(self, means: Tensor, std: float) -> None:
-        require_positive(std=std)
-        self.means = means.double()
-        self.std = std
-        super().__init__(torch.stack((self.means.amin(0) - TAIL * std, self.means.amax(0) + TAIL * std)))
-
-    def _draw(self, n: int, generator: torch.Generator) -> Tensor:
-        k = choices(len(self.means), n, generator)
-        return self.means.to(generator.device)[k] + self.std * normal(n, self.dim, generator)
-
-    def log_prob(self, x: Tensor) -> Tensor:
-        x = as_points(x, self.dim)
-        squares = (x[:, None, :] - self.means.to(x.device)).square().sum(-1)
-        log_scale = math.log(len(self.means)) + self.dim / 2 * math.log(2 * math.pi * self.std**2)
-        return (-squares / (2 * self.std**2)).logsumexp(1) - log_scale
-
-
-def eight_gaussians(radius: float = 2.0, std: float = 0.2) -> GaussianMixture:
-    """Build eight Gaussians, evenly spaced on a circle."""
-    require_positive(radius=radius)
-    angle = torch.arange(8, dtype=torch.float64) * (math.pi / 4)
-    return GaussianMixture(radius * torch.stack((angle.cos(), angle.sin()), 1), std)
-
-
-def gaussians_3d(half_side: float = 1.0, std: float = 0.2) -> GaussianMixture:
-    """Build eight Gaussians in space, at the corners (+-half_side, +-half_side, +-half_side) of a cube."""
-    require_positive(half_side=half_side)
-    ends = torch.tensor([-half_side, half_side], dtype=torch.float64)
-    return GaussianMixture(torch.cartesian_prod(ends, ends, ends), std)
+from neuralode_exp.data.target import (
+    TAIL,
+    Density,
+    Target,
+    as_points,
+    centred_box,
+    choices,
+    normal,
+    require_positive,
+    uniform,
+)
 
 
 @final
@@ -80,7 +48,7 @@ class TwoCircles(Density):
         require_positive(inner=inner, outer=outer, noise=noise)
         self.radii = torch.tensor([inner, outer], dtype=torch.float64)
         self.noise = noise
-        super().__init__(_centred_box(*[max(inner, outer) + TAIL * noise] * 2))
+        super().__init__(centred_box(*[max(inner, outer) + TAIL * noise] * 2))
 
     def _draw(self, n: int, generator: torch.Generator) -> Tensor:
         radius = self.radii.to(generator.device)[choices(2, n, generator), None]
@@ -113,7 +81,7 @@ class TwoMoons(Density):
         require_positive(radius=radius, noise=noise)
         self.radius = radius
         self.noise = noise
-        super().__init__(_centred_box(1.5 * radius + TAIL * noise, 0.75 * radius + TAIL * noise))
+        super().__init__(centred_box(1.5 * radius + TAIL * noise, 0.75 * radius + TAIL * noise))
         panels = math.ceil(radius / noise)
         nodes, weights = np.polynomial.legendre.leggauss(16)
         s = math.pi / panels * (np.arange(panels)[:, None] + (nodes + 1) / 2)
@@ -172,7 +140,7 @@ class Pinwheel(Density):
         self.rate = rate
         self._mean = torch.tensor([radius, 0.0], dtype=torch.float64)
         self._std = torch.tensor([radial_std, tangential_std], dtype=torch.float64)
-        super().__init__(_centred_box(*[math.hypot(radius + TAIL * radial_std, TAIL * tangential_std)] * 2))
+        super().__init__(centred_box(*[math.hypot(radius + TAIL * radial_std, TAIL * tangential_std)] * 2))
 
     def _draw(self, n: int, generator: torch.Generator) -> Tensor:
         mean, std = self._mean.to(generator.device), self._std.to(generator.device)
@@ -205,7 +173,7 @@ class Checkerboard(Density):
     def __init__(self, side: float = 1.0) -> None:
         require_positive(side=side)
         self.side = side
-        super().__init__(_centred_box(2 * side, 2 * side))
+        super().__init__(centred_box(2 * side, 2 * side))
 
     def _draw(self, n: int, generator: torch.Generator) -> Tensor:
         row, pair = choices(4, n, generator), choices(2, n, generator)
@@ -239,7 +207,7 @@ class Torus(Density):
         self.minor = minor
         self.noise = noise
         reach, height = major + minor + TAIL * noise, minor + TAIL * noise
-        super().__init__(_centred_box(reach, reach, height))
+        super().__init__(centred_box(reach, reach, height))
 
     def _draw(self, n: int, generator: torch.Generator) -> Tensor:
         around, tube, chance = uniform(n, 3, generator).split(1, 1)
@@ -264,6 +232,7 @@ DENSITIES: dict[str, Callable[..., Target]] = {
     "checkerboard": Checkerboard,
     "gaussians-3d": gaussians_3d,
     "torus": Torus,
+    "gaussian": Gaussian,
     "points": Points,
 }
 
@@ -287,11 +256,6 @@ def density(name: str, **scales: object) -> Target:
     if unknown:
         raise ValueError(f"{name} has no argument {unknown[0]!r}; it has {', '.join(known)}")
     return DENSITIES[name](**scales)
-
-
-def _centred_box(*half_widths: float) -> Tensor:
-    high = torch.tensor(half_widths, dtype=torch.float64)
-    return torch.stack((-high, high))
 
 
 def _turn(u: Tensor, angle: Tensor) -> Tensor:

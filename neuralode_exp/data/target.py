@@ -6,6 +6,9 @@ from typing import final
 import torch
 from torch import Tensor
 
+# A Gaussian has 5.7e-7 of its mass outside +- 5 standard deviations.
+TAIL = 5.0
+
 
 class Target(ABC):
     """A distribution on R^d, scaled so that a flow from a standard normal base can learn it.
@@ -65,6 +68,12 @@ class Density(Target):
     @abstractmethod
     def _draw(self, n: int, generator: torch.Generator) -> Tensor:
         """Draw n points, shape (n, d), float64."""
+
+
+def centred_box(*half_widths: float) -> Tensor:
+    """Return the box of the given half widths around the origin, shape (2, d), float64."""
+    high = torch.tensor(half_widths, dtype=torch.float64)
+    return torch.stack((-high, high))
 
 
 def as_points(x: Tensor, dim: int) -> Tensor:

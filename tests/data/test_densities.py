@@ -6,9 +6,10 @@ import torch
 from torch import Tensor
 
 from neuralode_exp.data.densities import DENSITIES, Checkerboard, Pinwheel, Torus, TwoCircles, TwoMoons, density
+from neuralode_exp.data.gaussians import Gaussian
 from neuralode_exp.data.target import Target
 
-EXACT = ["eight-gaussians", "two-moons", "two-circles", "pinwheel", "checkerboard", "gaussians-3d"]
+EXACT = ["eight-gaussians", "two-moons", "two-circles", "pinwheel", "checkerboard", "gaussians-3d", "gaussian"]
 SAMPLED = [*EXACT, "torus"]
 
 
@@ -144,6 +145,20 @@ def test_pinwheel_keeps_areas() -> None:
     for u in target.sample(5, generator()):
         jacobian = torch.autograd.functional.jacobian(lambda u: target.twist(u, arm), u)
         assert jacobian.det().item() == pytest.approx(1.0, abs=1e-12)
+
+
+@pytest.mark.parametrize("dim", [1, 2, 5, 256])
+def test_gaussian_has_the_covariance_it_says_in_any_dimension(dim: int) -> None:
+    target = Gaussian(dim)
+    i = torch.arange(dim, dtype=torch.float64)
+    covariance = 0.5 ** (i[:, None] - i).abs()
+    assert torch.linalg.cond(covariance) < 9
+    x = target.sample(2000, generator())
+    exact = torch.distributions.MultivariateNormal(torch.zeros(dim).double(), covariance).log_prob(x)
+    torch.testing.assert_close(target.log_prob(x), exact, rtol=0, atol=1e-9)  # a Cholesky solve of size 256
+    # The mean of n squared lengths x^T Sigma^-1 x: chi-square with d n degrees, five standard errors.
+    squares = torch.linalg.solve(covariance, x.T).T.mul(x).sum().item()
+    assert abs(squares - dim * len(x)) < 5 * math.sqrt(2 * dim * len(x))
 
 
 def test_checkerboard_is_uniform_on_its_black_squares_and_zero_elsewhere() -> None:
