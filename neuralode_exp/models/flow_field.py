@@ -36,6 +36,20 @@ class FlowField(nn.Module):
             h = layer(torch.tanh(h))
         return h
 
+    def with_jacobian(self, t: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Evaluate dz/dt, shape (n, d), and its Jacobian df_i/dz_j, shape (n, d, d), by d tangents.
+
+        Gradients flow to t, z and the parameters.
+        """
+        first, *others = self.layers
+        h = first(z) + self.time_weight * t
+        tangents = first.get_parameter("weight").T[:, None].expand(-1, len(z), -1)  # tangent j, of the j-th unit vector
+        for layer in others:
+            h = torch.tanh(h)
+            tangents = (tangents * _slope(h)) @ layer.get_parameter("weight").T
+            h = layer(h)
+        return h, tangents.permute(1, 2, 0)
+
     def with_trace(self, t: Tensor, state: Tensor, probes: Tensor) -> Tensor:
         """Evaluate (dz/dt, dlog p/dt) = (f, -sum_k v_k^T (df/dz) v_k).
 

@@ -122,12 +122,13 @@ class Flow(nn.Module):
         return z0.to(self.field.time_weight)
 
     def _solve_with_trace(self, z: Tensor, log_p: Tensor, times: Sequence[float]) -> tuple[Tensor, Tensor]:
-        probes = self._probes(z)
+        probes = self.probes(z)
         state = torch.cat((z, log_p[:, None]), 1)
         end = self._solve(lambda t, state: self.field.with_trace(t, state, probes), state, times)[-1]
         return end[:, :-1], end[:, -1]
 
-    def _probes(self, z: Tensor) -> Tensor:
+    def probes(self, z: Tensor) -> Tensor:
+        """Return the probes of the trace for one solve over z of shape (n, d), see `FlowField.with_trace`."""
         if self.trace == "exact" or not self.training:
             return torch.eye(self.dim, dtype=z.dtype, device=z.device)[:, None, :]
         noise = torch.randn_like(z)

@@ -15,6 +15,7 @@ from neuralode_exp.models.flows import Flow
 from neuralode_exp.ode import SolverError, Stats
 from neuralode_exp.trainers.consistency import SAMPLES, accurate_method, relative_change
 from neuralode_exp.trainers.task import Task, seeded
+from neuralode_exp.trainers.trace_cost import evaluation_ms
 
 if TYPE_CHECKING:
     from neuralode_exp.tracking.recorder import Recorder
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 DRAWN = 2000  # points in a picture
 PICTURE = 150  # cells a side of a drawn density
 FRAMES = 20  # of flow.gif
-CHUNK = 20_000  # points in one solve without gradients
+ROWS = 60_000  # in one solve without gradients: a point has one, and one for each tangent of its trace
 GRID = 300  # points a side of the grid that the mass is summed on
 MARGIN = 1.5  # side of that grid over the side of the box of the truth
 
@@ -61,6 +62,7 @@ class DensityEstimation(Task):
         self.batch_size, self.steps_per_epoch, self.seed, self.figures = batch_size, steps_per_epoch, seed, figures
         self.dtype, self.device = module.field.time_weight.dtype, module.field.time_weight.device
         self.objective = "loss/validation" if len(validation) else None
+        self.chunk = max(1, ROWS // (1 + module.dim))
 
     @property
     def stats(self) -> Stats:
@@ -77,7 +79,7 @@ class DensityEstimation(Task):
         return {"loss/validation": nll} | ({} if kl is None else {"density/kl": kl})
 
     def final(self) -> dict[str, float]:
-        values = self._inversion()
+        values = self._inversion() | self._cost()
         if len(self.test):
             nll, kl = self._measure(self.test)
             values |= {"density/nll": nll} | ({} if kl is None else {"density/kl": kl}) | self._consistency()
@@ -87,7 +89,7 @@ class DensityEstimation(Task):
 
     def log_prob(self, x: Tensor) -> Tensor:
         """The model's log-density at any number of points, float64 on the CPU."""
-        chunks = x.to(self.device, self.dtype).split(CHUNK)
+        chunks = x.to(self.device, self.dtype).split(self.chunk)
         return torch.cat([self.module.log_prob(chunk) for chunk in chunks]).double().cpu()
 
     def _measure(self, x: Tensor) -> tuple[float, float | None]:
@@ -109,9 +111,14 @@ class DensityEstimation(Task):
         x, y = (centre[i] + half[i] * side for i in range(2))
         return torch.cartesian_prod(x, y), float((2 * half / n).prod())
 
+    def _cost(self) -> dict[str, float]:
+        """What one evaluation costs on a batch of training, in ms."""
+        x = self.target.sample(self.batch_size, seeded(self.seed, "batch", 0), self.dtype)
+        return {f"time/{name}": ms for name, ms in evaluation_ms(self.module, x.to(self.device)).items()}
+
     def _inversion(self) -> dict[str, float]:
         """Is the map its own inverse's inverse, and is the density the same on both ways?"""
-        x, log_p = self.module.sample_with_log_prob(SAMPLES, seeded(self.seed, "inversion", 0))
+        x, log_p = self.module.sample_with_log_prob(min(SAMPLES, self.chunk), seeded(self.seed, "inversion", 0))
         z0 = self.module.to_base(x)
         again = self.module.to_data(z0)
         return {
@@ -122,7 +129,7 @@ class DensityEstimation(Task):
     def _consistency(self) -> dict[str, float]:
         """How far an accurate solve in float64 moves the base points of test data, and their likelihood."""
         module = copy.deepcopy(self.module).double()
-        x = self.test[:SAMPLES].to(self.device)
+        x = self.test[: min(SAMPLES, self.chunk)].to(self.device)
         try:
             z, nll = module.to_base(x), -module.log_prob(x).mean()
             module.method = accurate_method(module.method)

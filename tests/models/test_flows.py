@@ -54,6 +54,14 @@ def test_exact_trace_is_the_trace_of_the_jacobian(dim: int, depth: int) -> None:
     torch.testing.assert_close(derivative, torch.cat((f(T, z), -trace[:, None]), 1), rtol=0, atol=1e-14)
 
 
+@pytest.mark.parametrize("depth", [0, 1, 3])
+def test_jacobian_by_tangents_is_that_of_autograd(depth: int) -> None:
+    f, z = field(3, depth), points(4, 3)
+    dz, jacobian = f.with_jacobian(T, z)
+    torch.testing.assert_close(dz, f(T, z), rtol=0, atol=1e-14)
+    torch.testing.assert_close(jacobian, jacobians(f, z), rtol=0, atol=1e-14)
+
+
 def test_field_is_an_mlp_with_time_as_an_input() -> None:
     f, z = field(2, 2), points(4)
     first, second, last = f.layers
