@@ -76,6 +76,9 @@ class _WithTrace(torch.autograd.Function):
 
         T_l = D_l * (T_{l-1} W_l^T),    trace = sum_k <V W, T_L>.
 
+    Probes that are those of all rows pass the first layer and the last once, not once for each row: d unit vectors
+    cost d passes through the hidden layers alone, O(n d width^2).
+
     From the cotangents x of dz/dt and g of the trace, backward computes
 
         adj_S_L = (x W, g V W),    adj_S_{l-1} = adj_A_l W_l,
@@ -88,36 +91,50 @@ class _WithTrace(torch.autograd.Function):
     def forward(ctx: Any, state: Tensor, t: Tensor, probes: Tensor, time_weight: Tensor, *parameters: Tensor) -> Tensor:
         *hidden, w_out = parameters[::2]
         *biases, b_out = [parameters[1] + time_weight * t, *parameters[3::2]]
-        z = state[:, :-1]
-        stacks = [torch.cat((z[None], probes.expand(-1, *z.shape)))]
+        h, tangents = state[:, :-1], probes
+        stacks: list[Tensor] = []
         for w, b in zip(hidden, biases, strict=True):
-            stack = stacks[-1] @ w.T
-            h = _tanh_(stack[0].add_(b))
-            stack[1:].mul_(_slope(h))
+            if stacks:
+                stack = stacks[-1] @ w.T
+                h = _tanh_(stack[0].add_(b))
+                tangents = stack[1:].mul_(_slope(h))
+            else:
+                stack = h.new_empty(1 + len(probes), len(h), len(w))
+                h = _tanh_(torch.addmm(b, h, w.T, out=stack[0]))
+                tangents = torch.mul(probes @ w.T, _slope(h), out=stack[1:])
             stacks.append(stack)
-        h, tangents = stacks[-1][0], stacks[-1][1:]
-        trace = (tangents * (probes @ w_out)).sum((0, 2))
-        ctx.save_for_backward(t, probes, *parameters[::2], *stacks)
+        trace = (tangents * (probes @ w_out)).sum((0, 2)).expand(len(state))
+        ctx.save_for_backward(state, t, probes, *parameters[::2], *stacks)
         return torch.cat((torch.addmm(b_out, h, w_out.T), -trace[:, None]), 1)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, adj: Tensor) -> tuple[Tensor | None, ...]:
-        t, probes, *rest = ctx.saved_tensors
-        weights, stacks = rest[: len(rest) // 2], rest[len(rest) // 2 :]
-        h, tangents = stacks[-1][0], stacks[-1][1:]
+        state, t, probes, *rest = ctx.saved_tensors
+        depth = len(rest) // 2
+        weights, stacks = rest[: depth + 1], rest[depth + 1 :]
+        z = state[:, :-1]
+        h, tangents = (stacks[-1][0], stacks[-1][1:]) if stacks else (z, probes)
         x, g = adj[:, :-1], -adj[:, -1:]
         v_w = probes @ weights[-1]
         gradients = [x.sum(0), x.T @ h + _outer(probes, (g * tangents).sum_to_size(v_w.shape))]
-        adj_s = torch.cat(((x @ weights[-1])[None], (g * v_w).expand_as(tangents)))
-        for i in reversed(range(len(weights) - 1)):
-            h, tangents = stacks[i + 1][0], stacks[i + 1][1:]
+        adj_z = x @ weights[-1]
+        if stacks:
+            adj_s = torch.cat((adj_z[None], (g * v_w).expand_as(tangents)))
+        for i in reversed(range(depth)):
+            h, tangents = stacks[i][0], stacks[i][1:]
             curvature = (tangents * adj_s[1:]).sum(0)
             adj_a = adj_s.mul_(_slope(h))
             adj_a[0].addcmul_(h, curvature, value=-2)
-            gradients += [adj_a[0].sum(0), _outer(adj_a, stacks[i])]
-            adj_s = (adj_a if i > 0 else adj_a[:1]) @ weights[i]  # the probes are constants
-        adj_state = torch.cat((adj_s[0], torch.zeros_like(g)), 1)
+            if i > 0:
+                of_weight = _outer(adj_a, stacks[i - 1])
+                adj_s = adj_a @ weights[i]
+            else:  # the probes are constants
+                of_tangents = adj_a[1:].sum_to_size(*probes.shape[:2], adj_a.shape[2])
+                of_weight = adj_a[0].T @ z + _outer(of_tangents, probes)
+                adj_z = adj_a[0] @ weights[0]
+            gradients += [adj_a[0].sum(0), of_weight]
+        adj_state = torch.cat((adj_z, torch.zeros_like(g)), 1)
         return adj_state, None, None, gradients[-2] * t, *reversed(gradients)
 
 
