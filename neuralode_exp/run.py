@@ -204,9 +204,7 @@ def _train(
         value = _finish(task, loop, recorder, objective or "loss/train")
         summary |= {"metrics": dict(loop.metrics), "objective": value}
         if not math.isfinite(value):
-            raise RuntimeError(
-                f"the objective {objective or 'loss/train'} is {value}; a lower trainer.lr usually helps"
-            )
+            raise RuntimeError(f"the objective {objective or 'loss/train'} is {value}; {task.advice}")
         _end(folder, summary, "completed", recorder)
     except Exception:
         recorder.hparams_end("failed")

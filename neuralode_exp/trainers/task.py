@@ -27,6 +27,7 @@ class Task(ABC):
         replicas: number of independent networks stacked in the first axis of every parameter; 1 for a plain module.
         log_every, evaluate_every: steps, where the config leaves them open.
         objective: tag that is minimised, where the config leaves it open; None where nothing is held out.
+        advice: what usually helps where training ends in NaN or infinity.
     """
 
     module: nn.Module
@@ -35,6 +36,7 @@ class Task(ABC):
     log_every: int = 10
     evaluate_every: int
     objective: str | None
+    advice: str = "a lower trainer.lr usually helps"
 
     @property
     def model(self) -> nn.Module:

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from neuralode_exp.config import Config
+from neuralode_exp.outcome import RunFailed
 from neuralode_exp.run import run
 from neuralode_exp.tracking.metrics import read_metrics
 from neuralode_exp.tracking.summary import read_summary
@@ -170,7 +171,8 @@ def test_without_validation_images_the_curve_shows_the_test_error(tmp_path: Path
 
 def test_single_shooting_restores_a_decaying_system(tmp_path: Path, compose: Compose) -> None:
     words = ("model=rknet", "model.field=linear", "solver=rk4", "trainer.shooting=single", "dataset.points=8")
-    metrics = run_in(tmp_path, compose(*words, "solver.step_size=1", "trainer.lr=0.5", "trainer.max_steps=300", "figures=false"))
+    training = ("solver.step_size=1", "trainer.lr=0.5", "trainer.max_steps=300", "figures=false")
+    metrics = run_in(tmp_path, compose(*words, *training))
     assert metrics["dynamics/eigenvalue_error"] < 0.02
 
 
@@ -182,3 +184,12 @@ def test_a_density_in_other_dimensions(tmp_path: Path, compose: Compose, dim: in
     assert math.isfinite(metrics["density/kl"])
     assert "density/mass" not in metrics
     assert {path.name for path in (tmp_path / "figures").iterdir()} == drawn
+
+
+def test_whole_trajectories_of_a_growing_system_fail_in_one_line(tmp_path: Path, compose: Compose) -> None:
+    few = ("dataset.trajectories=10", "dataset.points=10", "figures=false")
+    with pytest.raises(RunFailed, match=r"NonFinite.*; pick trainer.shooting=multiple"):
+        run_in(tmp_path, compose("experiment=seed-crash", *few))
+    summary = read_summary(tmp_path)
+    assert summary is not None
+    assert summary["status"] == "failed"
