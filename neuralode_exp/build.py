@@ -81,6 +81,7 @@ def _classification(config: Config, device: torch.device) -> Task:
         shift=dataset.shift,
         label_smoothing=trainer.label_smoothing,
         seed=config.seed,
+        figures=config.figures,
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +16,9 @@ from neuralode_exp.models.images import MLP, ConvNet
 from neuralode_exp.ode import SolverError, Stats
 from neuralode_exp.trainers.consistency import SAMPLES, accurate_method, relative_change
 from neuralode_exp.trainers.task import Task, seeded
+
+if TYPE_CHECKING:
+    from neuralode_exp.tracking.recorder import Recorder
 
 EVALUATION_BATCH = 500
 
@@ -29,22 +33,32 @@ class Classification(Task):
         shift: largest shift of an image, in pixels.
         label_smoothing: of the cross-entropy (arXiv 1512.00567); 0 is off.
         seed: of the order and the shifts.
+        figures: whether to draw.
     """
 
     def __init__(
-        self, module: ConvNet | MLP, data: MNIST, *, batch_size: int, shift: int, label_smoothing: float, seed: int
+        self,
+        module: ConvNet | MLP,
+        data: MNIST,
+        *,
+        batch_size: int,
+        shift: int,
+        label_smoothing: float,
+        seed: int,
+        figures: bool = True,
     ) -> None:
         n = len(data.train.labels)
         if batch_size > n:
             raise ValueError(f"trainer.batch_size must be at most the {n} training images, got {batch_size}")
         self.module: ConvNet | MLP = module
-        self.data, self.seed = data, seed
+        self.data, self.seed, self.figures = data, seed, figures
         self.batch_size, self.shift, self.label_smoothing = batch_size, shift, label_smoothing
         self.steps_per_epoch = n // batch_size
         self.evaluate_every = self.steps_per_epoch
         self.objective = "error/validation" if len(data.validation.labels) else None
         self.dtype = next(module.parameters()).dtype
         self._epoch, self._order = -1, torch.empty(0)
+        self._predicted = torch.empty(0)  # labels of the test images, once training has ended
 
     @property
     def stats(self) -> Stats:
@@ -72,19 +86,13 @@ class Classification(Task):
         return {"loss/validation": loss, "error/validation": error}
 
     def final(self) -> dict[str, float]:
-        _, error = self._measure(self.module, self.data.test)
-        return {"error/test": error} | self._consistency()
+        self._predicted = _logits(self.module, self.data.test.images).argmax(1)
+        return {"error/test": _error(self._predicted, self.data.test.labels)} | self._consistency()
 
     def _measure(self, module: ConvNet | MLP, split: Split) -> tuple[float, float]:
         """Mean cross-entropy and error in percent."""
-        loss, wrong = 0.0, 0
-        for images, labels in zip(
-            split.images.split(EVALUATION_BATCH), split.labels.split(EVALUATION_BATCH), strict=True
-        ):
-            logits = module(normalise(images).to(next(module.parameters()).dtype))
-            loss += float(F.cross_entropy(logits, labels, reduction="sum"))
-            wrong += int((logits.argmax(1) != labels).sum())
-        return loss / len(split.labels), 100.0 * wrong / len(split.labels)
+        logits = _logits(module, split.images)
+        return float(F.cross_entropy(logits, split.labels)), _error(logits.argmax(1), split.labels)
 
     def _consistency(self) -> dict[str, float]:
         """How far an accurate solve in float64 moves the features after the ODE block, and the test error."""
@@ -110,3 +118,27 @@ class Classification(Task):
         error = "error/validation" if self.objective else "error/test"
         names = {"loss": "loss/train", "error %": error, "nfe": "nfe/forward"}
         return {name: metrics[tag] for name, tag in names.items() if tag in metrics}
+
+    @torch.no_grad()
+    def draw(self, step: int, recorder: Recorder, *, last: bool) -> None:
+        if not (self.figures and last):
+            return
+        from neuralode_exp.tracking.figures.images import SHOWN, draw_mistakes
+
+        test = self.data.test
+        wrong = (self._predicted != test.labels).nonzero().flatten()
+        images, labels, predicted = (
+            x[wrong[:SHOWN]].cpu().numpy() for x in (test.images[:, 0], test.labels, self._predicted)
+        )
+        figure = draw_mistakes(images, labels, predicted, wrong=len(wrong), tested=len(test.labels))
+        recorder.figure(step, "images/mistakes", figure)
+
+
+def _logits(module: ConvNet | MLP, images: Tensor) -> Tensor:
+    dtype = next(module.parameters()).dtype
+    return torch.cat([module(normalise(part).to(dtype)) for part in images.split(EVALUATION_BATCH)])
+
+
+def _error(predicted: Tensor, labels: Tensor) -> float:
+    """Error in percent."""
+    return 100.0 * int((predicted != labels).sum()) / len(labels)

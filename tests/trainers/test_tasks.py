@@ -105,6 +105,7 @@ def test_a_diverging_replica_disturbs_no_other(
     monkeypatch.setattr(Loop, "_train_step", breaking)
     metrics = run_in(tmp_path / "broken", compose(*words, "objective=loss/train"))
     assert metrics["solver/failures"] == 2.0
+    assert metrics["dynamics/active_replicas"] == 2.0
     sound, other = weights(tmp_path / "sound"), weights(tmp_path / "broken")
     for name, value in sound.items():
         if name.startswith("flow.field.weights"):
@@ -167,6 +168,7 @@ def test_without_validation_images_the_curve_shows_the_test_error(tmp_path: Path
     assert all(error == round(error) for error in errors)  # percent of 100 images
     assert metrics["error/test"] == errors[-1]
     assert "error/validation" not in metrics
+    assert [path.name for path in (tmp_path / "figures").iterdir()] == ["images-mistakes.png"]
 
 
 def test_single_shooting_restores_a_decaying_system(tmp_path: Path, compose: Compose) -> None:

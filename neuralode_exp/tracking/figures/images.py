@@ -1,0 +1,34 @@
+"""Pictures of what an image classifier gets wrong."""
+
+from __future__ import annotations
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from neuralode_exp.tracking.figures.style import DPI, LEARNED
+
+COLUMNS, ROWS = 8, 4
+SHOWN = COLUMNS * ROWS
+
+
+def draw_mistakes(images: np.ndarray, labels: np.ndarray, predicted: np.ndarray, wrong: int, tested: int) -> Figure:
+    """The first mistakes on test images, each titled `label > prediction`.
+
+    Args:
+        images: shape (n, h, w), n up to `SHOWN`.
+        labels, predicted: shape (n,).
+        wrong, tested: how many mistakes there are in all, of how many images.
+    """
+    figure = Figure(figsize=(0.85 * COLUMNS, 1.0 * ROWS + 0.4), dpi=DPI)
+    FigureCanvasAgg(figure)
+    figure.subplots_adjust(left=0.01, right=0.99, bottom=0.01, top=0.86, wspace=0.1, hspace=0.3)
+    axes = figure.subplots(ROWS, COLUMNS).ravel()
+    for ax in axes:
+        ax.axis("off")
+    for ax, image, label, prediction in zip(axes, images, labels, predicted, strict=False):
+        ax.imshow(image, cmap="gray_r")
+        ax.set_title(f"{label} > {prediction}", fontsize=8, color=LEARNED, pad=2)
+    shown = f", the first {len(images)}" if len(images) < wrong else ""
+    figure.suptitle(f"{wrong} of {tested} test images are taken for another digit{shown}", fontsize=10)
+    return figure
