@@ -136,6 +136,8 @@ class LearnDynamics(Task):
         if self.long is not None:
             values["dynamics/long_trajectory_error"] = self._trajectory_error([self.long])
         summary = self._summarise(values | self._against_truth()) | self._consistency()
+        if self.replicas > 1:
+            summary["dynamics/active_replicas"] = float(self.flow.field.active.sum())
         return summary | (dict(self.truth.least_squares) if self.truth else {})
 
     def _against_truth(self) -> dict[str, Tensor]:
