@@ -30,7 +30,9 @@ def main(config: DictConfig) -> float:
         if in_grid:
             device = device_of_job(run_config.device, hydra_config.job.num)
             run_config = run_config.model_copy(update={"device": device})
-        return run(run_config, Path(hydra_config.runtime.output_dir), values)
+        # Other launchers' workers share the terminal, and a bar would overwrite those of its neighbours.
+        bar = None if not in_grid or "BasicLauncher" in hydra_config.launcher._target_ else False
+        return run(run_config, Path(hydra_config.runtime.output_dir), values, bar=bar)
     except (ConfigError, RunFailed) as error:
         if in_grid:
             raise  # for the sweeper, which goes on with the next job

@@ -56,7 +56,7 @@ FINAL = (
 )
 
 
-def run(config: Config, folder: Path, values: Mapping[str, Any]) -> float:
+def run(config: Config, folder: Path, values: Mapping[str, Any], *, bar: bool | None = None) -> float:
     """Train, measure and record one run in its folder, or go on with the one that stands there.
 
     A completed run is not repeated; one that was cut off goes on from its last checkpoint.
@@ -65,6 +65,7 @@ def run(config: Config, folder: Path, values: Mapping[str, Any]) -> float:
         config: what to run.
         folder: the run's own folder.
         values: the composed config as plain values, for the record.
+        bar: whether to show a progress bar; None shows one on a terminal.
 
     Returns:
         The objective, to be minimised; infinity for a cell that has no meaning.
@@ -98,7 +99,7 @@ def run(config: Config, folder: Path, values: Mapping[str, Any]) -> float:
     write_summary(folder, summary)
     try:
         with Signals() as signals:
-            return _train(config, folder, values, device, summary, signals)
+            return _train(config, folder, values, device, summary, signals, bar)
     except Interrupted:
         raise
     except KeyboardInterrupt:
@@ -175,7 +176,13 @@ class Signals:
 
 
 def _train(
-    config: Config, folder: Path, values: Mapping[str, Any], device: torch.device, summary: Summary, signals: Signals
+    config: Config,
+    folder: Path,
+    values: Mapping[str, Any],
+    device: torch.device,
+    summary: Summary,
+    signals: Signals,
+    bar: bool | None,
 ) -> float:
     seed_everything(config.seed)
     task = build_task(config, device)
@@ -193,7 +200,7 @@ def _train(
         plain = {key: value for key, value in values.items() if key != "hydra"}
         recorder.text("config", "```yaml\n" + yaml.safe_dump(plain, sort_keys=False) + "```")
         recorder.hparams_start(flatten(plain))
-        with progress(cadence.total, start=loop.step) as display:
+        with progress(cadence.total, start=loop.step, terminal=bar) as display:
             finished = loop.run(recorder, display)
         summary |= {"steps": loop.step, "seconds": loop.seconds, "metrics": dict(loop.metrics)}
         if not finished:
