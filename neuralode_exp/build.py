@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import torch
 
 from neuralode_exp.config import Config, solver_arguments
+from neuralode_exp.config.cells import IMPLICIT, solves_ode
 from neuralode_exp.config.schema import Csv, Densities, Images, Model, Points
 from neuralode_exp.data.target import Target
 from neuralode_exp.ode import Method, make_method
 from neuralode_exp.trainers.task import Task
 
+if TYPE_CHECKING:
+    from neuralode_exp.data.dynamics import Dynamics
+
 log = logging.getLogger(__name__)
 
+MANY_STEPS = 500  # of an explicit method over a trajectory, for stability alone: it crawls
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 
@@ -146,6 +152,7 @@ def _dynamics(config: Config, device: torch.device) -> Task:
         noise, data = estimate_noise([z for _, z in train]), None
     else:
         data = make_dynamics(dataset.name, dtype=dtype, **dataset.arguments())
+        _warn_of_stiffness(config, data)
         train = [(data.t, z) for z in data.train.noisy.unbind(1)]
         held_out, noise = [], data.noise
         if dataset.arguments()["validation"]:
@@ -185,6 +192,24 @@ def _dynamics(config: Config, device: torch.device) -> Task:
         seed=config.seed,
         figures=config.figures,
     )
+
+
+def _warn_of_stiffness(config: Config, data: Dynamics) -> None:
+    """Say what a stiff system will cost an explicit method once its field is learned."""
+    if not solves_ode(config) or config.solver.name in IMPLICIT:
+        return
+    rate, t_max = data.system.fastest_decay(data.train.clean.flatten(0, 1)), float(data.t[-1])
+    steps = round(rate * t_max / 3)
+    if steps > MANY_STEPS:
+        log.warning(
+            "%s is stiff: it decays at rates up to %.3g, an explicit method takes steps below %.2g, %d of them to "
+            "t = %.4g, once the field is learned; pick model=odenet solver=lsoda",
+            config.dataset.name,
+            rate,
+            3 / rate,
+            steps,
+            t_max,
+        )
 
 
 def _depth(model: Model, default: int) -> int:

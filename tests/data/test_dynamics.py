@@ -281,3 +281,11 @@ def test_least_squares_needs_regular_times() -> None:
     data = make_dynamics("circle", sampling="random")
     with pytest.raises(ValueError, match=r"`t` must be regular .*; use sampling=regular"):
         least_squares_generator(data.t, data.train.noisy)
+
+
+def test_the_fastest_decay_is_that_of_the_jacobian():
+    states = torch.tensor([[2.0, 0.0], [0.5, 1.0]])
+    assert make_system("stable-node").fastest_decay(states) == pytest.approx(2.0)
+    assert make_system("unstable").fastest_decay(states) == 0.0
+    # df/dz of van der Pol at (2, 0) is [[0, 1], [-1, -300]].
+    assert make_system("van-der-pol", mu=100.0).fastest_decay(states) == pytest.approx(299.9967, abs=1e-3)

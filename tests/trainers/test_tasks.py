@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from neuralode_exp.build import build_task
 from neuralode_exp.config import Config
 from neuralode_exp.outcome import RunFailed
 from neuralode_exp.run import run
@@ -195,3 +196,11 @@ def test_whole_trajectories_of_a_growing_system_fail_in_one_line(tmp_path: Path,
     summary = read_summary(tmp_path)
     assert summary is not None
     assert summary["status"] == "failed"
+
+
+@pytest.mark.parametrize(("solver", "warned"), [("dopri5", True), ("lsoda", False)])
+def test_a_stiff_system_is_announced_to_explicit_methods(
+    compose: Compose, caplog: pytest.LogCaptureFixture, solver: str, warned: bool
+) -> None:
+    build_task(compose(*FEW, "dataset=van-der-pol", "dataset.mu=100", f"solver={solver}"), torch.device("cpu"))
+    assert any("is stiff: it decays at rates up to 3" in message for message in caplog.messages) is warned
