@@ -16,7 +16,12 @@ import torch
 from benchmarks.table import print_table, write_json
 
 # A table is a module with `measure(quick) -> list[Figure]`; its docstring says what it measures.
-TABLES = {"core": "benchmarks.core", "sweep": "benchmarks.sweep", "train": "benchmarks.training"}
+TABLES = {
+    "core": "benchmarks.core",
+    "dynamics": "benchmarks.dynamics",
+    "sweep": "benchmarks.sweep",
+    "train": "benchmarks.training",
+}
 RESULTS = Path(__file__).parents[1] / "results"
 
 

@@ -20,19 +20,17 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
+from benchmarks.compose import ROOT, compose
 from benchmarks.peer_mnist import peer_batches, peer_model
 from benchmarks.table import Figure
 from benchmarks.timing import interleaved, ratio
 from neuralode_exp.build import build_task
-from neuralode_exp.config import Config, Mistake
-from neuralode_exp.config.compose import Composer, make_loader
 from neuralode_exp.tracking.progress import Lines
 from neuralode_exp.tracking.recorder import Recorder
 from neuralode_exp.tracking.summary import read_summary
 from neuralode_exp.trainers.classification import Classification
 from neuralode_exp.trainers.loop import Cadence, Loop
 
-ROOT = Path(__file__).parents[2]
 BATCH, STEPS_A_TURN = 128, 2
 STANDSTILL = 1e-9  # learning rate: NFE depends on the weights, and both sides are to solve the same problem
 OURS = {
@@ -70,17 +68,9 @@ def measure(quick: bool) -> list[Figure]:
     return figures + _default_run(quick)
 
 
-def _compose(*words: str) -> Config:
-    mistakes: list[Mistake] = []
-    composer = Composer(make_loader(ROOT / "conf"))
-    overrides = composer.parse(words, mistakes)
-    assert not mistakes, mistakes
-    return composer.config(overrides)
-
-
 def _loop(*words: str) -> Loop:
     still = (f"trainer.lr={STANDSTILL}", "trainer.schedule=constant")
-    config = _compose("dataset=mnist", f"dataset.root={ROOT / 'data'}", "trainer.epochs=100", *still, *words)
+    config = compose("dataset=mnist", f"dataset.root={ROOT / 'data'}", "trainer.epochs=100", *still, *words)
     torch.manual_seed(0)
     task = build_task(config, torch.device("cpu"))
     folder = Path(tempfile.mkdtemp())

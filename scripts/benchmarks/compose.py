@@ -1,0 +1,18 @@
+"""The config of a run, from the words of its command line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from neuralode_exp.config import Config, Mistake
+from neuralode_exp.config.compose import Composer, make_loader
+
+ROOT = Path(__file__).parents[2]
+
+
+def compose(*words: str) -> Config:
+    mistakes: list[Mistake] = []
+    composer = Composer(make_loader(ROOT / "conf"))
+    overrides = composer.parse(words, mistakes)
+    assert not mistakes, mistakes
+    return composer.config(overrides)
