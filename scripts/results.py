@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from neuralode_exp.report import tables
+from neuralode_exp.report.claims import CLAIMS, COLUMNS
 from neuralode_exp.report.columns import Column, chosen_columns, default_columns
 from neuralode_exp.report.grouping import default_keys, group_runs
 from neuralode_exp.report.runs import Run, find_runs
@@ -108,8 +109,11 @@ def experiment(folder: Path) -> Iterator[str]:
     keys = [key for key in default_keys(runs) if key != "device"]
     groups = group_runs(runs, keys)
     present = {tag for run in runs for tag in run.metrics}
-    columns: list[Column] = [*default_columns(runs), *chosen_columns(runs, [t for t in FURTHER if t in present])]
+    further = [tag for tag in (*COLUMNS.get(folder.name, ()), *FURTHER) if tag in present]
+    columns: list[Column] = [*default_columns(runs), *chosen_columns(runs, further)]
     yield tables.markdown(tables.of_groups(groups, keys, columns))
+    if folder.name in CLAIMS:
+        yield from CLAIMS[folder.name](runs, folder)
 
 
 def command(name: str) -> str:

@@ -1,0 +1,74 @@
+"""What an experiment that measures a claim says beyond its table: a fit, a sentence, a picture."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from neuralode_exp.report.runs import Run
+
+Points = Mapping[float, float]  # y by x
+
+
+def power(points: Points) -> float:
+    """Return the exponent p of the least-squares line log y = p log x + c; y must be positive."""
+    x, y = np.log(list(points)), np.log(list(points.values()))
+    return float(np.polyfit(x, y, 1)[0])
+
+
+def upper_half(points: Points) -> dict[float, float]:
+    """Return the points of the larger half of all x."""
+    kept = sorted(points)[len(points) // 2 :]
+    return {x: points[x] for x in kept}
+
+
+def medians(runs: Sequence[Run], key: str, tag: str) -> dict[float, float]:
+    """Return the median of a metric for each value of a numeric key, in its order."""
+    values: dict[float, list[float]] = {}
+    for run in runs:
+        if tag in run.metrics:
+            values.setdefault(float(run.settings[key]), []).append(run.metrics[tag])
+    return {x: statistics.median(values[x]) for x in sorted(values)}
+
+
+def trace(runs: Sequence[Run], folder: Path) -> Iterator[str]:
+    """How the cost of an evaluation grows with d: the traces of a flow against a discrete layer's log-determinant."""
+    from neuralode_exp.tracking.figures.claims import draw_powers
+
+    estimated = [run for run in runs if run.settings["model.trace"] == "hutchinson"]
+    exact = [run for run in runs if run.settings["model.trace"] == "exact"]
+    field = medians(runs, "dataset.dim", "time/field_ms")
+    costs = {
+        "the log-determinant": medians(runs, "dataset.dim", "time/determinant_ms"),
+        "the exact trace": medians(exact, "dataset.dim", "time/trace_ms"),
+        "Hutchinson's estimate": medians(estimated, "dataset.dim", "time/trace_ms"),
+    }
+    parts = []
+    for name, ms in costs.items():
+        beyond = {d: ms[d] - field[d] for d in upper_half(ms) if ms[d] > field[d]}
+        parts.append(f"with {name} as d^{power(upper_half(ms)):.2f} (what is beyond f alone: d^{power(beyond):.2f})")
+    fitted = upper_half(field)
+    yield (
+        f"Least squares of log ms against log d over d = {', '.join(f'{d:g}' for d in fitted)}: f alone grows as "
+        f"d^{power(fitted):.2f}, {', '.join(parts)}."
+    )
+    yield (
+        "Hidden layers keep their width w while d grows. Work for a point: f and the estimate O(d w + w^2), the exact "
+        "trace by d tangents O(d w^2), the log-determinant O(d^2 w + d w^2 + d^3). So the trace is O(d) at a fixed "
+        "width; with w proportional to d it is O(d^3) too, and only the estimate costs as much as f, O(d^2)."
+    )
+    draw_powers({"f alone": field, **costs}, "d", "ms an evaluation, f included").savefig(folder / "figure.png")
+    yield f"![{folder.name}](results/{folder.name}/figure.png)"
+
+
+# Metrics that its table shows beside the usual ones.
+COLUMNS: dict[str, tuple[str, ...]] = {
+    "claim-trace": ("time/field_ms", "time/trace_ms", "time/determinant_ms"),
+}
+# Experiment -> what it says, in Markdown, of its runs; pictures go to its folder, results/<experiment>.
+CLAIMS: dict[str, Callable[[Sequence[Run], Path], Iterator[str]]] = {
+    "claim-trace": trace,
+}
