@@ -18,6 +18,7 @@ from benchmarks.table import print_table, write_json
 # A table is a module with `measure(quick) -> list[Figure]`; its docstring says what it measures.
 TABLES = {
     "core": "benchmarks.core",
+    "density": "benchmarks.density",
     "dynamics": "benchmarks.dynamics",
     "sweep": "benchmarks.sweep",
     "train": "benchmarks.training",
