@@ -21,10 +21,12 @@ from neuralode_exp.report.claims import CLAIMS, COLUMNS
 from neuralode_exp.report.columns import Column, chosen_columns, default_columns
 from neuralode_exp.report.grouping import default_keys, group_runs
 from neuralode_exp.report.runs import Run, find_runs
+from neuralode_exp.tracking.metrics import read_metrics
 from neuralode_exp.tracking.summary import read_summary
 
 ROOT = Path(__file__).parents[1]
 RESULTS, PAGE = ROOT / "results", ROOT / "RESULTS.md"
+CURVES = ("error/test", "nfe/forward", "nfe/backward")
 # What a table of an experiment shows beside the usual columns.
 FURTHER = ("density/mass", "solver/consistency", "least_squares/eigenvalue_error", "solver/failures")
 
@@ -59,6 +61,7 @@ def keep(run: Run, name: str) -> Path:
         "settings": run.settings,
         "metrics": run.metrics,
         "objective": run.objective,
+        "curves": curves(run),
         "device": summary["device"],
         "versions": summary["versions"],
         "git_commit": summary["git_commit"],
@@ -68,6 +71,17 @@ def keep(run: Run, name: str) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(content, indent=1, default=str) + "\n")
     return path
+
+
+def curves(run: Run) -> dict[str, tuple[list[int], list[float]]]:
+    """What the claims on MNIST draw over training, thinned; elsewhere the last values are all that is kept."""
+    if run.settings["trainer"] != "classification":
+        return {}
+    kept = read_metrics(run.folder, CURVES)
+    return {
+        tag: (steps[:: 1 + len(steps) // 100], values[:: 1 + len(steps) // 100])
+        for tag, (steps, values) in kept.items()
+    }
 
 
 def render() -> str:
@@ -101,7 +115,10 @@ def benchmark(content: dict[str, Any]) -> Iterator[str]:
 
 def experiment(folder: Path) -> Iterator[str]:
     contents = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
-    runs = [Run(folder, "completed", None, c["settings"], c["metrics"], c["objective"]) for c in contents]
+    runs = [
+        Run(folder, "completed", None, c["settings"], c["metrics"], c["objective"], c.get("curves", {}))
+        for c in contents
+    ]
     yield f"## Experiment `{folder.name}`"
     machines = ", ".join(sorted({content["device"] for content in contents}))
     dates = sorted({content["date"] for content in contents})

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from neuralode_exp.report import claims_mnist
 from neuralode_exp.report.runs import Run
 
 Points = Mapping[float, float]  # y by x
@@ -67,8 +68,19 @@ def trace(runs: Sequence[Run], folder: Path) -> Iterator[str]:
 # Metrics that its table shows beside the usual ones.
 COLUMNS: dict[str, tuple[str, ...]] = {
     "claim-trace": ("time/field_ms", "time/trace_ms", "time/determinant_ms"),
+    "claim-memory": ("memory/autograd_peak_mib",),
+    "claim-cost": ("memory/autograd_peak_mib",),
+    "claim-continuous": ("solver/consistency_error",),
+    "mnist-table": ("memory/autograd_peak_mib",),
 }
 # Experiment -> what it says, in Markdown, of its runs; pictures go to its folder, results/<experiment>.
 CLAIMS: dict[str, Callable[[Sequence[Run], Path], Iterator[str]]] = {
     "claim-trace": trace,
+    "claim-cost": claims_mnist.cost,
+    "claim-rknet": claims_mnist.rknet,
+    "claim-memory": claims_mnist.memory,
+    "claim-k-over-h": claims_mnist.k_over_h,
+    "claim-nfe": claims_mnist.nfe,
+    "claim-continuous": claims_mnist.continuous,
+    "mnist-table": claims_mnist.table,
 }

@@ -36,6 +36,7 @@ class Run:
             section, as `model`. Besides, `device`: the name of the hardware.
         metrics: last values by tag, and `parameters` and `seconds`.
         objective: what it minimised, None if it did not get there.
+        curves: steps and values of a tag, where they were kept.
     """
 
     folder: Path
@@ -44,6 +45,7 @@ class Run:
     settings: Mapping[str, Any] = field(default_factory=dict)
     metrics: Mapping[str, float] = field(default_factory=dict)
     objective: float | None = None
+    curves: Mapping[str, tuple[list[float], list[float]]] = field(default_factory=dict)
 
     @property
     def completed(self) -> bool:

@@ -2,24 +2,58 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from matplotlib.figure import Figure
 
 from neuralode_exp.tracking.figures.style import LEARNED, OBSERVED, TRUE, label, new_figure
 
-PURPLE = "#CC79A7"  # a fourth colour of Okabe & Ito
-LOOKS = ((OBSERVED, "o-"), (LEARNED, "s-"), (TRUE, "D-"), (PURPLE, "^-"))
+PURPLE, GREEN, SKY = "#CC79A7", "#009E73", "#56B4E9"  # further colours of Okabe & Ito
+LOOKS = ((OBSERVED, "o-"), (LEARNED, "s-"), (TRUE, "D-"), (PURPLE, "^-"), (GREEN, "v-"), (SKY, "P-"))
 
 
 def draw_powers(curves: Mapping[str, Mapping[float, float]], x: str, y: str) -> Figure:
-    """Log-log lines, where a power law is straight; at most four, each with its y by x."""
+    """Log-log lines, where a power law is straight; at most six, each with its y by x."""
     figure, (ax,) = new_figure(1, width=5.0, height=3.6)
     for (name, points), (colour, look) in zip(curves.items(), LOOKS, strict=False):
         ax.loglog(list(points), list(points.values()), look, color=colour, ms=4, lw=1.4, label=name)
     ticks = sorted({place for points in curves.values() for place in points})
     ax.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     ax.minorticks_off()
+    label(ax, "", x, y)
+    ax.legend(fontsize=8, framealpha=0.7)
+    return figure
+
+
+def draw_curves(
+    curves: Mapping[str, tuple[Sequence[float], Sequence[float]]], x: str, y: str, *, log: bool = False
+) -> Figure:
+    """Lines of y over x, each a pair of both; `log` for a logarithmic y."""
+    figure, (ax,) = new_figure(1, width=5.0, height=3.6)
+    for (name, points), (colour, look) in zip(curves.items(), LOOKS, strict=False):
+        ax.plot(*points, look[1:], color=colour, lw=1.4, label=name)
+    if log:
+        ax.set_yscale("log")
+    label(ax, "", x, y)
+    ax.legend(fontsize=8, framealpha=0.7)
+    return figure
+
+
+def draw_scatter(
+    points: Mapping[str, Sequence[tuple[float, float, str]]],
+    x: str,
+    y: str,
+    *,
+    line: Mapping[float, float] | None = None,
+) -> Figure:
+    """Points (x, y, what stands beside it) by group, and a fitted line through them."""
+    figure, (ax,) = new_figure(1, width=6.0, height=4.0)
+    if line:
+        ax.plot(list(line), list(line.values()), "-", color=OBSERVED, lw=1)
+    for (name, group), (colour, look) in zip(points.items(), LOOKS, strict=False):
+        ax.plot([p[0] for p in group], [p[1] for p in group], look[0], color=colour, ms=5, label=name)
+        for place, value, text in group:
+            ax.annotate(text, (place, value), xytext=(4, 3), textcoords="offset points", fontsize=6)
     label(ax, "", x, y)
     ax.legend(fontsize=8, framealpha=0.7)
     return figure

@@ -1,0 +1,175 @@
+"""What the experiments on MNIST say beyond their tables: ratios, fits and pictures of cost, memory and NFE."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from neuralode_exp.report.runs import Run
+from neuralode_exp.tracking.figures.claims import draw_curves, draw_powers, draw_scatter
+
+STAGES = {"euler": 1, "midpoint": 2, "heun2": 2, "heun3": 3, "rk4": 4}
+# Of the work that this project studies, without seeds; their ODE-Nets: adjoint, adaptive, 160 epochs.
+PUBLISHED = {"mlp": 1.60, "resnet": 0.41, "rknet": 0.47, "odenet": 0.42}
+
+
+def name_of(run: Run) -> str:
+    """`odenet (checkpoint)`, as tables call it."""
+    model, gradient = str(run.settings["model"]), run.settings.get("model.gradient")
+    return f"{model} ({gradient})" if model == "odenet" else model
+
+
+def mean(runs: Iterable[Run], tag: str) -> float:
+    return statistics.mean(run.metrics[tag] for run in runs)
+
+
+def by_name(runs: Sequence[Run]) -> dict[str, list[Run]]:
+    names = dict.fromkeys(map(name_of, runs))
+    return {name: [run for run in runs if name_of(run) == name] for name in names}
+
+
+def table(runs: Sequence[Run], folder: Path) -> Iterator[str]:
+    """The published errors beside ours, and how long each way takes to 1 % test error."""
+    groups = by_name(runs)
+    rows = ["| | published error (%) | ours (%) | seeds | steps to 1 % | seconds to 1 % |", "|---|---|---|---|---|---|"]
+    for name, group in groups.items():
+        reached = [steps for run in group if (steps := steps_to(run, 1.0)) is not None]
+        step = f"{statistics.mean(reached):.0f}" if len(reached) == len(group) else "not reached"
+        ms = statistics.median(run.metrics["time/step_ms"] for run in group)
+        seconds = f"{statistics.mean(reached) * ms / 1e3:.0f}" if len(reached) == len(group) else ""
+        published = PUBLISHED.get(str(group[0].settings["model"]), "")
+        rows.append(f"| {name} | {published} | {mean(group, 'error/test'):.2f} | {len(group)} | {step} | {seconds} |")
+    yield "\n".join(rows)
+    yield "Seconds are steps times ms per step, without evaluations; the test error is looked at every half epoch."
+    curves = {name: group[0].curves["error/test"] for name, group in groups.items() if "error/test" in group[0].curves}
+    if curves:
+        yield _picture(draw_curves(curves, "training step", "test error (%)", log=True), folder)
+
+
+def steps_to(run: Run, error: float) -> int | None:
+    """The first step at which the test error was seen at or below `error` percent."""
+    steps, errors = run.curves.get("error/test", ([], []))
+    return next((int(step) for step, value in zip(steps, errors, strict=True) if value <= error), None)
+
+
+def cost(runs: Sequence[Run], folder: Path) -> Iterator[str]:
+    """Time of a step against resnet's, and memory beside it."""
+    resnet = mean([run for run in runs if run.settings["model"] == "resnet"], "time/step_ms")
+    parts = []
+    for name, group in by_name(runs).items():
+        if name == "resnet":
+            continue
+        ratios = {_solver(run): run.metrics["time/step_ms"] / resnet for run in group}
+        parts.append(f"{name}: " + ", ".join(f"{solver} {ratio:.2f}" for solver, ratio in sorted(ratios.items())))
+    yield f"Time of a training step over resnet's ({resnet:.0f} ms): {'; '.join(parts)}."
+    points = {
+        name: [(r.metrics["time/step_ms"], r.metrics["memory/autograd_peak_mib"], _solver(r)) for r in group]
+        for name, group in by_name(runs).items()
+    }
+    yield _picture(draw_scatter(points, "ms per training step", "MiB that autograd holds at most"), folder)
+
+
+def rknet(runs: Sequence[Run], folder: Path) -> Iterator[str]:
+    """RK-Net's time and memory against ODE-Net's."""
+    base, *others = (by_name(runs)[name] for name in ("rknet", "odenet (adjoint)", "odenet (checkpoint)"))
+    parts = [
+        f"{name_of(group[0])} takes {mean(group, 'time/step_ms') / mean(base, 'time/step_ms'):.2f} times rknet's time "
+        f"and {mean(group, 'memory/saved_mib') / mean(base, 'memory/saved_mib'):.2f} of the memory that it holds when "
+        "backward starts"
+        for group in others
+    ]
+    yield "; ".join(parts) + "."
+
+
+def memory(runs: Sequence[Run], folder: Path) -> Iterator[str]:
+    """Bytes held against depth: blocks of resnet, evaluations of the others."""
+    curves: dict[str, dict[float, float]] = {}
+    for name, group in by_name(runs).items():
+        curves[name] = {r.metrics["nfe/forward"]: r.metrics["memory/saved_mib"] for r in sorted(group, key=_nfe)}
+    parts = [
+        f"{name} {points[max(points)] / points[min(points)]:.2f} ({min(points):g} to {max(points):g})"
+        for name, points in curves.items()
+    ]
+    yield f"Held when backward starts, most over fewest evaluations: {', '.join(parts)}."
+    peaks = []
+    for name, group in by_name(runs).items():
+        first, *_, last = sorted(group, key=_nfe)
+        tag = "memory/autograd_peak_mib"
+        peaks.append(f"{name} {last.metrics[tag] / first.metrics[tag]:.2f}")
+    yield f"The most held at any time until backward ends, likewise: {', '.join(peaks)}."
+    yield _picture(draw_powers(curves, "evaluations forward (resnet: blocks)", "MiB held when backward starts"), folder)
+
+
+def k_over_h(runs: Sequence[Run], folder: Path) -> Iterator[str]:
+    """A line through time against stages over step size, and the error by order and by step size."""
+    x = np.array([STAGES[str(run.settings["solver"])] / float(run.settings["solver.step_size"]) for run in runs])
+    y = np.array([run.metrics["time/step_ms"] for run in runs])
+    slope, intercept = np.polyfit(x, y, 1)
+    r2 = 1 - ((y - intercept - slope * x) ** 2).sum() / ((y - y.mean()) ** 2).sum()
+    yield f"Least squares: {intercept:.0f} ms + {slope:.1f} ms * k/h, R^2 = {r2:.3f} ({len(runs)} runs)."
+    orders = sorted({STAGES[str(run.settings["solver"])] for run in runs})
+    errors = [
+        f"{k}: {mean([r for r in runs if STAGES[str(r.settings['solver'])] == k], 'error/test'):.2f} %" for k in orders
+    ]
+    sizes = sorted({float(run.settings["solver.step_size"]) for run in runs}, reverse=True)
+    by_size = [
+        f"{h:g}: {mean([r for r in runs if float(r.settings['solver.step_size']) == h], 'error/test'):.2f} %"
+        for h in sizes
+    ]
+    yield f"Mean test error by order {', '.join(errors)}; by step size {', '.join(by_size)}."
+    line = {float(place): float(intercept + slope * place) for place in (x.min(), x.max())}
+    points = {
+        solver: [(k, ms, "") for k, ms, run in zip(x, y, runs, strict=True) if run.settings["solver"] == solver]
+        for solver in STAGES
+    }
+    yield _picture(draw_scatter(points, "k/h", "ms per training step", line=line), folder)
+
+
+def nfe(runs: Sequence[Run], folder: Path) -> Iterator[str]:
+    """Evaluations of a training step, forward and backward, as training goes on."""
+    run = runs[0]
+    curves = {direction: run.curves[f"nfe/{direction}"] for direction in ("forward", "backward")}
+    parts = [
+        f"{name} {ys[0]:.1f} at step {xs[0]:g}, {ys[-1]:.1f} at step {xs[-1]:g}" for name, (xs, ys) in curves.items()
+    ]
+    ratio = sum(curves["backward"][1]) / sum(curves["forward"][1])
+    yield f"Evaluations a step: {'; '.join(parts)}. Backward over forward, mean over training: {ratio:.2f}."
+    yield _picture(draw_curves(curves, "training step", "evaluations a step"), folder)
+
+
+def continuous(runs: Sequence[Run], folder: Path) -> Iterator[str]:
+    """What an accurate solve changes in nets trained at each step size."""
+    curves: dict[str, dict[float, float]] = {}
+    parts = []
+    for run in sorted(
+        runs, key=lambda run: (STAGES[str(run.settings["solver"])], float(run.settings["solver.step_size"]))
+    ):
+        solver, h = str(run.settings["solver"]), float(run.settings["solver.step_size"])
+        curves.setdefault(solver, {})[h] = run.metrics["solver/consistency"]
+        parts.append(
+            f"{solver} {h:g}: {100 * run.metrics['solver/consistency']:.2g} % of the final state, "
+            f"{run.metrics['solver/consistency_error']:.1f} points of test error"
+        )
+    yield f"What an accurate solve changes, by the step size of the training: {'; '.join(parts)}."
+    figure = draw_powers(curves, "step size of the training", "relative change of the final state")
+    yield _picture(figure, folder)
+
+
+def _nfe(run: Run) -> float:
+    return run.metrics["nfe/forward"]
+
+
+def _solver(run: Run) -> str:
+    solver = str(run.settings["solver"]) if "solver" in run.settings else ""
+    if "solver.rtol" in run.settings:
+        return f"{solver} {float(run.settings['solver.rtol']):g}"
+    return f"{solver} h={float(run.settings['solver.step_size']):g}" if solver else ""
+
+
+def _picture(figure: Figure, folder: Path) -> str:
+    figure.savefig(folder / "figure.png")
+    return f"![{folder.name}](results/{folder.name}/figure.png)"

@@ -1,0 +1,102 @@
+"""What the claims on MNIST say of runs whose truth is known."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from neuralode_exp.report import claims_mnist
+from neuralode_exp.report.runs import Run
+
+
+def run(model: str, gradient: str | None = None, *, curves: Any = None, metrics: Any = None, **solver: Any) -> Run:
+    settings = {"model": model} | ({"model.gradient": gradient} if gradient else {})
+    settings |= {"solver" if key == "name" else f"solver.{key}": value for key, value in solver.items()}
+    return Run(Path(), "completed", None, settings, metrics or {}, None, curves or {})
+
+
+def step(ms: float, held: float = 1.0, peak: float = 1.0, nfe: float = 4.0) -> dict[str, float]:
+    return {
+        "time/step_ms": ms,
+        "memory/saved_mib": held,
+        "memory/autograd_peak_mib": peak,
+        "nfe/forward": nfe,
+        "error/test": 2.0,
+    }
+
+
+def test_the_first_step_at_an_error() -> None:
+    curve = ([10, 20, 30], [3.0, 1.0, 1.2])
+    assert claims_mnist.steps_to(run("resnet", curves={"error/test": curve}), 1.0) == 20
+    assert claims_mnist.steps_to(run("resnet", curves={"error/test": curve}), 0.5) is None
+    assert claims_mnist.steps_to(run("resnet"), 1.0) is None
+
+
+def test_the_table_has_published_and_measured_errors(tmp_path: Path) -> None:
+    curves = {"error/test": ([100, 200], [1.5, 0.9])}
+    runs = [run("odenet", "checkpoint", metrics=step(250.0), curves=curves) for _ in range(2)]
+    said = "\n".join(claims_mnist.table([*runs, run("stem", metrics=step(50.0), curves={})], tmp_path))
+    assert "| odenet (checkpoint) | 0.42 | 2.00 | 2 | 200 | 50 |" in said
+    assert "| stem |  | 2.00 | 1 | not reached |  |" in said
+    assert (tmp_path / "figure.png").exists()
+
+
+def test_cost_is_a_ratio_to_resnet(tmp_path: Path) -> None:
+    runs = [
+        run("resnet", metrics=step(200.0)),
+        run("rknet", "backprop", metrics=step(500.0), name="dopri5", rtol=1e-3),
+        run("odenet", "adjoint", metrics=step(180.0), name="rk4", step_size=0.5),
+    ]
+    said = "\n".join(claims_mnist.cost(runs, tmp_path))
+    assert "over resnet's (200 ms): rknet: dopri5 0.001 2.50; odenet (adjoint): rk4 h=0.5 0.90." in said
+
+
+def test_rknet_against_odenet(tmp_path: Path) -> None:
+    runs = [
+        run("rknet", "backprop", metrics=step(100.0, held=8.0)),
+        run("odenet", "adjoint", metrics=step(210.0, held=2.0)),
+        run("odenet", "checkpoint", metrics=step(150.0, held=4.0)),
+    ]
+    said = "".join(claims_mnist.rknet(runs, tmp_path))
+    assert "odenet (adjoint) takes 2.10 times rknet's time and 0.25 of the memory" in said
+    assert "odenet (checkpoint) takes 1.50 times rknet's time and 0.50 of the memory" in said
+
+
+def test_memory_is_a_ratio_over_evaluations(tmp_path: Path) -> None:
+    runs = [run("odenet", "adjoint", metrics=step(1.0, 3.0, 4.0, nfe)) for nfe in (64.0, 8.0)]
+    runs += [run("rknet", "backprop", metrics=step(1.0, nfe, nfe, nfe)) for nfe in (8.0, 64.0)]
+    said = "\n".join(claims_mnist.memory(runs, tmp_path))
+    assert "most over fewest evaluations: odenet (adjoint) 1.00 (8 to 64), rknet 8.00 (8 to 64)." in said
+    assert "likewise: odenet (adjoint) 1.00, rknet 8.00." in said
+
+
+def test_a_time_that_is_a_line_in_k_over_h_has_r2_of_1(tmp_path: Path) -> None:
+    runs = [
+        run("odenet", "checkpoint", metrics=step(30 + 5 * k / h), name=solver, step_size=h)
+        for solver, k in claims_mnist.STAGES.items()
+        for h in (1.0, 0.5)
+    ]
+    said = "\n".join(claims_mnist.k_over_h(runs, tmp_path))
+    assert "30 ms + 5.0 ms * k/h, R^2 = 1.000 (10 runs)" in said
+    assert "by order 1: 2.00 %, 2: 2.00 %, 3: 2.00 %, 4: 2.00 %; by step size 1: 2.00 %, 0.5: 2.00 %." in said
+
+
+def test_nfe_over_training(tmp_path: Path) -> None:
+    curves = {"nfe/forward": ([10, 20], [20.0, 30.0]), "nfe/backward": ([10, 20], [20.0, 55.0])}
+    said = "\n".join(claims_mnist.nfe([run("odenet", "adjoint", curves=curves)], tmp_path))
+    assert "forward 20.0 at step 10, 30.0 at step 20; backward 20.0 at step 10, 55.0 at step 20" in said
+    assert "mean over training: 1.50" in said
+
+
+def test_what_an_accurate_solve_changes(tmp_path: Path) -> None:
+    metrics = {"solver/consistency": 0.25, "solver/consistency_error": 3.0}
+    runs = [run("odenet", "checkpoint", metrics=metrics, name=name, step_size=1.0) for name in ("rk4", "euler")]
+    said = "\n".join(claims_mnist.continuous(runs, tmp_path))
+    assert "euler 1: 25 % of the final state, 3.0 points of test error; rk4 1: 25 %" in said
+
+
+@pytest.mark.parametrize("model", ["resnet", "stem", "mlp"])
+def test_names_without_a_gradient(model: str) -> None:
+    assert claims_mnist.name_of(run(model)) == model
