@@ -3,7 +3,7 @@
 Each contestant is a process of its own, timed from its start, imports and compilation included, to its first
 evaluation with a field error of at most 1 %; all evaluate equally often. They take turns; ratios are medians over the
 rounds. `peer_diffrax.py` trains the same loss in JAX; `peer_ode_demo.py` is the recipe of torchdiffeq's demo, stopped
-after three minutes: a time that is not enough makes its ratio a bound from above, and its name says so. Both get the
+after two minutes: a time that is not enough makes its ratio a bound from above, and its name says so. Both get the
 data from a file written beforehand. torch has the same number of threads in all; XLA takes what it finds.
 JAX and diffrax come with `pip install -e ".[bench]"`, or from the interpreter that the variable JAX_PYTHON names.
 The replicas' times are those of training steps within one process, each with the threads that its run would choose.
@@ -35,7 +35,7 @@ from neuralode_exp.trainers.loop import Cadence, Loop
 from neuralode_exp.trainers.shooting import MultipleShooting
 
 HERE = Path(__file__).parent
-TARGET, LIMIT, ROUNDS = 0.01, 180.0, 3
+TARGET, LIMIT, ROUNDS = 0.01, 120.0, 3
 # To see that it runs: a tenth of the training, to an error that all but the demo reach.
 QUICK_WORDS, QUICK_TARGET, QUICK_LIMIT = ("trainer.max_steps=100", "trainer.evaluate_every=20"), 0.3, 8.0
 OURS = "python train.py"
