@@ -15,7 +15,7 @@ ERROR_MAP = "cividis"
 DPI = 100
 # Room for labels around and between axes, in inches. Said here, because a layout engine that measures every label
 # takes as long as all the rest of a picture.
-LEFT, RIGHT, BOTTOM, TOP, BETWEEN = 0.55, 0.12, 0.48, 0.28, 0.62
+LEFT, RIGHT, BOTTOM, TOP, BETWEEN = 0.68, 0.12, 0.48, 0.28, 0.75
 
 
 def new_figure(columns: int, *, width: float = 3.4, height: float = 3.1) -> tuple[Figure, list[Axes]]:
@@ -40,7 +40,7 @@ def new_figure(columns: int, *, width: float = 3.4, height: float = 3.1) -> tupl
 def label(ax: Axes, title: str, x: str, y: str) -> None:
     ax.set_title(title, fontsize=9)
     ax.set_xlabel(x, fontsize=9)
-    ax.set_ylabel(y, fontsize=9)
+    ax.set_ylabel(y, fontsize=9, labelpad=2)
 
 
 def limits(*arrays: np.ndarray, margin: float = 0.05) -> tuple[float, float]:
