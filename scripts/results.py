@@ -61,12 +61,13 @@ def keep(run: Run, name: str) -> Path:
         "settings": run.settings,
         "metrics": run.metrics,
         "objective": run.objective,
-        "curves": curves(run),
         "device": summary["device"],
         "versions": summary["versions"],
         "git_commit": summary["git_commit"],
         "date": datetime.fromtimestamp((run.folder / "summary.json").stat().st_mtime, UTC).date().isoformat(),
     }
+    if kept := curves(run):
+        content["curves"] = kept
     path = RESULTS / name / f"{summary['identity']}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(content, indent=1, default=str) + "\n")

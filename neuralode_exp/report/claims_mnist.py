@@ -75,12 +75,13 @@ def cost(runs: Sequence[Run], folder: Path) -> Iterator[str]:
 
 def rknet(runs: Sequence[Run], folder: Path) -> Iterator[str]:
     """RK-Net's time and memory against ODE-Net's."""
-    base, *others = (by_name(runs)[name] for name in ("rknet", "odenet (adjoint)", "odenet (checkpoint)"))
+    groups = by_name(runs)
+    base = groups.pop("rknet")
     parts = [
         f"{name_of(group[0])} takes {mean(group, 'time/step_ms') / mean(base, 'time/step_ms'):.2f} times rknet's time "
         f"and {mean(group, 'memory/saved_mib') / mean(base, 'memory/saved_mib'):.2f} of the memory that it holds when "
         "backward starts"
-        for group in others
+        for group in groups.values()
     ]
     yield "; ".join(parts) + "."
 
@@ -97,7 +98,7 @@ def memory(runs: Sequence[Run], folder: Path) -> Iterator[str]:
     yield f"Held when backward starts, most over fewest evaluations: {', '.join(parts)}."
     peaks = []
     for name, group in by_name(runs).items():
-        first, *_, last = sorted(group, key=_nfe)
+        first, last = min(group, key=_nfe), max(group, key=_nfe)
         tag = "memory/autograd_peak_mib"
         peaks.append(f"{name} {last.metrics[tag] / first.metrics[tag]:.2f}")
     yield f"The most held at any time until backward ends, likewise: {', '.join(peaks)}."
