@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
 
 from neuralode_exp.tracking.figures.style import LEARNED, OBSERVED, TRUE, label, new_figure
 
@@ -19,7 +20,7 @@ def draw_powers(curves: Mapping[str, Mapping[float, float]], x: str, y: str) -> 
         ax.loglog(list(points), list(points.values()), look, color=colour, ms=4, lw=1.4, label=name)
     ticks = sorted({place for points in curves.values() for place in points})
     ax.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
-    ax.minorticks_off()
+    ax.xaxis.set_minor_locator(NullLocator())
     label(ax, "", x, y)
     ax.legend(fontsize=8, framealpha=0.7)
     return figure
