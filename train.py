@@ -20,8 +20,9 @@ from neuralode_exp.outcome import Interrupted, RunFailed
 def main(config: DictConfig) -> float:
     """Run one job in the folder that Hydra made for it and return its objective."""
     from neuralode_exp.build import device_of_job  # after the preflight: a wrong request need not wait for torch
-    from neuralode_exp.run import run
+    from neuralode_exp.run import keep_freed_memory, run
 
+    keep_freed_memory()
     hydra_config = HydraConfig.get()
     in_grid = hydra_config.mode == RunMode.MULTIRUN
     try:

@@ -20,11 +20,13 @@ import yaml
 
 from neuralode_exp.build import build_task, pick_device
 from neuralode_exp.config import Config, identity, meaning
+from neuralode_exp.ode import SolverError
 from neuralode_exp.outcome import Interrupted, RunFailed
 from neuralode_exp.tracking import checkpoints
 from neuralode_exp.tracking.progress import final_table, progress
 from neuralode_exp.tracking.recorder import Recorder
 from neuralode_exp.tracking.summary import RunError, Summary, new_summary, read_summary, write_summary
+from neuralode_exp.trainers.failures import NonFiniteGradient
 from neuralode_exp.trainers.loop import Cadence, Loop, averaged
 from neuralode_exp.trainers.task import Task
 
@@ -92,7 +94,6 @@ def run(config: Config, folder: Path, values: Mapping[str, Any], *, bar: bool | 
         device = pick_device(config.device)
     except ValueError as error:
         raise RunFailed(str(error)) from error
-    keep_freed_memory()
     threads_before = torch.get_num_threads()
     torch.set_num_threads(config.threads or default_threads(config, threads_before))
     summary = new_summary(identity(config), device)
@@ -115,13 +116,14 @@ def keep_freed_memory() -> None:
     """Let glibc keep freed blocks for the next tensors instead of giving each back to the kernel.
 
     By default every large tensor is a mapping of its own, whose pages are faulted in and zeroed again at the next
-    step: 5 to 20 % of a training step on images. Elsewhere than on glibc nothing happens.
+    step: 5 to 20 % of a training step on images, at an equal peak. The process keeps its largest size from then on, so
+    this is for the entry point to decide. Elsewhere than on glibc nothing happens.
     """
     M_MMAP_MAX, M_TRIM_THRESHOLD = -4, -1  # of malloc.h
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is not None:
         mallopt(M_MMAP_MAX, 0)
-        mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
+        mallopt(M_TRIM_THRESHOLD, -1)
 
 
 def default_threads(config: Config, available: int) -> int:
@@ -213,8 +215,10 @@ def _train(
         if not math.isfinite(value):
             raise RuntimeError(f"the objective {objective or 'loss/train'} is {value}; {task.advice}")
         _end(folder, summary, "completed", recorder)
-    except Exception:
+    except Exception as error:
         recorder.hparams_end("failed")
+        if isinstance(error, (SolverError, NonFiniteGradient)):
+            error.add_note(task.advice)
         raise
     finally:
         recorder.close()
@@ -248,6 +252,7 @@ def _end(folder: Path, summary: Summary, status: str, recorder: Recorder | None 
 def _fail(folder: Path, summary: Summary, error: Exception) -> NoReturn:
     """Record the failure, its traceback in the log and one line of it in the summary."""
     line = str(error).splitlines()[0] if str(error) else type(error).__name__
+    line = "; ".join([line, *getattr(error, "__notes__", ())])
     log.debug("the run failed", exc_info=error)
     summary["error"] = RunError(type=type(error).__name__, message=line)
     try:

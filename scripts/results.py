@@ -1,6 +1,7 @@
 """Keep finished experiments in git, and make RESULTS.md from them.
 
     python scripts/results.py add SWEEP --as hidden-dynamics   # results/hidden-dynamics/*.json, one a finished run
+    python scripts/results.py add SWEEP --as NAME --replace    # the same, and nothing of what was kept before
     python scripts/results.py render                           # RESULTS.md from all of results/
 
 Exit status: 0 done, 2 the request is wrong.
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from neuralode_exp.report import tables
-from neuralode_exp.report.claims import CLAIMS, COLUMNS
+from neuralode_exp.report.claims import CLAIMS, FURTHER_COLUMNS
 from neuralode_exp.report.columns import Column, chosen_columns, default_columns
 from neuralode_exp.report.grouping import default_keys, group_runs
 from neuralode_exp.report.runs import Run, find_runs
@@ -38,6 +39,7 @@ def main(argv: list[str] | None = None) -> int:
     add = commands.add_parser("add", help="copy what finished runs found to results/")
     add.add_argument("sweep", type=Path, help="folder of the runs")
     add.add_argument("--as", dest="name", required=True, help="name of the experiment")
+    add.add_argument("--replace", action="store_true", help="drop what was kept of this experiment before")
     commands.add_parser("render", help="write RESULTS.md")
     args = parser.parse_args(argv)
     if args.command == "render":
@@ -48,6 +50,9 @@ def main(argv: list[str] | None = None) -> int:
     if not runs:
         print(f"SWEEP must hold completed runs, got {args.sweep} without any", file=sys.stderr)
         return 2
+    if args.replace:
+        for path in (RESULTS / args.name).glob("*.json"):
+            path.unlink()
     for run in runs:
         print(keep(run, args.name))
     return 0
@@ -127,7 +132,7 @@ def experiment(folder: Path) -> Iterator[str]:
     keys = [key for key in default_keys(runs) if key != "device"]
     groups = group_runs(runs, keys)
     present = {tag for run in runs for tag in run.metrics}
-    further = [tag for tag in (*COLUMNS.get(folder.name, ()), *FURTHER) if tag in present]
+    further = [tag for tag in (*FURTHER_COLUMNS.get(folder.name, ()), *FURTHER) if tag in present]
     columns: list[Column] = [*default_columns(runs), *chosen_columns(runs, further)]
     yield tables.markdown(tables.of_groups(groups, keys, columns))
     if folder.name in CLAIMS:

@@ -35,7 +35,7 @@ def test_a_race_stops_at_the_first_small_enough_error(tmp_path: Path) -> None:
 
 def test_a_race_that_is_not_won_in_time_says_so(tmp_path: Path) -> None:
     finish = race.run_until(writer(0.5, then="time.sleep(60)", limit=0.5), tmp_path, 0.01)
-    assert finish.seconds == pytest.approx(0.5, abs=0.5)
+    assert 0.5 <= finish.seconds < 10
     assert not finish.reached
 
 

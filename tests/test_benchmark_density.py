@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from benchmarks import density, peer_cnf
+from benchmarks import compose, density, peer_cnf
 
 
 def test_the_peers_trace_is_that_of_its_jacobian() -> None:
@@ -35,3 +35,9 @@ def test_a_row_compares_equal_evaluations_and_sizes(monkeypatch: pytest.MonkeyPa
     ours, theirs = figure.details["ours"], figure.details["torchdiffeq"]
     assert (ours["parameters"], theirs["parameters"]) == (16_194, 15_904)
     assert figure.value > 0
+
+
+@pytest.mark.parametrize("name", ["checkpoint", "adjoint", "rknet"])
+def test_both_sides_have_one_tolerance(name: str) -> None:
+    solver = compose.compose(f"dataset={density.DATASET}", *density.OURS[name]).solver
+    assert {solver.rtol, solver.atol, density.PEER_DOPRI5["rtol"], density.PEER_DOPRI5["atol"]} == {1e-5}

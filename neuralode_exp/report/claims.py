@@ -47,6 +47,11 @@ def trace(runs: Sequence[Run], folder: Path) -> Iterator[str]:
         "the exact trace": medians(exact, "dataset.dim", "time/trace_ms"),
         "Hutchinson's estimate": medians(estimated, "dataset.dim", "time/trace_ms"),
     }
+    common = set(field).intersection(*costs.values())
+    if len(common) < 4:
+        return  # two points make no fit
+    field, *kept = ({d: ms[d] for d in sorted(common)} for ms in (field, *costs.values()))
+    costs = dict(zip(costs, kept, strict=True))
     parts = []
     for name, ms in costs.items():
         beyond = {d: ms[d] - field[d] for d in upper_half(ms) if ms[d] > field[d]}
@@ -66,7 +71,7 @@ def trace(runs: Sequence[Run], folder: Path) -> Iterator[str]:
 
 
 # Metrics that its table shows beside the usual ones.
-COLUMNS: dict[str, tuple[str, ...]] = {
+FURTHER_COLUMNS: dict[str, tuple[str, ...]] = {
     "claim-trace": ("time/field_ms", "time/trace_ms", "time/determinant_ms"),
     "claim-memory": ("memory/autograd_peak_mib",),
     "claim-cost": ("memory/autograd_peak_mib",),

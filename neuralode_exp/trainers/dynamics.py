@@ -100,7 +100,9 @@ class LearnDynamics(Task):
         self.steps_per_epoch = max(1, len(shooting) // batch_size)
         self.objective = "dynamics/validation_error" if validation else None
         if isinstance(shooting, SingleShooting):
-            self.advice = "over whole trajectories an error grows as the states do; pick trainer.shooting=multiple"
+            self.advice = (
+                "over whole trajectories errors grow with states; pick trainer.shooting=multiple or a lower trainer.lr"
+            )
         self.by_replica: dict[str, Tensor] = {}
         self.steps: list[int] = []
         self.snapshots: list[Tensor] = []  # learned states of the drawn trajectories, (R, T, n, d), at those steps

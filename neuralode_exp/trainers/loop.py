@@ -123,7 +123,7 @@ class Loop:
         norms, losses = gradient_norms(parameters, self.task.replicas).cpu(), losses.cpu()
         good = torch.isfinite(norms) & torch.isfinite(losses) & ~out
         if bool((bad := ~good & ~out).any()):
-            error = NonFiniteGradient(f"the loss or its gradient is NaN or infinite; {self.task.advice}")
+            error = NonFiniteGradient("the loss or its gradient is NaN or infinite")
             self.failures.count(self.step, bad, error)
             self._freeze(self.failures.frozen)
         self.failures.progressed(good)

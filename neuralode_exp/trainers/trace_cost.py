@@ -61,8 +61,13 @@ def _median_seconds(task: Callable[[], object], device: torch.device) -> float:
 
 
 def _seconds(task: Callable[[], object], device: torch.device) -> float:
+    _wait_for(device)
     start = time.perf_counter()
     task()
-    if device.type != "cpu":
-        torch.accelerator.synchronize()
+    _wait_for(device)
     return time.perf_counter() - start
+
+
+def _wait_for(device: torch.device) -> None:
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)

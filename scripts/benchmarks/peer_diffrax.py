@@ -75,11 +75,11 @@ def make_optimizer(problem: Problem) -> optax.GradientTransformation:
     return optax.chain(optax.clip_by_global_norm(problem["clip"]), optax.adam(rate))
 
 
-def main(path: Path, metrics: Path) -> None:
+def main(path: Path, metrics: Path, seed: int) -> None:
     problem = read(path)
     loss, field, optimizer = make_loss(problem), make_field(problem), make_optimizer(problem)
     states, true = (jnp.asarray(problem[name], jnp.float32) for name in ("states", "field"))
-    key, drawing = jax.random.split(jax.random.key(problem["seed"]))
+    key, drawing = jax.random.split(jax.random.key(seed))
     net = eqx.nn.MLP(states.shape[1], states.shape[1], problem["width"], problem["depth"], jax.nn.silu, key=key)
     learned = Learned(net, jnp.zeros_like(problem["z"]))
     moments = optimizer.init(eqx.filter(learned, eqx.is_array))
@@ -106,4 +106,4 @@ def main(path: Path, metrics: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]))
+    main(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]))

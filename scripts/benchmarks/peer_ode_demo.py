@@ -67,14 +67,14 @@ class Demo:
         return float(torch.linalg.vector_norm(off) / torch.linalg.vector_norm(field))
 
 
-def main(problem: Path, metrics: Path) -> None:
+def main(problem: Path, metrics: Path, seed: int) -> None:
     """Train until the process is stopped."""
     with np.load(problem) as arrays:
         t, observed, states, field = (
             torch.from_numpy(arrays[name]).float() for name in ("t", "observed", "states", "field")
         )
         evaluate_every = int(arrays["evaluate_every"])
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     demo = Demo(t, observed)
     with open(metrics, "w", buffering=1) as file:
         file.write("step,tag,value\n")
@@ -87,4 +87,4 @@ def main(problem: Path, metrics: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]))
+    main(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]))

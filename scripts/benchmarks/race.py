@@ -13,8 +13,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
 from neuralode_exp.tracking.metrics import read_metrics
 
 TAG = "dynamics/field_error"
@@ -26,7 +24,8 @@ class Contestant:
     """A process to be timed.
 
     Args:
-        command: what to start; "{folder}" in it stands for the folder where it must write metrics.csv.
+        command: what to start; "{folder}" in it stands for the folder where it must write metrics.csv, "{round}" for
+            the number of the round, which serves as a seed.
         limit: seconds after which it is stopped short of the target; None lets it go on to its own end.
     """
 
@@ -50,7 +49,7 @@ class Finish:
     reached: bool
 
 
-def run_until(contestant: Contestant, folder: Path, target: float) -> Finish:
+def run_until(contestant: Contestant, folder: Path, target: float, number: int = 0) -> Finish:
     """Start a contestant and stop it at its first evaluation with a field error of at most `target`.
 
     The folder is made if missing; what the process prints is kept there.
@@ -60,8 +59,8 @@ def run_until(contestant: Contestant, folder: Path, target: float) -> Finish:
     """
     folder.mkdir(parents=True, exist_ok=True)
     printed = folder / "printed.txt"
-    command = [word.replace("{folder}", str(folder)) for word in contestant.command]
-    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
+    command = [word.replace("{folder}", str(folder)).replace("{round}", str(number)) for word in contestant.command]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     with open(printed, "w") as output:
         began = time.perf_counter()
         process = subprocess.Popen(command, env=environment, stdout=output, stderr=subprocess.STDOUT)
@@ -95,5 +94,5 @@ def race(contestants: Mapping[str, Contestant], folder: Path, target: float, rou
     for i in range(rounds):
         for name in reversed(list(contestants)) if i % 2 else list(contestants):
             own = folder / f"{list(contestants).index(name)}-{i}"
-            finishes[name].append(run_until(contestants[name], own, target))
+            finishes[name].append(run_until(contestants[name], own, target, i))
     return finishes

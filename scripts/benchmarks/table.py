@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torchdiffeq
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,11 @@ def write_json(path: Path, table: str, figures: Sequence[Figure], *, quick: bool
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "git_commit": _commit(),
         "machine": {"cpu": _cpu(), "cores": os.cpu_count(), "threads": torch.get_num_threads()},
-        "versions": {"python": platform.python_version(), "torch": torch.__version__},
+        "versions": {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "torchdiffeq": torchdiffeq.__version__,
+        },
         "figures": rows,
     }
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 
 from neuralode_exp.report import claims_mnist
-from neuralode_exp.report.runs import Run
+from neuralode_exp.report.runs import Run, settings_of
 
 
 def run(model: str, gradient: str | None = None, *, curves: Any = None, metrics: Any = None, **solver: Any) -> Run:
-    settings = {"model": model} | ({"model.gradient": gradient} if gradient else {})
+    settings: dict[str, Any] = {"trainer.epochs": 10, "trainer.max_steps": 120}
+    settings |= {"model": model} | ({"model.gradient": gradient} if gradient else {})
     settings |= {"solver" if key == "name" else f"solver.{key}": value for key, value in solver.items()}
     return Run(Path(), "completed", None, settings, metrics or {}, None, curves or {})
 
@@ -36,10 +37,11 @@ def test_the_first_step_at_an_error() -> None:
 
 def test_the_table_has_published_and_measured_errors(tmp_path: Path) -> None:
     curves = {"error/test": ([100, 200], [1.5, 0.9])}
-    runs = [run("odenet", "checkpoint", metrics=step(250.0), curves=curves) for _ in range(2)]
+    runs = [run("odenet (checkpoint)", "checkpoint", metrics=step(250.0), curves=curves) for _ in range(2)]
     said = "\n".join(claims_mnist.table([*runs, run("stem", metrics=step(50.0), curves={})], tmp_path))
     assert "| odenet (checkpoint) | 0.42 | 2.00 | 2 | 200 | 50 |" in said
     assert "| stem |  | 2.00 | 1 | not reached |  |" in said
+    assert "Here: 10 epochs" in said
     assert (tmp_path / "figure.png").exists()
 
 
@@ -57,7 +59,7 @@ def test_rknet_against_odenet(tmp_path: Path) -> None:
     runs = [
         run("rknet", "backprop", metrics=step(100.0, held=8.0)),
         run("odenet", "adjoint", metrics=step(210.0, held=2.0)),
-        run("odenet", "checkpoint", metrics=step(150.0, held=4.0)),
+        run("odenet (checkpoint)", "checkpoint", metrics=step(150.0, held=4.0)),
     ]
     said = "".join(claims_mnist.rknet(runs, tmp_path))
     assert "odenet (adjoint) takes 2.10 times rknet's time and 0.25 of the memory" in said
@@ -74,13 +76,16 @@ def test_memory_is_a_ratio_over_evaluations(tmp_path: Path) -> None:
 
 def test_a_time_that_is_a_line_in_k_over_h_has_r2_of_1(tmp_path: Path) -> None:
     runs = [
-        run("odenet", "checkpoint", metrics=step(30 + 5 * k / h), name=solver, step_size=h)
+        run("odenet (checkpoint)", "checkpoint", metrics=step(30 + 5 * k / h), name=solver, step_size=h)
         for solver, k in claims_mnist.STAGES.items()
         for h in (1.0, 0.5)
     ]
     said = "\n".join(claims_mnist.k_over_h(runs, tmp_path))
     assert "30 ms + 5.0 ms * k/h, R^2 = 1.000 (10 runs)" in said
-    assert "by order 1: 2.00 %, 2: 2.00 %, 3: 2.00 %, 4: 2.00 %; by step size 1: 2.00 %, 0.5: 2.00 %." in said
+    assert (
+        "after 120 training steps by order 1: 2.00 %, 2: 2.00 %, 3: 2.00 %, 4: 2.00 %; "
+        "by step size 1: 2.00 %, 0.5: 2.00 %." in said
+    )
 
 
 def test_nfe_over_training(tmp_path: Path) -> None:
@@ -92,11 +97,22 @@ def test_nfe_over_training(tmp_path: Path) -> None:
 
 def test_what_an_accurate_solve_changes(tmp_path: Path) -> None:
     metrics = {"solver/consistency": 0.25, "solver/consistency_error": 3.0}
-    runs = [run("odenet", "checkpoint", metrics=metrics, name=name, step_size=1.0) for name in ("rk4", "euler")]
+    runs = [
+        run("odenet (checkpoint)", "checkpoint", metrics=metrics, name=name, step_size=1.0) for name in ("rk4", "euler")
+    ]
     said = "\n".join(claims_mnist.continuous(runs, tmp_path))
     assert "euler 1: 25 % of the final state, 3.0 points of test error; rk4 1: 25 %" in said
 
 
-@pytest.mark.parametrize("model", ["resnet", "stem", "mlp"])
-def test_names_without_a_gradient(model: str) -> None:
-    assert claims_mnist.name_of(run(model)) == model
+@pytest.mark.parametrize("claim", [claims_mnist.cost, claims_mnist.rknet, claims_mnist.memory, claims_mnist.nfe])
+def test_half_a_grid_says_less_and_fails_nowhere(claim: Any, tmp_path: Path) -> None:
+    said = "".join(claim([run("odenet", "adjoint", metrics=step(1.0), name="rk4", step_size=1.0)], tmp_path))
+    assert "odenet (adjoint)" not in said
+
+
+def test_runs_are_named_as_a_report_names_them(compose: Any) -> None:
+    words = {"odenet (adjoint)": ["model=odenet"], "rknet": ["model=rknet"]}
+    words["odenet (checkpoint)"] = ["model=odenet", "model.gradient=checkpoint"]
+    for name, chosen in words.items():
+        settings = settings_of(compose("dataset=mnist", *chosen))
+        assert claims_mnist.name_of(Run(Path(), "completed", None, settings)) == name
