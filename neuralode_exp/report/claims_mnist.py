@@ -194,7 +194,7 @@ def _nfe(run: Run) -> float:
 def _solver(run: Run) -> str:
     solver = str(run.settings["solver"]) if "solver" in run.settings else ""
     if "solver.rtol" in run.settings:
-        return f"{solver} {float(run.settings['solver.rtol']):g}"
+        return f"{solver} {float(run.settings['solver.rtol']):.0e}".replace("e-0", "e-")
     return f"{solver} h={float(run.settings['solver.step_size']):g}" if solver else ""
 
 

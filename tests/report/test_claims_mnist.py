@@ -52,7 +52,7 @@ def test_cost_is_a_ratio_to_resnet(tmp_path: Path) -> None:
         run("odenet", "adjoint", metrics=step(180.0), name="rk4", step_size=0.5),
     ]
     said = "\n".join(claims_mnist.cost(runs, tmp_path))
-    assert "over resnet's (200 ms): rknet: dopri5 0.001 2.50; odenet (adjoint): rk4 h=0.5 0.90." in said
+    assert "over resnet's (200 ms): rknet: dopri5 1e-3 2.50; odenet (adjoint): rk4 h=0.5 0.90." in said
 
 
 def test_rknet_against_odenet(tmp_path: Path) -> None:

@@ -55,6 +55,7 @@ def draw_scatter(
         ax.plot([p[0] for p in group], [p[1] for p in group], look[0], color=colour, ms=5, label=name)
         for place, value, text in group:
             ax.annotate(text, (place, value), xytext=(4, 3), textcoords="offset points", fontsize=6)
+    ax.margins(x=0.1, y=0.08)  # room for what stands beside the points
     label(ax, "", x, y)
     ax.legend(fontsize=8, framealpha=0.7)
     return figure
