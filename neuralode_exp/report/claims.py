@@ -77,6 +77,7 @@ FURTHER_COLUMNS: dict[str, tuple[str, ...]] = {
     "claim-cost": ("memory/autograd_peak_mib",),
     "claim-continuous": ("solver/consistency_error",),
     "mnist-table": ("memory/autograd_peak_mib",),
+    "hundred-seeds": ("dynamics/active_replicas", "dynamics/field_error_std", "dynamics/eigenvalue_error_std"),
 }
 # Experiment -> what it says, in Markdown, of its runs; pictures go to its folder, results/<experiment>.
 CLAIMS: dict[str, Callable[[Sequence[Run], Path], Iterator[str]]] = {
