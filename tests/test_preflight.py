@@ -45,10 +45,10 @@ WRONG = {
     # values
     "seed=-1": ["seed must be at least 0, got -1; the default is 0"],
     "seed=true": ["seed must be a whole number, got true; the default is 0"],
-    "trainer.lr=0": ["trainer.lr must be above 0, got 0; the default is 0.01"],
-    "trainer.lr=nan": ["trainer.lr must be finite, got nan; the default is 0.01"],
-    "trainer.lr=fast": ["trainer.lr must be a number, got fast; the default is 0.01"],
-    "trainer.lr=": ["trainer.lr must be a number, got ''; the default is 0.01"],
+    "trainer.lr=0": ["trainer.lr must be above 0, got 0; the default is 0.02"],
+    "trainer.lr=nan": ["trainer.lr must be finite, got nan; the default is 0.02"],
+    "trainer.lr=fast": ["trainer.lr must be a number, got fast; the default is 0.02"],
+    "trainer.lr=": ["trainer.lr must be a number, got ''; the default is 0.02"],
     "trainer.momentum=1": ["trainer.momentum must be below 1, got 1; the default is 0.9"],
     "trainer.batch_size=1.5": ["trainer.batch_size must be a whole number, got 1.5; the default is ..."],
     "threads=0": ["threads must be at least 1 or null, got 0; the default is null"],
@@ -113,7 +113,7 @@ WRONG = {
     # several values, grids
     "seed=0,1": ["seed must have one value, got 0,1; python train.py -m seed=0,1 runs them all, seed=[0,1] is a list"],
     "-m hydra.verbose=true,false": ["hydra.verbose cannot be swept over; give it one value"],
-    "-m seed=0,1 trainer.lr=-1,1": ["trainer.lr must be above 0, got -1; the default is 0.01 (in 2 of 4 cells)"],
+    "-m seed=0,1 trainer.lr=-1,1": ["trainer.lr must be above 0, got -1; the default is 0.02 (in 2 of 4 cells)"],
     "-m model=mlp,odnet": [f"model must be one of {MODELS}, got odnet; did you mean odenet? (in 1 of 2 cells)"],
     "-m model=mlp,stem dataset=circle": [
         "model=mlp is for images, got dataset=circle; pick model=odenet or model=rknet",
