@@ -12,7 +12,6 @@ from neuralode_exp.config.schema import Config, Csv, Dynamics, Solver
 FIXED_STEP = ("step_size", "max_steps")
 ADAPTIVE = ("rtol", "atol", "max_steps", "first_step", "min_step")
 SCIPY = ("rtol", "atol", "max_steps")
-IMPLICIT = ("lsoda", "radau", "bdf")
 
 
 @dataclass(frozen=True)
@@ -42,6 +41,7 @@ SOLVERS: dict[str, Solves] = {
     "radau": Solves(SCIPY, engines=("torchdiffeq",), differentiable=False),
     "bdf": Solves(SCIPY, engines=("torchdiffeq",), differentiable=False),
 }
+IMPLICIT = tuple(name for name, solves in SOLVERS.items() if solves.keys is SCIPY)
 
 
 def solver_arguments(solver: Solver) -> dict[str, Any]:

@@ -62,7 +62,7 @@ class System:
         solution is (Hairer & Wanner II, Sec. IV.2).
         """
         with torch.enable_grad():
-            z = z.double().requires_grad_()
+            z = z.detach().double().requires_grad_()  # a tensor of its own, also of float64 states
             dz = self.f(torch.zeros((), dtype=z.dtype), z)
             rows = [torch.autograd.grad(dz[:, i].sum(), z, retain_graph=True)[0] for i in range(self.dim)]
         return max(0.0, -float(torch.linalg.eigvals(torch.stack(rows, 1)).real.min()))

@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
+from neuralode_exp.ode.tableaus import TABLEAUS
 from neuralode_exp.report.runs import Run
 from neuralode_exp.tracking.figures.claims import draw_curves, draw_powers, draw_scatter
 
-STAGES = {"euler": 1, "midpoint": 2, "heun2": 2, "heun3": 3, "rk4": 4}
+STAGES = {name: TABLEAUS[name].stages for name in ("euler", "midpoint", "heun2", "heun3", "rk4")}
 # Chen et al. 2018, https://arxiv.org/abs/1806.07366, table 1: one run each, adaptive solves, 160 epochs.
 PUBLISHED = {"mlp": 1.60, "resnet": 0.41, "rknet": 0.47, "odenet": 0.42}
 
@@ -69,9 +70,11 @@ def cost(runs: Sequence[Run], folder: Path) -> Iterator[str]:
     groups = by_name(runs)
     if "resnet" not in groups:
         return
-    resnet = mean(groups.pop("resnet"), "time/step_ms")
+    resnet = mean(groups["resnet"], "time/step_ms")
     parts = []
     for name, group in groups.items():
+        if name == "resnet":
+            continue
         ratios = {
             solver: mean([run for run in group if _solver(run) == solver], "time/step_ms") / resnet
             for solver in map(_solver, group)
@@ -80,7 +83,7 @@ def cost(runs: Sequence[Run], folder: Path) -> Iterator[str]:
     yield f"Time of a training step over resnet's ({resnet:.0f} ms): {'; '.join(parts)}."
     points = {
         name: [(r.metrics["time/step_ms"], r.metrics["memory/autograd_peak_mib"], _solver(r)) for r in group]
-        for name, group in by_name(runs).items()
+        for name, group in groups.items()
     }
     yield _picture(draw_scatter(points, "ms per training step", "MiB that autograd holds at most"), folder)
 
