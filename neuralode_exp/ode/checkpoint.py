@@ -8,7 +8,8 @@ is z + dt sum_i w_i(x) k_i. With the cotangents adj_z1 of the state at its end a
 
 This is reverse-mode differentiation of the very steps that the forward solve took (step sizes are constants), hence
 equal to backpropagation through them up to round-off. Forward keeps the state at the start of each accepted step,
-backward evaluates the stages of one step at a time again.
+backward evaluates the stages of one step at a time again. Those of the last step are needed first: forward leaves
+their graphs to backward, which then neither repeats them nor holds more at its peak.
 """
 
 from __future__ import annotations
@@ -18,12 +19,46 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from neuralode_exp.ode.output import Output, refuse_double_backward, same_format
 from neuralode_exp.ode.stats import Stats
 from neuralode_exp.ode.steps import Span, Step, combine, stage_time, time_like
 from neuralode_exp.ode.tableaus import Tableau
 from neuralode_exp.ode.vector_field import CountedField, accumulate, vjp
+
+Linearised = tuple[Tensor, Tensor]  # of a stage: x_i, a leaf, and f(t_i, x_i) with its graph
+
+
+class KeptStages:
+    """f whose evaluations are linearised; the graph of each is kept for as long as its value k lives."""
+
+    def __init__(self, f: CountedField) -> None:
+        self.f = f
+        self.graphs = WeakTensorKeyDictionary()
+
+    def __call__(self, t: Tensor, z: Tensor) -> Tensor:
+        x, dz = self.f.linearise(t, z)
+        k = dz.detach()
+        with torch.enable_grad():
+            self.graphs[k] = (x, _End.apply(dz))
+        return k
+
+    def of(self, k: Sequence[Tensor]) -> dict[int, Linearised]:
+        """The graphs of the stages k, by their index; those that f itself evaluated have none."""
+        return {i: self.graphs[k_i] for i, k_i in enumerate(k) if k_i in self.graphs}
+
+
+class _End(torch.autograd.Function):
+    """The graph and the shape of a tensor, which is all that backward needs, without the memory of its value."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.new_zeros(()).expand_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, adj: Tensor) -> Tensor:
+        return adj
 
 
 class Checkpoint(torch.autograd.Function):
@@ -34,6 +69,7 @@ class Checkpoint(torch.autograd.Function):
         ctx: Any,
         f: CountedField,
         steps: Iterator[Step],
+        last: KeptStages,
         output: Output,
         tableau: Tableau,
         stats: Stats,
@@ -46,6 +82,7 @@ class Checkpoint(torch.autograd.Function):
             states.append(step.z)
             spans.append(step.span)
         ctx.f, ctx.spans, ctx.tableau, ctx.stats = f, spans, tableau, stats
+        ctx.kept = last.of(step.k[: len(_rows(tableau, step.span))])
         ctx.save_for_backward(*states, *parameters)
         return output.stack()
 
@@ -54,6 +91,7 @@ class Checkpoint(torch.autograd.Function):
         refuse_double_backward("checkpoint")
         saved = ctx.saved_tensors
         states, parameters = saved[: len(ctx.spans)], saved[len(ctx.spans) :]
+        kept, ctx.kept = ctx.kept, {}  # for one backward: a further one evaluates them, too
         adj_parameters: list[Tensor | None] = [None] * len(parameters)
         nfe = ctx.f.nfe
         adj_z = torch.zeros_like(states[0])
@@ -61,10 +99,17 @@ class Checkpoint(torch.autograd.Function):
             if span.ends_at is not None:
                 adj_z = adj_z + same_format(adj_output[span.ends_at], z)
             inside = [(x, same_format(adj_output[i], z)) for i, x in span.inside]
-            adj_z = _step_backward(ctx.f, span, z, ctx.tableau, adj_z, inside, parameters, adj_parameters)
+            adj_z = _step_backward(ctx.f, span, z, ctx.tableau, kept, adj_z, inside, parameters, adj_parameters)
+            kept = {}
         ctx.stats.nfe_backward += ctx.f.nfe - nfe
         adj_z = adj_z + same_format(adj_output[0], adj_z)
-        return (None, None, None, None, None, adj_z, *adj_parameters)
+        return (None, None, None, None, None, None, adj_z, *adj_parameters)
+
+
+def _rows(tableau: Tableau, span: Span) -> Sequence[Sequence[float]]:
+    """Weights of the stages that the outputs of a step depend on."""
+    # The closing derivative is a stage like the others, with the weights b as its row; only observations use it.
+    return (*tableau.a, tableau.b) if span.inside else tableau.a
 
 
 def _step_backward(
@@ -72,22 +117,28 @@ def _step_backward(
     span: Span,
     z: Tensor,
     tableau: Tableau,
+    kept: dict[int, Linearised],
     adj_z1: Tensor,
     inside: Sequence[tuple[float, Tensor]],
     parameters: Sequence[Tensor],
     adj_parameters: list[Tensor | None],
 ) -> Tensor:
-    """Pull the cotangents of one step's outputs back to the state at its start; add to adj_parameters."""
-    # The closing derivative is a stage like the others, with the weights b as its row; only observations use it.
-    rows = (*tableau.a, tableau.b) if inside else tableau.a
+    """Pull the cotangents of one step's outputs back to the state at its start; add to adj_parameters.
+
+    `kept` is emptied of the stages that need not be evaluated again.
+    """
+    rows = _rows(tableau, span)
     times = (*tableau.c, 1.0)
-    x: list[tuple[Tensor, Tensor]] = []
+    x: list[Linearised] = []
     k: list[Tensor] = []
-    for c_i, a_i in zip(times, rows, strict=False):
+    for i, (c_i, a_i) in enumerate(zip(times, rows, strict=False)):
+        if i in kept:
+            x.append(kept.pop(i))
+            continue
+        assert not any(j < i for j in kept), "only stages before the kept ones are evaluated again"
         z_i = combine(z, k, a_i, span.dt)
-        x_i, graph_i = f.linearise(time_like(stage_time(span.t, span.t1, span.dt, c_i), z), z_i)
-        x.append((x_i, graph_i))
-        k.append(graph_i.detach())
+        x.append(f.linearise(time_like(stage_time(span.t, span.t1, span.dt, c_i), z), z_i))
+        k.append(x[-1][1].detach())
 
     outputs = [(tableau.b, adj_z1)] + [(tableau.dense_weights(fraction), g) for fraction, g in inside]
     adj_x: dict[int, Tensor] = {}

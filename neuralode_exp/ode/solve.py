@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from neuralode_exp.ode.adjoint import Adjoint
-from neuralode_exp.ode.checkpoint import Checkpoint
+from neuralode_exp.ode.checkpoint import Checkpoint, KeptStages
 from neuralode_exp.ode.methods import Adaptive, FixedStep, Method, TorchdiffeqMethod
 from neuralode_exp.ode.output import Output
 from neuralode_exp.ode.stats import Stats
@@ -50,8 +50,8 @@ def solve(
     Gradients flow to z0, to the parameters of f and to t, in one of three ways:
 
     - `backprop`: autograd through the steps; keeps every stage.
-    - `checkpoint`: the same gradient to round-off; keeps the state at each accepted step and evaluates one step's
-      stages again in backward.
+    - `checkpoint`: the same gradient to round-off; keeps the state at each accepted step and the graph of the
+      last one; evaluates the stages of the others again in backward, one step at a time.
     - `adjoint`: the continuous adjoint (arXiv 1806.07366, Algorithm 1), solved backwards; keeps the observations
       only, and its error is that of the backward solve.
 
@@ -120,16 +120,19 @@ def _solve_native(
             f"`adjoint_method` must be of the engine of `method`, native, got {adjoint_method.name} of torchdiffeq"
         )
     tableau = method.tableau
-    steps = walk(f, z0, times, method, stats)
     output = Output(z0, len(times))
     differentiable = torch.is_grad_enabled() and (z0.requires_grad or len(parameters) > 0) and len(times) > 1
+    z: Tensor
+    if gradient == "checkpoint" and differentiable:
+        last = KeptStages(f)
+        steps = walk(f, z0, times, method, stats, f_last=last)
+        z = Checkpoint.apply(f, steps, last, output, tableau, stats, z0, *parameters)
+        return z
+    steps = walk(f, z0, times, method, stats)
     if gradient == "backprop" or not differentiable:
         for step in steps:
             output.observe(step, tableau)
-        return output.stack()
-    z: Tensor
-    if gradient == "checkpoint":
-        z = Checkpoint.apply(f, steps, output, tableau, stats, z0, *parameters)
+        z = output.stack()
     else:
         z = Adjoint.apply(f, steps, output, tableau, times, adjoint_method or method, stats, z0, *parameters)
     return z

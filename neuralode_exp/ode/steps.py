@@ -103,7 +103,15 @@ def smallest_step(t0: float, t1: float) -> float:
     return 4e-16 * max(abs(t0), abs(t1), abs(t1 - t0))
 
 
-def fixed_steps(f: VectorField, z: Tensor, times: Sequence[float], method: FixedStep, stats: Stats) -> Iterator[Step]:
+def fixed_steps(
+    f: VectorField,
+    z: Tensor,
+    times: Sequence[float],
+    method: FixedStep,
+    stats: Stats,
+    *,
+    f_last: VectorField | None = None,
+) -> Iterator[Step]:
     """Equal steps between observations; the last state is checked once, and the culprit located if it is bad."""
     counts = [method.steps_between(t, t_next) for t, t_next in zip(times, times[1:], strict=False)]
     wanted = stats.trials + sum(counts)
@@ -116,7 +124,8 @@ def fixed_steps(f: VectorField, z: Tensor, times: Sequence[float], method: Fixed
         dt = (t1 - t0) / n
         for i in range(n):
             t, t_next = t0 + i * dt, t1 if i == n - 1 else t0 + (i + 1) * dt
-            k = stages(f, t, t_next, dt, z, f(time_like(t, z), z), method.tableau)
+            g = f_last if f_last is not None and t_next == times[-1] else f
+            k = stages(g, t, t_next, dt, z, g(time_like(t, z), z), method.tableau)
             z1 = combine(z, k, method.tableau.b, dt)
             stats.record(t, dt, 0.0, True)
             yield Step(Span(t, t_next, dt, ends_at=j if i == n - 1 else None), z, z1, k, dt_next=dt)
@@ -151,13 +160,19 @@ def walk(
     method: FixedStep | Adaptive,
     stats: Stats,
     *,
+    f_last: VectorField | None = None,
     dt: float | None = None,
     norm: Norm = rms,
 ) -> Iterator[Step]:
-    """Steps of either kind of method; `dt` and `norm` are those of `adaptive_steps`."""
+    """Steps of either kind of method.
+
+    Args:
+        f_last: f for the stages of a step that ends at the last time, for a caller who wants more of them; None: f.
+        dt, norm: those of `adaptive_steps`.
+    """
     if isinstance(method, FixedStep):
-        return fixed_steps(f, z, times, method, stats)
-    return adaptive_steps(f, z, times, method, stats, dt=dt, norm=norm)
+        return fixed_steps(f, z, times, method, stats, f_last=f_last)
+    return adaptive_steps(f, z, times, method, stats, f_last=f_last, dt=dt, norm=norm)
 
 
 class _Controller:
@@ -181,6 +196,7 @@ def adaptive_steps(
     method: Adaptive,
     stats: Stats,
     *,
+    f_last: VectorField | None = None,
     dt: float | None = None,
     norm: Norm = rms,
 ) -> Iterator[Step]:
@@ -189,6 +205,7 @@ def adaptive_steps(
     Observations inside a step are left to the interpolant; a method without one steps onto them.
 
     Args:
+        f_last: see `walk`; the first stage of a step is the closing one of the step before it, hence f's.
         dt: signed first step; None takes `method.first_step`, or chooses it from the vector field.
         norm: size of (error / tolerance), one number.
     """
@@ -214,10 +231,12 @@ def adaptive_steps(
         clipped = abs(stop - t) <= abs(dt)
         h, t1 = (stop - t, stop) if clipped else (dt, t + dt)
 
-        k = stages(f, t, t1, h, z, k0, tableau)
+        g = f_last if f_last is not None and t1 == t_end else f
+        k = [k0]  # the stages of a rejected trial, and what f_last keeps with them, are freed before new ones are made
+        k = stages(g, t, t1, h, z, k0, tableau)
         z1 = combine(z, k, tableau.b, h)
         if tableau.closes_before_test:
-            k.append(f(time_like(t1, z1), z1))
+            k.append(g(time_like(t1, z1), z1))
         abs_z1 = z1.detach().abs()
         ratio = _error_ratio(k, h, abs_z, abs_z1, method, norm)
         accepted = ratio <= 1.0 or (abs(h) <= method.min_step and math.isfinite(ratio))
@@ -235,7 +254,7 @@ def adaptive_steps(
         ends_at = index if index < len(times) and times[index] == t1 else None
         index += ends_at is not None
         if len(k) == tableau.stages and (inside or index < len(times)):
-            k.append(f(time_like(t1, z1), z1))
+            k.append(g(time_like(t1, z1), z1))
         yield Step(Span(t, t1, h, tuple(inside), ends_at), z, z1, k, dt_next=dt)
         if index < len(times):
             t, z, k0, abs_z = t1, z1, k[-1], abs_z1

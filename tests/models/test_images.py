@@ -236,7 +236,7 @@ def test_torchdiffeq_engine_gives_the_same_network():
         ("stem", None, 0, 0),
         ("resnet", None, 6, 6),
         ("rknet", None, 8, 0),
-        ("odenet", "checkpoint", 8, 8),
+        ("odenet", "checkpoint", 8, 4),
         ("odenet", None, 8, 8),
     ],
 )

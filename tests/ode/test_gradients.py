@@ -121,16 +121,18 @@ def test_adjoint_of_fixed_steps_converges_with_the_order() -> None:
 
 
 @pytest.mark.parametrize("name", TABLEAUS)
-def test_checkpoint_evaluates_each_stage_once_more(name: str) -> None:
+def test_checkpoint_evaluates_each_stage_but_the_last_steps_once_more(name: str) -> None:
+    """The first stage of the last step too where it is the closing one of the step before, which keeps no graph."""
     tableau = TABLEAUS[name]
     fixed = solve(TimeMLP(), Z0, [0.0, 0.5, 1.0], FixedStep(tableau, 0.1), "checkpoint")
     fixed.z.sum().backward()
-    assert fixed.stats.nfe_backward == tableau.stages * 10
+    assert fixed.stats.nfe_backward == tableau.stages * 9
     if tableau.e is None:
         return
     adaptive = solve(TimeMLP(), Z0, [0.0, 1.0], Adaptive(tableau, rtol=1e-3, atol=1e-3), "checkpoint")
     adaptive.z.sum().backward()
-    assert adaptive.stats.nfe_backward == tableau.stages * adaptive.stats.accepted
+    assert adaptive.stats.accepted > 1
+    assert adaptive.stats.nfe_backward == tableau.stages * (adaptive.stats.accepted - 1) + 1
     if tableau.dense is None:
         return
     # A step with observations inside, however many, needs its closing derivative too.
@@ -138,7 +140,7 @@ def test_checkpoint_evaluates_each_stage_once_more(name: str) -> None:
     dense = solve(TimeMLP(), Z0, [0.0, 0.1, 0.2, 0.5, 1.0], method, "checkpoint")
     dense.z.sum().backward()
     assert dense.stats.accepted == 2
-    assert dense.stats.nfe_backward == 2 * tableau.stages + 1
+    assert dense.stats.nfe_backward == (tableau.stages + 1) + 1
 
 
 def test_backward_evaluations_of_the_other_modes() -> None:
@@ -261,7 +263,9 @@ def test_backward_twice_over_a_retained_graph(gradient: str) -> None:
     nfe = solution.stats.nfe_backward
     second = torch.autograd.grad(solution.z.sum(), (z0, f.w1))
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
-    assert solution.stats.nfe_backward == 2 * nfe
+    # The graph that checkpoint keeps of the last step serves one backward: its stages but the first, evaluated again.
+    kept = TIGHT.tableau.stages - 1 if gradient == "checkpoint" else 0
+    assert solution.stats.nfe_backward == 2 * nfe + kept
 
 
 @pytest.mark.parametrize("gradient", ["checkpoint", "adjoint"])
@@ -276,13 +280,13 @@ def test_parameters_changed_before_backward_are_noticed(gradient: str) -> None:
 
 @pytest.mark.parametrize("gradient", MODES)
 def test_stages_are_evaluated_where_the_forward_solve_was(gradient: str) -> None:
-    """Checkpoint repeats the stage times of the accepted steps; backprop evaluates nothing in backward."""
+    """Checkpoint repeats the stage times of the steps before the last; backprop evaluates nothing in backward."""
     f = Spy(TimeMLP())
     solution = solve(f, Z0, [0.0, 1.0], make_method("rk4", step_size=0.25), gradient)
     forward = list(f.times)
     f.times.clear()
     solution.z.sum().backward()
     if gradient == "checkpoint":
-        assert sorted(f.times) == sorted(forward)
+        assert sorted(f.times) == sorted(forward[:-4])
     elif gradient == "backprop":
         assert not f.times

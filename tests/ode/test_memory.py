@@ -1,4 +1,4 @@
-"""What autograd holds: adjoint a constant, checkpoint the states of the steps, backprop every stage."""
+"""What autograd holds: adjoint a constant, checkpoint the states of the steps and one step's stages, backprop all."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from neuralode_exp.ode import make_method, solve
+from neuralode_exp.ode.checkpoint import KeptStages
+from neuralode_exp.ode.vector_field import CountedField
 from neuralode_exp.tracking.memory import SavedTensors
 
 STEPS = (2, 4, 8, 16)
@@ -46,11 +48,36 @@ def test_adjoint_holds_the_observations(f: nn.Module) -> None:
     assert {peak for _, peak in held} == {2 * STATE + STAGE + STATE}
 
 
-def test_checkpoint_holds_the_states_of_the_steps(f: nn.Module) -> None:
+def test_checkpoint_holds_the_states_of_the_steps_and_the_stages_of_the_last(f: nn.Module) -> None:
     for n in STEPS:
         saved, peak = bytes_held(f, n, "checkpoint")
-        assert saved == n * STATE
-        assert peak == n * STATE + 4 * STAGE - STATE  # and four stages of one step, the first at the state itself
+        assert saved == peak == n * STATE + 4 * STAGE - STATE  # the first of the four stages is at the state itself
+
+
+def test_checkpoint_lets_the_stages_of_a_rejected_last_step_go(f: nn.Module) -> None:
+    # Over all of [0, 1] the error estimate is about 1e-7.
+    method = make_method("dopri5", rtol=1e-9, atol=1e-9, first_step=1.0)
+    with SavedTensors(exclude=f) as probe:
+        solution = solve(f, torch.ones(BATCH, SIZE, requires_grad=True), [0.0, 1.0], method, "checkpoint")
+        probe.backward_starts()
+    assert solution.stats.rejected > 0
+    # The first stage is the closing one of the step before, evaluated again in backward.
+    assert probe.saved_bytes == solution.stats.accepted * STATE + 5 * STAGE
+    assert probe.peak_bytes == 6 * STAGE  # of the first trial, with its closing stage
+
+
+def test_a_kept_graph_holds_no_value_and_leaves_what_f_returned_alone() -> None:
+    weight = torch.arange(6.0).view(2, 3).requires_grad_()
+    doubled = 2 * weight
+    for constant in (weight, doubled):  # a leaf, and a tensor that somebody else may use
+        expected = constant.detach().clone()
+        kept = KeptStages(CountedField(lambda t, z, constant=constant: constant))
+        k = kept(torch.zeros(()), torch.ones(2, 3))
+        _, end = kept.of([k])[0]
+        assert torch.equal(k, expected)
+        assert torch.equal(constant.detach(), expected)
+        assert end.untyped_storage().nbytes() == 4
+        assert torch.equal(torch.autograd.grad(end, constant, torch.ones(2, 3), retain_graph=True)[0], torch.ones(2, 3))
 
 
 def test_backprop_holds_every_stage(f: nn.Module) -> None:
