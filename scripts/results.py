@@ -27,7 +27,7 @@ from neuralode_exp.tracking.summary import read_summary
 
 ROOT = Path(__file__).parents[1]
 RESULTS, PAGE = ROOT / "results", ROOT / "RESULTS.md"
-CURVES = ("error/test", "nfe/forward", "nfe/backward")
+CURVES = ("error/test", "nfe/forward", "nfe/backward", "time/step_ms")
 # What a table of an experiment shows beside the usual columns.
 FURTHER = ("density/mass", "solver/consistency", "least_squares/eigenvalue_error", "solver/failures")
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import statistics
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -43,20 +44,59 @@ def table(runs: Sequence[Run], folder: Path) -> Iterator[str]:
     for name, group in groups.items():
         reached = [steps for run in group if (steps := steps_to(run, 1.0)) is not None]
         step = f"{statistics.mean(reached):.0f}" if len(reached) == len(group) else "not reached"
-        ms = statistics.median(run.metrics["time/step_ms"] for run in group)
-        seconds = f"{statistics.mean(reached) * ms / 1e3:.0f}" if len(reached) == len(group) else ""
+        seconds = f"{to_one_percent(group):.0f}" if len(reached) == len(group) else ""
         published = PUBLISHED.get(name.split(" ")[0], "")
         rows.append(f"| {name} | {published} | {mean(group, 'error/test'):.2f} | {len(group)} | {step} | {seconds} |")
     yield "\n".join(rows)
     budgets = sorted({f"{run.settings['trainer.epochs']} epochs" for run in runs})
     yield (
         f"Chen et al.: table 1, adaptive solves, 160 epochs. Here: {', '.join(budgets)}, solver and steps as in the "
-        "table above; seconds are steps times ms per step, without evaluations; the test error is looked at every half "
-        "epoch. The picture shows one seed."
+        "table above; seconds are steps times the median ms per step, without evaluations; the test error is looked at "
+        "every half epoch. The picture shows one seed."
     )
     curves = {name: group[0].curves["error/test"] for name, group in groups.items() if "error/test" in group[0].curves}
     if curves:
         yield _picture(draw_curves(curves, "training step", "test error (%)", log=True), folder)
+    yield from _front(groups, folder)
+
+
+def _front(groups: Mapping[str, Sequence[Run]], folder: Path) -> Iterator[str]:
+    """Which ways are beaten by another in error, time and memory at once, and ODE-Net against ResNet."""
+    costs = {
+        name: (mean(group, "error/test"), to_one_percent(group), mean(group, "memory/autograd_peak_mib"))
+        for name, group in groups.items()
+    }
+    front = [
+        name
+        for name, cost in costs.items()
+        if not any(other != cost and all(a <= b for a, b in zip(other, cost, strict=True)) for other in costs.values())
+    ]
+    yield (
+        f"No other is as good in test error, seconds to 1 % and peak memory at once as: {', '.join(front)}. Below, the "
+        "error against the time of a step, with the peak beside it."
+    )
+    if costs.keys() >= {"odenet (checkpoint)", "resnet"}:
+        (_, seconds, peak), (_, base_seconds, base_peak) = costs["odenet (checkpoint)"], costs["resnet"]
+        if math.isfinite(seconds + base_seconds):
+            yield (
+                f"odenet (checkpoint) takes {seconds / base_seconds:.2f} of resnet's time to 1 % test error, and "
+                f"{peak / base_peak:.2f} of its peak memory."
+            )
+    points = {
+        name: [(step_ms(run), run.metrics["error/test"], f"{costs[name][2]:.0f} MiB") for run in group]
+        for name, group in groups.items()
+    }
+    yield _picture(draw_scatter(points, "ms per training step", "test error (%)"), folder, "front.png")
+
+
+def step_ms(run: Run) -> float:
+    """Median over training of the time of a step; the last value where the others were not kept."""
+    return statistics.median(run.curves.get("time/step_ms", ([], [run.metrics["time/step_ms"]]))[1])
+
+
+def to_one_percent(group: Sequence[Run]) -> float:
+    """Mean seconds of training to 1 % test error, infinite if a run does not get there."""
+    return statistics.mean((steps_to(run, 1.0) or math.inf) * step_ms(run) / 1e3 for run in group)
 
 
 def steps_to(run: Run, error: float) -> int | None:
@@ -201,6 +241,6 @@ def _solver(run: Run) -> str:
     return f"{solver} h={float(run.settings['solver.step_size']):g}" if solver else ""
 
 
-def _picture(figure: Figure, folder: Path) -> str:
-    figure.savefig(folder / "figure.png")
-    return f"![{folder.name}](results/{folder.name}/figure.png)"
+def _picture(figure: Figure, folder: Path, name: str = "figure.png") -> str:
+    figure.savefig(folder / name)
+    return f"![{folder.name}](results/{folder.name}/{name})"
