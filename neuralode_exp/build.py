@@ -85,6 +85,8 @@ def _classification(config: Config, device: torch.device) -> Task:
         load_mnist(dataset.root, validation=dataset.validation, test=dataset.test, device=device),
         batch_size=trainer.batch_size,
         shift=dataset.shift,
+        rotate=dataset.rotate,
+        stretch=dataset.stretch,
         label_smoothing=trainer.label_smoothing,
         seed=config.seed,
         figures=config.figures,

@@ -54,6 +54,8 @@ class Images(Dataset):
     validation: Annotated[int, Field(ge=0, lt=60_000)]
     test: Annotated[int, Field(ge=1, le=10_000)]
     shift: Annotated[int, Field(ge=0, le=14)]
+    rotate: Annotated[float, Field(ge=0, le=180)]
+    stretch: Annotated[float, Field(ge=0, le=1)]
 
 
 class Dynamics(Dataset):

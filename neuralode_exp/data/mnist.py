@@ -4,6 +4,7 @@ LeCun, Bottou, Bengio & Haffner, Gradient-based learning applied to document rec
 """
 
 import gzip
+import math
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -123,6 +124,35 @@ def random_shift(images: Tensor, pixels: int, generator: torch.Generator | None 
     # A view of all (2 pixels + 1)^2 windows of each padded image; indexing copies one of them.
     windows = F.pad(images, (pixels,) * 4).unfold(2, height, 1).unfold(3, width, 1)
     return windows[torch.arange(batch, device=images.device), :, top, left]
+
+
+def random_warp(images: Tensor, degrees: float, stretch: float, generator: torch.Generator | None = None) -> Tensor:
+    """Turn each image about its centre by its own random angle, and stretch each of its axes by a random factor.
+
+    The angle is uniform in [-degrees, degrees], the logarithm of each factor in [-log(1 + stretch), log(1 + stretch)].
+    Pixels are interpolated bilinearly; what lies outside an image is zero. (0, 0) gives the images back as they are.
+
+    Args:
+        images: shape (batch, channels, height, width), any dtype.
+        degrees: the largest angle.
+        stretch: the largest relative change of size.
+        generator: on any device; one on the CPU draws the same maps for images on every device.
+
+    Returns:
+        The warped images, of the shape and dtype of `images`.
+    """
+    if degrees == 0 and stretch == 0:
+        return images
+    device = images.device if generator is None else generator.device
+    angle, *logs = (2 * torch.rand(3, len(images), generator=generator, device=device) - 1).to(images.device)
+    angle = angle * math.radians(degrees)
+    across, down = (torch.exp(log * math.log1p(stretch)) for log in logs)
+    # From the place (x, y) of a pixel to where it is read: turn, then shrink along the axes of the image read.
+    cos, sin, zero = angle.cos(), angle.sin(), torch.zeros_like(angle)
+    maps = torch.stack([cos / across, -sin / across, zero, sin / down, cos / down, zero], dim=1).view(-1, 2, 3)
+    grid = F.affine_grid(maps, list(images.shape), align_corners=False)
+    warped = F.grid_sample(images.float(), grid, align_corners=False)
+    return warped.to(images.dtype) if images.is_floating_point() else warped.round().to(images.dtype)
 
 
 def _read_files(root: Path) -> dict[str, bytes]:

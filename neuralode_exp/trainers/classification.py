@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from neuralode_exp.data.mnist import MNIST, Split, normalise, random_shift
+from neuralode_exp.data.mnist import MNIST, Split, normalise, random_shift, random_warp
 from neuralode_exp.models.blocks import ODEBlock
 from neuralode_exp.models.images import MLP, ConvNet
 from neuralode_exp.ode import SolverError, Stats
@@ -24,15 +24,17 @@ EVALUATION_BATCH = 500
 
 
 class Classification(Task):
-    """Training batches in a new order each epoch, every image shifted anew.
+    """Training batches in a new order each epoch, every image shifted, turned and stretched anew.
 
     Args:
         module: images (B, 1, 28, 28) to logits (B, 10).
         data: on the device of the module.
         batch_size: images a step; the last, smaller batch of an epoch is left out.
         shift: largest shift of an image, in pixels.
+        rotate: largest rotation, in degrees.
+        stretch: largest relative change of width and of height.
         label_smoothing: of the cross-entropy (arXiv 1512.00567); 0 is off.
-        seed: of the order and the shifts.
+        seed: of the order, the shifts and the warps.
         figures: whether to draw.
     """
 
@@ -43,6 +45,8 @@ class Classification(Task):
         *,
         batch_size: int,
         shift: int,
+        rotate: float,
+        stretch: float,
         label_smoothing: float,
         seed: int,
         figures: bool = True,
@@ -52,7 +56,8 @@ class Classification(Task):
             raise ValueError(f"trainer.batch_size must be at most the {n} training images, got {batch_size}")
         self.module: ConvNet | MLP = module
         self.data, self.seed, self.figures = data, seed, figures
-        self.batch_size, self.shift, self.label_smoothing = batch_size, shift, label_smoothing
+        self.batch_size, self.label_smoothing = batch_size, label_smoothing
+        self.shift, self.rotate, self.stretch = shift, rotate, stretch
         self.steps_per_epoch = n // batch_size
         self.evaluate_every = self.steps_per_epoch
         self.objective = "error/validation" if len(data.validation.labels) else None
@@ -75,7 +80,9 @@ class Classification(Task):
             order = torch.randperm(len(self.data.train.labels), generator=seeded(self.seed, "order", epoch))
             self._epoch, self._order = epoch, order.to(self.data.train.labels.device)
         index = self._order[i * self.batch_size : (i + 1) * self.batch_size]
-        images = random_shift(self.data.train.images[index], self.shift, seeded(self.seed, "shift", step))
+        images = self.data.train.images[index]
+        images = random_warp(images, self.rotate, self.stretch, seeded(self.seed, "warp", step))
+        images = random_shift(images, self.shift, seeded(self.seed, "shift", step))
         return normalise(images).to(self.dtype), self.data.train.labels[index]
 
     def evaluate(self) -> dict[str, float]:

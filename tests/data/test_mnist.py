@@ -1,5 +1,6 @@
 import gzip
 import io
+import math
 import pickle
 import shutil
 import socket
@@ -18,7 +19,7 @@ import torch
 from neuralode_exp.data import fetch as fetch_module
 from neuralode_exp.data.fetch import DataError, _ArrayUnpickler, fetch, sha256
 from neuralode_exp.data.idx import decode_idx, encode_idx
-from neuralode_exp.data.mnist import CHECKSUMS, load_mnist, normalise, random_shift
+from neuralode_exp.data.mnist import CHECKSUMS, load_mnist, normalise, random_shift, random_warp
 
 SAMPLE = Path(__file__).parents[1] / "assets" / "mnist-sample"
 MNIST_CHECKSUMS, SAMPLE_CHECKSUMS = CHECKSUMS.values()
@@ -294,3 +295,51 @@ def test_random_shift_is_drawn_from_its_generator_alone():
     assert torch.equal(first, again)
     assert not torch.equal(first, random_shift(images, 2, torch.Generator().manual_seed(4)))
     assert torch.equal(images, random_shift(images, 0))
+
+
+def blob(y, x, size=28):
+    """A Gaussian of standard deviation 2 pixels, at (y, x) from the centre of the image."""
+    at = torch.arange(size, dtype=torch.float64) - (size - 1) / 2
+    return torch.exp(-((at[:, None] - y) ** 2 + (at[None] - x) ** 2) / 8)
+
+
+def centre_of_mass(image):
+    at = torch.arange(image.shape[-1], dtype=torch.float64) - (image.shape[-1] - 1) / 2
+    image = image / image.sum()
+    return float((image.sum(1) * at).sum()), float((image.sum(0) * at).sum())
+
+
+def test_random_warp_turns_about_the_centre():
+    """Where a blob goes tells the angle; its distance from the centre stays."""
+    images = blob(0.0, 6.0).expand(300, 1, -1, -1)
+    warped = random_warp(images, 30.0, 0.0, torch.Generator().manual_seed(0))
+    assert warped.dtype == torch.float64
+    angles = []
+    for image in warped[:, 0]:
+        y, x = centre_of_mass(image)
+        assert math.hypot(y, x) == pytest.approx(6.0, abs=0.02)
+        angles.append(math.degrees(math.atan2(y, x)))
+    # 300 uniform draws come within a few percent of both ends and of a mean of 0 (standard error 1).
+    assert -30 <= min(angles) < -28
+    assert 28 < max(angles) <= 30
+    assert abs(sum(angles) / 300) < 3
+
+
+def test_random_warp_stretches_each_axis():
+    """A blob goes away from the centre by the factor of each axis, which are independent."""
+    images = blob(4.0, -5.0).expand(300, 1, -1, -1)
+    warped = random_warp(images, 0.0, 0.25, torch.Generator().manual_seed(0))
+    factors = torch.tensor([(y / 4, x / -5) for y, x in map(centre_of_mass, warped[:, 0])])
+    assert bool(((factors > 0.795) & (factors < 1.255)).all())
+    assert bool((factors.amin(0) < 0.82).all())
+    assert bool((factors.amax(0) > 1.22).all())
+    assert abs(float(torch.corrcoef(factors.T)[0, 1])) < 0.2  # standard error 0.06
+
+
+def test_random_warp_is_drawn_from_its_generator_alone():
+    images = load_mnist(SAMPLE, validation=0).train.images
+    first, again = (random_warp(images, 10.0, 0.1, torch.Generator().manual_seed(3)) for _ in range(2))
+    assert first.dtype == torch.uint8
+    assert torch.equal(first, again)
+    assert not torch.equal(first, random_warp(images, 10.0, 0.1, torch.Generator().manual_seed(4)))
+    assert random_warp(images, 0.0, 0.0) is images
