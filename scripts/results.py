@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import statistics
 import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -27,7 +28,7 @@ from neuralode_exp.tracking.summary import read_summary
 
 ROOT = Path(__file__).parents[1]
 RESULTS, PAGE = ROOT / "results", ROOT / "RESULTS.md"
-CURVES = ("error/test", "nfe/forward", "nfe/backward", "time/step_ms")
+CURVES = ("error/test", "nfe/forward", "nfe/backward")
 # What a table of an experiment shows beside the usual columns.
 FURTHER = ("density/mass", "solver/consistency", "least_squares/eigenvalue_error", "solver/failures")
 
@@ -64,7 +65,7 @@ def keep(run: Run, name: str) -> Path:
     assert summary is not None
     content = {
         "settings": run.settings,
-        "metrics": run.metrics,
+        "metrics": {**run.metrics, **median_step(run)},
         "objective": run.objective,
         "device": summary["device"],
         "versions": summary["versions"],
@@ -77,6 +78,12 @@ def keep(run: Run, name: str) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(content, indent=1, default=str) + "\n")
     return path
+
+
+def median_step(run: Run) -> dict[str, float]:
+    """The time of a step as the median of what was logged: the last value has its moment's load on the machine."""
+    logged = read_metrics(run.folder, ("time/step_ms",))
+    return {tag: statistics.median(values) for tag, (_, values) in logged.items()}
 
 
 def curves(run: Run) -> dict[str, tuple[list[int], list[float]]]:

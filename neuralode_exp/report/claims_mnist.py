@@ -38,23 +38,23 @@ def table(runs: Sequence[Run], folder: Path) -> Iterator[str]:
     """The published errors beside ours, and how long each way takes to 1 % test error."""
     groups = by_name(runs)
     rows = [
-        "| | Chen et al. 2018 (%) | here (%) | seeds | steps to 1 % | seconds to 1 % |",
-        "|---|---|---|---|---|---|",
+        "| | gradient, solver | Chen et al. 2018 (%) | here (%) | seeds | steps to 1 % | seconds to 1 % |",
+        "|---|---|---|---|---|---|---|",
     ]
     for name, group in groups.items():
         reached = [steps for run in group if (steps := steps_to(run, 1.0)) is not None]
         step = f"{statistics.mean(reached):.0f}" if len(reached) == len(group) else "not reached"
         seconds = f"{to_one_percent(group):.0f}" if len(reached) == len(group) else ""
         published = PUBLISHED.get(name.split(" ")[0], "")
-        rows.append(f"| {name} | {published} | {mean(group, 'error/test'):.2f} | {len(group)} | {step} | {seconds} |")
+        errors = f"{published} | {mean(group, 'error/test'):.2f}"
+        rows.append(f"| {name} | {_how(group[0])} | {errors} | {len(group)} | {step} | {seconds} |")
     yield "\n".join(rows)
     budgets = sorted({f"{run.settings['trainer.epochs']} epochs" for run in runs})
     yield (
-        f"Chen et al.: table 1, adaptive solves, 160 epochs. Here: {', '.join(budgets)}, solver and steps as in the "
-        "table above; seconds are steps times the median ms per step, without evaluations; the test error is looked at "
-        "every half epoch. The picture shows one seed."
+        f"Chen et al.: table 1, adaptive solves, 160 epochs. Here: {', '.join(budgets)}; seconds are steps times ms "
+        "per step, without evaluations; the test error is looked at every half epoch. The picture shows one seed."
     )
-    curves = {name: group[0].curves["error/test"] for name, group in groups.items() if "error/test" in group[0].curves}
+    curves = {_named(group[0]): group[0].curves["error/test"] for group in groups.values() if group[0].curves}
     if curves:
         yield _picture(draw_curves(curves, "training step", "test error (%)", log=True), folder)
     yield from _front(groups, folder)
@@ -83,20 +83,17 @@ def _front(groups: Mapping[str, Sequence[Run]], folder: Path) -> Iterator[str]:
                 f"{peak / base_peak:.2f} of its peak memory."
             )
     points = {
-        name: [(step_ms(run), run.metrics["error/test"], f"{costs[name][2]:.0f} MiB") for run in group]
+        _named(group[0]): [
+            (run.metrics["time/step_ms"], run.metrics["error/test"], f"{costs[name][2]:.0f} MiB") for run in group
+        ]
         for name, group in groups.items()
     }
     yield _picture(draw_scatter(points, "ms per training step", "test error (%)"), folder, "front.png")
 
 
-def step_ms(run: Run) -> float:
-    """Median over training of the time of a step; the last value where the others were not kept."""
-    return statistics.median(run.curves.get("time/step_ms", ([], [run.metrics["time/step_ms"]]))[1])
-
-
 def to_one_percent(group: Sequence[Run]) -> float:
     """Mean seconds of training to 1 % test error, infinite if a run does not get there."""
-    return statistics.mean((steps_to(run, 1.0) or math.inf) * step_ms(run) / 1e3 for run in group)
+    return statistics.mean((steps_to(run, 1.0) or math.inf) * run.metrics["time/step_ms"] / 1e3 for run in group)
 
 
 def steps_to(run: Run, error: float) -> int | None:
@@ -162,6 +159,8 @@ def memory(runs: Sequence[Run], folder: Path) -> Iterator[str]:
         tag = "memory/autograd_peak_mib"
         peaks.append(f"{name} {last.metrics[tag] / first.metrics[tag]:.2f}")
     yield f"The most held at any time until backward ends, likewise: {', '.join(peaks)}."
+    slopes = [f"{name} {np.polyfit(list(points), list(points.values()), 1)[0]:.2f}" for name, points in curves.items()]
+    yield f"MiB held for each further evaluation forward (resnet: block), least squares: {', '.join(slopes)}."
     yield _picture(draw_powers(curves, "evaluations forward (resnet: blocks)", "MiB held when backward starts"), folder)
 
 
@@ -232,6 +231,16 @@ def continuous(runs: Sequence[Run], folder: Path) -> Iterator[str]:
 
 def _nfe(run: Run) -> float:
     return run.metrics["nfe/forward"]
+
+
+def _how(run: Run) -> str:
+    """Gradient, solver and its tolerance or step size; nothing for a net without an ODE."""
+    return f"{run.settings['model.gradient']}, {_solver(run)}" if "solver" in run.settings else ""
+
+
+def _named(run: Run) -> str:
+    """The model as pictures call it, with its solver."""
+    return f"{name_of(run)}, {_solver(run)}" if "solver" in run.settings else name_of(run)
 
 
 def _solver(run: Run) -> str:
