@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from benchmarks import dynamics, peer_ode_demo, race
+from benchmarks import core, dynamics, peer_ode_demo, race
 
 from neuralode_exp.config import Config
 
@@ -71,3 +71,10 @@ def test_a_missing_library_costs_one_line_and_no_figure(
     assert capsys.readouterr().out.splitlines() == [
         f'diffrax: not measured, {sys.executable} lacks no_such_library; pip install -e ".[bench]"'
     ]
+
+
+def test_the_figures_of_memory_reach_their_goals() -> None:
+    figures = {figure.name.rpartition(": ")[2]: figure.value for figure in core.memory(torch.randn(2, 64, 6, 6))}
+    assert figures["adjoint"] == 1.0
+    # The peak is the states of the steps and the stages of one, which do not grow with the number of steps.
+    assert figures["checkpoint"] == pytest.approx(1.0)

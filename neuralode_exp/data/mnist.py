@@ -133,7 +133,7 @@ def random_warp(images: Tensor, degrees: float, stretch: float, generator: torch
     Pixels are interpolated bilinearly; what lies outside an image is zero. (0, 0) gives the images back as they are.
 
     Args:
-        images: shape (batch, channels, height, width), any dtype.
+        images: square, shape (batch, channels, n, n), any dtype.
         degrees: the largest angle.
         stretch: the largest relative change of size.
         generator: on any device; one on the CPU draws the same maps for images on every device.

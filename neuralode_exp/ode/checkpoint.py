@@ -9,7 +9,9 @@ is z + dt sum_i w_i(x) k_i. With the cotangents adj_z1 of the state at its end a
 This is reverse-mode differentiation of the very steps that the forward solve took (step sizes are constants), hence
 equal to backpropagation through them up to round-off. Forward keeps the state at the start of each accepted step,
 backward evaluates the stages of one step at a time again. Those of the last step are needed first: forward leaves
-their graphs to backward, which then neither repeats them nor holds more at its peak.
+their graphs to backward, which then repeats none of them but an adaptive step's first, the closing one of the step
+before. One solve before the loss has the same peak with and without; each solve of several keeps one step's
+activations until its backward.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ from neuralode_exp.ode.steps import Span, Step, combine, stage_time, time_like
 from neuralode_exp.ode.tableaus import Tableau
 from neuralode_exp.ode.vector_field import CountedField, accumulate, vjp
 
-Linearised = tuple[Tensor, Tensor]  # of a stage: x_i, a leaf, and f(t_i, x_i) with its graph
+Linearised = tuple[Tensor, Tensor]  # of a stage: a leaf in the place of x_i, and f(t_i, x_i) with its graph
 
 
 class KeptStages:
@@ -38,9 +40,10 @@ class KeptStages:
         self.graphs = WeakTensorKeyDictionary()
 
     def __call__(self, t: Tensor, z: Tensor) -> Tensor:
-        x, dz = self.f.linearise(t, z)
-        k = dz.detach()
         with torch.enable_grad():
+            x = z.new_zeros(()).expand_as(z).requires_grad_()
+            dz = self.f(t, _Start.apply(x, z))
+            k = dz.detach()
             self.graphs[k] = (x, _End.apply(dz))
         return k
 
@@ -49,8 +52,22 @@ class KeptStages:
         return {i: self.graphs[k_i] for i, k_i in enumerate(k) if k_i in self.graphs}
 
 
+# A kept graph is entered and left by tensors of its shape without the memory of a value: what stays is what f's own
+# operations save, which those who count saved tensors see.
+class _Start(torch.autograd.Function):
+    """The value of z with the gradient of x."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, z: Tensor) -> Tensor:
+        return z.view_as(z)
+
+    @staticmethod
+    def backward(ctx: Any, adj: Tensor) -> tuple[Tensor, None]:
+        return adj, None
+
+
 class _End(torch.autograd.Function):
-    """The graph and the shape of a tensor, which is all that backward needs, without the memory of its value."""
+    """The graph and the shape of x."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
@@ -100,7 +117,7 @@ class Checkpoint(torch.autograd.Function):
                 adj_z = adj_z + same_format(adj_output[span.ends_at], z)
             inside = [(x, same_format(adj_output[i], z)) for i, x in span.inside]
             adj_z = _step_backward(ctx.f, span, z, ctx.tableau, kept, adj_z, inside, parameters, adj_parameters)
-            kept = {}
+            assert not kept, "only the last step's stages are kept, and it comes first"
         ctx.stats.nfe_backward += ctx.f.nfe - nfe
         adj_z = adj_z + same_format(adj_output[0], adj_z)
         return (None, None, None, None, None, None, adj_z, *adj_parameters)

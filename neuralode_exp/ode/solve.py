@@ -50,13 +50,15 @@ def solve(
     Gradients flow to z0, to the parameters of f and to t, in one of three ways:
 
     - `backprop`: autograd through the steps; keeps every stage.
-    - `checkpoint`: the same gradient to round-off; keeps the state at each accepted step and the graph of the
-      last one; evaluates the stages of the others again in backward, one step at a time.
+    - `checkpoint`: the same gradient to round-off; keeps the state at each accepted step and the graph of
+      the last one, until backward; there evaluates the stages of the others again, one step at a time.
     - `adjoint`: the continuous adjoint (arXiv 1806.07366, Algorithm 1), solved backwards; keeps the observations
       only, and its error is that of the backward solve.
 
     Args:
-        f: vector field, called with a scalar t and a z of z0's shape; never outside [t[0], t[-1]].
+        f: vector field, called with a scalar t and a z of z0's shape; never outside [t[0], t[-1]]. For `checkpoint`
+            and `adjoint` it must not keep tensors from one call to the next (as `parametrize.cached` around the solve
+            would): some calls have a graph and some have none.
         z0: initial state, any shape, float32 or float64; its memory format is kept.
         t: observation times, shape (n,), strictly increasing or decreasing.
         method: from `make_method`.

@@ -232,7 +232,6 @@ def adaptive_steps(
         h, t1 = (stop - t, stop) if clipped else (dt, t + dt)
 
         g = f_last if f_last is not None and t1 == t_end else f
-        k = [k0]  # the stages of a rejected trial, and what f_last keeps with them, are freed before new ones are made
         k = stages(g, t, t1, h, z, k0, tableau)
         z1 = combine(z, k, tableau.b, h)
         if tableau.closes_before_test:

@@ -117,10 +117,11 @@ class Problem:
 
     def bare_task(self, gradient: Gradient, stats: Stats) -> Task:
         """The evaluations and products that a training step made, by themselves."""
-        if gradient == "backprop":
-            products = 6 * stats.accepted  # of dopri5's evaluations, those that the accepted steps use
-            return partial(self.bare, stats.nfe_forward - products, products)
-        return partial(self.bare, stats.nfe_forward, stats.nfe_backward)
+        if gradient == "adjoint":
+            return partial(self.bare, stats.nfe_forward, stats.nfe_backward)
+        # Of dopri5's evaluations, those that the accepted steps use; a closing one is an evaluation, used or not.
+        products = 6 * stats.accepted
+        return partial(self.bare, stats.nfe_forward + stats.nfe_backward - products, products)
 
 
 # Goals: (ours, theirs) -> least speed-up.
@@ -222,7 +223,7 @@ def memory(images: Tensor) -> list[Figure]:
     }
     saved = {gradient: many[gradient][0] / few[gradient][0] for gradient in MODES}
     per_state = (many["checkpoint"][0] - few["checkpoint"][0]) / (14 * state)
-    stages = [peak - saved for saved, peak in (few["checkpoint"], many["checkpoint"])]
+    stages = [peak - n * state for n, (_, peak) in ((2, few["checkpoint"]), (16, many["checkpoint"]))]
     start, peak = "bytes held when backward starts", "most bytes held through backward"
     return [
         Figure(f"{start}, NFE 64 over 8: adjoint", saved["adjoint"], at_most=1.0, details=details["adjoint"]),

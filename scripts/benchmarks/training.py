@@ -3,7 +3,7 @@
 A step is what training repeats: take a batch, forward, backward, optimiser. The peer does the same work in plain torch
 and torchdiffeq as its example does (`peer_mnist.py`). Contestants take turns in one process, two steps a turn; ratios
 are medians over the turns. dopri5 has rtol = atol = 1e-3. Nets keep their random weights, so that NFE is that of the
-start on both sides: 26 forward, and 26 (peer), 24 (checkpoint) or 32 (adjoint) backward.
+start on both sides: 26 forward, and 26 (peer), 19 (checkpoint) or 32 (adjoint) backward.
 MNIST is taken from `data/`, fetched if missing.
 """
 

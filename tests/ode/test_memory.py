@@ -66,6 +66,15 @@ def test_checkpoint_lets_the_stages_of_a_rejected_last_step_go(f: nn.Module) -> 
     assert probe.peak_bytes == 6 * STAGE  # of the first trial, with its closing stage
 
 
+def test_each_of_several_solves_keeps_one_step(f: nn.Module) -> None:
+    z = torch.ones(BATCH, SIZE, requires_grad=True)
+    with SavedTensors(exclude=f) as probe:
+        for _ in range(3):
+            z = solve(f, z, [0.0, 1.0], make_method("rk4", step_size=0.5), "checkpoint").z[-1]
+        probe.backward_starts()
+    assert probe.saved_bytes == 3 * (2 * STATE + 4 * STAGE - STATE)
+
+
 def test_a_kept_graph_holds_no_value_and_leaves_what_f_returned_alone() -> None:
     weight = torch.arange(6.0).view(2, 3).requires_grad_()
     doubled = 2 * weight
@@ -73,10 +82,11 @@ def test_a_kept_graph_holds_no_value_and_leaves_what_f_returned_alone() -> None:
         expected = constant.detach().clone()
         kept = KeptStages(CountedField(lambda t, z, constant=constant: constant))
         k = kept(torch.zeros(()), torch.ones(2, 3))
-        _, end = kept.of([k])[0]
+        start, end = kept.of([k])[0]
         assert torch.equal(k, expected)
         assert torch.equal(constant.detach(), expected)
-        assert end.untyped_storage().nbytes() == 4
+        assert start.shape == end.shape == (2, 3)
+        assert start.untyped_storage().nbytes() == end.untyped_storage().nbytes() == 4
         assert torch.equal(torch.autograd.grad(end, constant, torch.ones(2, 3), retain_graph=True)[0], torch.ones(2, 3))
 
 
