@@ -25,13 +25,13 @@ def test_the_peers_density_integrates_to_one() -> None:
     assert log_prob.exp().sum().item() * 0.2**2 == pytest.approx(1.0, abs=1e-3)
 
 
-def test_a_row_compares_equal_evaluations_and_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_row_names_evaluations_and_compares_equal_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
     row = ("odeint_adjoint, rk4", "checkpoint, rk4", None)
     monkeypatch.setattr(density, "BATCH", 16)
     monkeypatch.setattr(density, "OURS", {row[1]: density.OURS[row[1]]})
     monkeypatch.setattr(density, "ROWS", [row])
     (figure,) = density.measure(quick=True)
-    assert figure.name == ("rk4, 8 steps: checkpoint (NFE 32 + 32), times faster than odeint_adjoint (NFE 32 + 32)")
+    assert figure.name == ("rk4, 8 steps: checkpoint (NFE 32 + 28), times faster than odeint_adjoint (NFE 32 + 32)")
     ours, theirs = figure.details["ours"], figure.details["torchdiffeq"]
     assert (ours["parameters"], theirs["parameters"]) == (16_194, 15_904)
     assert figure.value > 0

@@ -72,7 +72,8 @@ def test_each_of_several_solves_keeps_one_step(f: nn.Module) -> None:
         for _ in range(3):
             z = solve(f, z, [0.0, 1.0], make_method("rk4", step_size=0.5), "checkpoint").z[-1]
         probe.backward_starts()
-    assert probe.saved_bytes == 3 * (2 * STATE + 4 * STAGE - STATE)
+    # The second and the third start from one of the two states that the solve before them gives in one storage.
+    assert probe.saved_bytes == 3 * (2 * STATE + 4 * STAGE - STATE) + 2 * STATE
 
 
 def test_a_kept_graph_holds_no_value_and_leaves_what_f_returned_alone() -> None:

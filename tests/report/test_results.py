@@ -7,8 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import results
 
+import results
 from neuralode_exp.report.runs import find_runs
 
 
