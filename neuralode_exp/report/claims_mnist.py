@@ -240,12 +240,12 @@ def _nfe(run: Run) -> float:
 
 def _how(run: Run) -> str:
     """Gradient, solver and its tolerance or step size; nothing for a net without an ODE."""
-    return f"{run.settings['model.gradient']}, {_solver(run)}" if "solver" in run.settings else ""
+    return f"{run.settings['model.gradient']}, {solver}" if (solver := _solver(run)) else ""
 
 
 def _named(run: Run) -> str:
     """The model as pictures call it, with its solver."""
-    return f"{name_of(run)}, {_solver(run)}" if "solver" in run.settings else name_of(run)
+    return f"{name_of(run)}, {solver}" if (solver := _solver(run)) else name_of(run)
 
 
 def _solver(run: Run) -> str:
