@@ -49,9 +49,8 @@ def table(runs: Sequence[Run], folder: Path) -> Iterator[str]:
         errors = f"{published} | {mean(group, 'error/test'):.2f}"
         rows.append(f"| {name} | {_how(group[0])} | {errors} | {len(group)} | {step} | {seconds} |")
     yield "\n".join(rows)
-    budgets = sorted({f"{run.settings['trainer.epochs']} epochs" for run in runs})
     yield (
-        f"Chen et al.: table 1, adaptive solves, 160 epochs. Here: {', '.join(budgets)}; seconds are steps times ms "
+        f"Chen et al.: table 1, adaptive solves, 160 epochs. Here: {_budget(runs)}; seconds are steps times ms "
         "per step, without evaluations; the test error is looked at every half epoch. The picture shows one seed."
     )
     first = [group[0] for group in groups.values() if "error/test" in group[0].curves]
@@ -185,11 +184,7 @@ def k_over_h(runs: Sequence[Run], folder: Path) -> Iterator[str]:
         f"{h:g}: {mean([r for r in runs if float(r.settings['solver.step_size']) == h], 'error/test'):.2f} %"
         for h in sizes
     ]
-    steps = sorted({str(run.settings["trainer.max_steps"]) for run in runs})
-    yield (
-        f"Mean test error after {', '.join(steps)} training steps by order {', '.join(errors)}; by step size "
-        f"{', '.join(by_size)}."
-    )
+    yield (f"Mean test error after {_budget(runs)} by order {', '.join(errors)}; by step size {', '.join(by_size)}.")
     line = {float(place): float(intercept + slope * place) for place in (x.min(), x.max())}
     points = {
         solver: [(k, ms, "") for k, ms, run in zip(x, y, runs, strict=True) if run.settings["solver"] == solver]
@@ -225,13 +220,21 @@ def continuous(runs: Sequence[Run], folder: Path) -> Iterator[str]:
             f"{solver} {h:g}: {100 * run.metrics['solver/consistency']:.2g} % of the final state, "
             f"{run.metrics['solver/consistency_error']:.1f} points of test error"
         )
-    steps = sorted({str(run.settings["trainer.max_steps"]) for run in runs})
     yield (
-        f"What an accurate solve of the test changes after {', '.join(steps)} training steps, by the solver and step "
-        f"size of the training: {'; '.join(parts)}."
+        f"What an accurate solve of the test changes after {_budget(runs)}, by the solver and step size of the "
+        f"training: {'; '.join(parts)}."
     )
     figure = draw_powers(curves, "step size of the training", "relative change of the final state")
     yield _picture(figure, folder)
+
+
+def _budget(runs: Sequence[Run]) -> str:
+    """How long the runs trained."""
+    budgets = set()
+    for run in runs:
+        steps, epochs = run.settings.get("trainer.max_steps"), run.settings["trainer.epochs"]
+        budgets.add(f"{steps} training steps" if steps else f"{epochs} epoch{'s' * (epochs != 1)}")
+    return ", ".join(sorted(budgets))
 
 
 def _nfe(run: Run) -> float:
