@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -102,7 +102,7 @@ def test_a_time_that_is_a_line_in_k_over_h_has_r2_of_1(tmp_path: Path) -> None:
         "by step size 1: 2.00 %, 0.5: 2.00 %." in said
     )
     for r in runs:
-        r.settings |= {"trainer.max_steps": 120}
+        cast(dict[str, Any], r.settings)["trainer.max_steps"] = 120
     assert "Mean test error after 120 training steps by order" in "\n".join(claims_mnist.k_over_h(runs, tmp_path))
 
 
