@@ -85,7 +85,8 @@ def _front(groups: Mapping[str, Sequence[Run]], folder: Path) -> Iterator[str]:
             )
     points = {
         _named(group[0]): [
-            (run.metrics["time/step_ms"], run.metrics["error/test"], f"{costs[name][2]:.0f} MiB") for run in group
+            (run.metrics["time/step_ms"], run.metrics["error/test"], "" if i else f"{costs[name][2]:.0f} MiB")
+            for i, run in enumerate(group)
         ]
         for name, group in groups.items()
     }
