@@ -110,7 +110,7 @@ def fixed_steps(
     method: FixedStep,
     stats: Stats,
     *,
-    f_last: VectorField | None = None,
+    f_last: VectorField,
 ) -> Iterator[Step]:
     """Equal steps between observations; the last state is checked once, and the culprit located if it is bad."""
     counts = [method.steps_between(t, t_next) for t, t_next in zip(times, times[1:], strict=False)]
@@ -124,7 +124,7 @@ def fixed_steps(
         dt = (t1 - t0) / n
         for i in range(n):
             t, t_next = t0 + i * dt, t1 if i == n - 1 else t0 + (i + 1) * dt
-            g = f_last if f_last is not None and t_next == times[-1] else f
+            g = f_last if t_next == times[-1] else f
             k = stages(g, t, t_next, dt, z, g(time_like(t, z), z), method.tableau)
             z1 = combine(z, k, method.tableau.b, dt)
             stats.record(t, dt, 0.0, True)
@@ -170,6 +170,7 @@ def walk(
         f_last: f for the stages of a step that ends at the last time, for a caller who wants more of them; None: f.
         dt, norm: those of `adaptive_steps`.
     """
+    f_last = f if f_last is None else f_last
     if isinstance(method, FixedStep):
         return fixed_steps(f, z, times, method, stats, f_last=f_last)
     return adaptive_steps(f, z, times, method, stats, f_last=f_last, dt=dt, norm=norm)
@@ -196,9 +197,9 @@ def adaptive_steps(
     method: Adaptive,
     stats: Stats,
     *,
-    f_last: VectorField | None = None,
-    dt: float | None = None,
-    norm: Norm = rms,
+    f_last: VectorField,
+    dt: float | None,
+    norm: Norm,
 ) -> Iterator[Step]:
     """Steps under error control, the last one clipped to the last time.
 
@@ -231,7 +232,7 @@ def adaptive_steps(
         clipped = abs(stop - t) <= abs(dt)
         h, t1 = (stop - t, stop) if clipped else (dt, t + dt)
 
-        g = f_last if f_last is not None and t1 == t_end else f
+        g = f_last if t1 == t_end else f
         k = stages(g, t, t1, h, z, k0, tableau)
         z1 = combine(z, k, tableau.b, h)
         if tableau.closes_before_test:
