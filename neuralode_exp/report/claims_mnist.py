@@ -185,7 +185,7 @@ def k_over_h(runs: Sequence[Run], folder: Path) -> Iterator[str]:
         f"{h:g}: {mean([r for r in runs if float(r.settings['solver.step_size']) == h], 'error/test'):.2f} %"
         for h in sizes
     ]
-    yield (f"Mean test error after {_budget(runs)} by order {', '.join(errors)}; by step size {', '.join(by_size)}.")
+    yield f"Mean test error after {_budget(runs)} by order {', '.join(errors)}; by step size {', '.join(by_size)}."
     line = {float(place): float(intercept + slope * place) for place in (x.min(), x.max())}
     points = {
         solver: [(k, ms, "") for k, ms, run in zip(x, y, runs, strict=True) if run.settings["solver"] == solver]
