@@ -233,7 +233,7 @@ def _budget(runs: Sequence[Run]) -> str:
     """How long the runs trained."""
     budgets = set()
     for run in runs:
-        steps, epochs = run.settings.get("trainer.max_steps"), run.settings["trainer.epochs"]
+        steps, epochs = run.settings["trainer.max_steps"], run.settings["trainer.epochs"]
         budgets.add(f"{steps} training steps" if steps else f"{epochs} epoch{'s' * (epochs != 1)}")
     return ", ".join(sorted(budgets))
 
