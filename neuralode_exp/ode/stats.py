@@ -14,6 +14,7 @@ class Stats:
         nfe_backward: evaluations of the vector field made by backward so far; 0 for `backprop`, which makes none.
         accepted: accepted steps of the forward solve.
         rejected: rejected steps of the forward solve.
+        first_step: unsigned size of the first accepted step; None before it, and where steps cannot be seen.
         records: (t, dt, error ratio, accepted) of every trial step if asked for; fixed steps have the ratio 0.
     """
 
@@ -21,6 +22,7 @@ class Stats:
     nfe_backward: int = 0
     accepted: int = 0
     rejected: int = 0
+    first_step: float | None = None
     records: list[tuple[float, float, float, bool]] | None = None
 
     @property
@@ -31,5 +33,7 @@ class Stats:
     def record(self, t: float, dt: float, ratio: float, accepted: bool) -> None:
         self.accepted += accepted
         self.rejected += not accepted
+        if accepted and self.first_step is None:
+            self.first_step = abs(dt)
         if self.records is not None:
             self.records.append((t, dt, ratio, accepted))

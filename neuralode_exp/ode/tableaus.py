@@ -1,61 +1,11 @@
-"""Butcher tableaus of the explicit Runge-Kutta methods, each with its source.
-
-A step from (t, z) of size dt evaluates, for i = 0 .. s-1,
-
-    k_i = f(t + c_i dt, z + dt sum_{j<i} a_ij k_j),    z1 = z + dt sum_i b_i k_i,
-
-and, where it is needed, the closing derivative k_s = f(t + dt, z1). Error estimate and dense output are
-combinations of k_0 .. k_s too, so that everything a step gives back is z + dt sum_i w_i k_i:
-
-    error = dt sum_i e_i k_i,    z(t + x dt) = z + dt sum_i w_i(x) k_i,    w_i(x) = sum_j P_ij x^(j+1).
-
-A new method is one more entry of `TABLEAUS`.
-"""
+"""Tableaus of the explicit Runge-Kutta methods, each with its source. A new method is one more entry of `TABLEAUS`."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-Row = tuple[float, ...]
-
-
-@dataclass(frozen=True)
-class Tableau:
-    """An explicit Runge-Kutta method with s stages.
-
-    Args:
-        order: order of z1 (the propagated solution); the error test uses it as exponent, as torchdiffeq does.
-        c: stage times, s entries, c[0] = 0.
-        a: rows a[i] with i entries (a[0] is empty).
-        b: weights of z1, s entries.
-        e: weights of the error estimate over k_0 .. k_s (s + 1 entries), or None for a method without one.
-        dense: P, s + 1 rows of polynomial coefficients of x, x^2, ..., or None: observations are then stepped onto.
-        dense_order: order of the interpolant, 0 without one.
-    """
-
-    order: int
-    c: Row
-    a: tuple[Row, ...]
-    b: Row
-    e: Row | None = None
-    dense: tuple[Row, ...] | None = None
-    dense_order: int = 0
-
-    @property
-    def stages(self) -> int:
-        """s: evaluations that z1 needs (the closing derivative is the next step's k_0, or not needed)."""
-        return len(self.b)
-
-    @property
-    def closes_before_test(self) -> bool:
-        """Whether the error estimate uses k_s = f(t + dt, z1) ("first same as last")."""
-        return self.e is not None and self.e[-1] != 0.0
-
-    def dense_weights(self, x: float) -> Row:
-        """w_i(x), i = 0 .. s, of the interpolant at the fraction x of the step."""
-        assert self.dense is not None
-        return tuple(sum(p * x ** (j + 1) for j, p in enumerate(row)) for row in self.dense)
+from neuralode_exp.ode.tableau import Row, Tableau, minus
+from neuralode_exp.ode.tableaus_order8 import DOP853, DOPRI8
 
 
 def _hermite(b: Row) -> tuple[Row, ...]:
@@ -80,11 +30,6 @@ def _quartic(b: Row, mid: Sequence[float]) -> tuple[Row, ...]:
             )
         )
     return tuple(rows)
-
-
-def _minus(b: Row, b_hat: Row) -> Row:
-    """Error weights b - b_hat over k_0 .. k_s; b has no closing derivative."""
-    return tuple(x - y for x, y in zip((*b, 0.0), b_hat, strict=True))
 
 
 # Hairer, Nørsett & Wanner, Solving Ordinary Differential Equations I (2nd ed.), Sec. II.1.
@@ -132,7 +77,7 @@ _BOSH3 = Tableau(
     c=(0.0, 1 / 2, 3 / 4),
     a=((), (1 / 2,), (0.0, 3 / 4)),
     b=_BOSH3_B,
-    e=_minus(_BOSH3_B, (7 / 24, 1 / 4, 1 / 3, 1 / 8)),
+    e=minus(_BOSH3_B, (7 / 24, 1 / 4, 1 / 3, 1 / 8)),
     dense=_hermite(_BOSH3_B),
     dense_order=3,
 )
@@ -153,7 +98,7 @@ _DOPRI5 = Tableau(
         (9017 / 3168, -355 / 33, 46732 / 5247, 49 / 176, -5103 / 18656),
     ),
     b=_DOPRI5_B,
-    e=_minus(_DOPRI5_B, (1951 / 21600, 0.0, 22642 / 50085, 451 / 720, -12231 / 42400, 649 / 6300, 1 / 60)),
+    e=minus(_DOPRI5_B, (1951 / 21600, 0.0, 22642 / 50085, 451 / 720, -12231 / 42400, 649 / 6300, 1 / 60)),
     dense=_quartic(
         _DOPRI5_B,
         (
@@ -211,75 +156,6 @@ _TSIT5 = Tableau(
     dense_order=4,
 )
 
-# Prince & Dormand, High order embedded Runge-Kutta formulae, J. Comput. Appl. Math. 7(1), 1981: RK8(7)13M, with the
-# rational approximations that torchdiffeq uses. It steps onto observations: its interpolant is of order 4 only there.
-_DOPRI8_B = (
-    14005451 / 335480064,
-    0.0,
-    0.0,
-    0.0,
-    0.0,
-    -59238493 / 1068277825,
-    181606767 / 758867731,
-    561292985 / 797845732,
-    -1041891430 / 1371343529,
-    760417239 / 1151165299,
-    118820643 / 751138087,
-    -528747749 / 2220607170,
-    1 / 4,
-)
-_DOPRI8_B_HAT = (
-    13451932 / 455176623,
-    0.0,
-    0.0,
-    0.0,
-    0.0,
-    -808719846 / 976000145,
-    1757004468 / 5645159321,
-    656045339 / 265891186,
-    -3867574721 / 1518517206,
-    465885868 / 322736535,
-    53011238 / 667516719,
-    2 / 45,
-    0.0,
-    0.0,
-)
-# fmt: off
-_DOPRI8 = Tableau(
-    order=8,
-    c=(
-        0.0, 1 / 18, 1 / 12, 1 / 8, 5 / 16, 3 / 8, 59 / 400, 93 / 200,
-        5490023248 / 9719169821, 13 / 20, 1201146811 / 1299019798, 1.0, 1.0,
-    ),
-    a=(
-        (),
-        (1 / 18,),
-        (1 / 48, 1 / 16),
-        (1 / 32, 0.0, 3 / 32),
-        (5 / 16, 0.0, -75 / 64, 75 / 64),
-        (3 / 80, 0.0, 0.0, 3 / 16, 3 / 20),
-        (29443841 / 614563906, 0.0, 0.0, 77736538 / 692538347, -28693883 / 1125000000, 23124283 / 1800000000),
-        (16016141 / 946692911, 0.0, 0.0, 61564180 / 158732637, 22789713 / 633445777, 545815736 / 2771057229,
-         -180193667 / 1043307555),
-        (39632708 / 573591083, 0.0, 0.0, -433636366 / 683701615, -421739975 / 2616292301, 100302831 / 723423059,
-         790204164 / 839813087, 800635310 / 3783071287),
-        (246121993 / 1340847787, 0.0, 0.0, -37695042795 / 15268766246, -309121744 / 1061227803,
-         -12992083 / 490766935, 6005943493 / 2108947869, 393006217 / 1396673457, 123872331 / 1001029789),
-        (-1028468189 / 846180014, 0.0, 0.0, 8478235783 / 508512852, 1311729495 / 1432422823,
-         -10304129995 / 1701304382, -48777925059 / 3047939560, 15336726248 / 1032824649,
-         -45442868181 / 3398467696, 3065993473 / 597172653),
-        (185892177 / 718116043, 0.0, 0.0, -3185094517 / 667107341, -477755414 / 1098053517,
-         -703635378 / 230739211, 5731566787 / 1027545527, 5232866602 / 850066563, -4093664535 / 808688257,
-         3962137247 / 1805957418, 65686358 / 487910083),
-        (403863854 / 491063109, 0.0, 0.0, -5068492393 / 434740067, -411421997 / 543043805, 652783627 / 914296604,
-         11173962825 / 925320556, -13158990841 / 6184727034, 3936647629 / 1978049680, -160528059 / 685178525,
-         248638103 / 1413531060, 0.0),
-    ),
-    b=_DOPRI8_B,
-    e=_minus(_DOPRI8_B, _DOPRI8_B_HAT),
-)
-# fmt: on
-
 TABLEAUS: dict[str, Tableau] = {
     "euler": _EULER,
     "midpoint": _MIDPOINT,
@@ -291,5 +167,6 @@ TABLEAUS: dict[str, Tableau] = {
     "bosh3": _BOSH3,
     "dopri5": _DOPRI5,
     "tsit5": _TSIT5,
-    "dopri8": _DOPRI8,
+    "dopri8": DOPRI8,
+    "dop853": DOP853,
 }

@@ -17,28 +17,31 @@ import torch
 import torchdiffeq
 from torch import Tensor, nn
 
+from neuralode_exp.ode.control import Norm, smallest_step
 from neuralode_exp.ode.errors import MaxStepsExceeded, NonFiniteState, StepSizeUnderflow, all_finite
-from neuralode_exp.ode.methods import ENGINE_METHODS, FixedStep, Method, TorchdiffeqMethod
+from neuralode_exp.ode.field import Stage, VectorField, time_like
+from neuralode_exp.ode.methods import FixedStep, Method, TorchdiffeqMethod
+from neuralode_exp.ode.solvers import SOLVERS
 from neuralode_exp.ode.stats import Stats
-from neuralode_exp.ode.steps import smallest_step
+from neuralode_exp.ode.steppers import ExplicitRungeKutta
 from neuralode_exp.ode.tableaus import TABLEAUS
-from neuralode_exp.ode.vector_field import CountedField
 
 
 def solve_with_torchdiffeq(
-    f: CountedField,
+    f: VectorField,
     z0: Tensor,
     times: Sequence[float],
     method: TorchdiffeqMethod,
     gradient: str,
-    parameters: tuple[Tensor, ...],
+    parameters: Sequence[Tensor],
     adjoint_method: Method | None,
+    norm: Norm,
     stats: Stats,
 ) -> Tensor:
     """`odeint` for backprop, `odeint_adjoint` with its seminorm for adjoint; shape (len(times), *z0.shape)."""
     if gradient == "checkpoint":
         raise ValueError("torchdiffeq has no gradient='checkpoint'; use engine='native', or gradient='adjoint'")
-    if method.is_scipy and gradient == "backprop" and torch.is_grad_enabled() and _needs_gradient(f.f, z0):
+    if method.is_scipy and gradient == "backprop" and torch.is_grad_enabled() and _needs_gradient(f, z0):
         raise ValueError(
             f"{method.name} runs outside autograd; use gradient='adjoint', or call it under torch.no_grad()"
         )
@@ -48,9 +51,18 @@ def solve_with_torchdiffeq(
         return z0[None]
 
     t = torch.tensor(times, dtype=torch.float64, device=z0.device)
-    watched = _WatchedField(f, method, adjoint_method or method, stats, z0, smallest_step(times[0], times[-1]))
+    first = _find_dependencies(f, times[0], z0, parameters) if gradient == "adjoint" else None
+    floor = smallest_step(times[0], times[-1])
+    watched = _WatchedField(f, method, adjoint_method or method, stats, z0, floor, first)
     name, options = _options(method, t[-1:])
-    arguments: dict[str, Any] = {"rtol": method.rtol, "atol": method.atol, "method": name, "options": options}
+    if method.is_adaptive:
+        options["norm"] = norm
+    arguments: dict[str, Any] = {
+        "rtol": method.rtol,
+        "atol": method.absolute_tolerance,
+        "method": name,
+        "options": options,
+    }
     solver = torchdiffeq.odeint
     if gradient == "adjoint":
         solver = torchdiffeq.odeint_adjoint
@@ -58,10 +70,10 @@ def solve_with_torchdiffeq(
         # Backward solves each interval by itself; it sees times that decrease negated.
         adjoint_name, adjoint_options = _options(backwards, (t if times[-1] > times[0] else -t)[:-1])
         arguments |= {
-            "adjoint_params": parameters,
+            "adjoint_params": f.depends_on,
             "adjoint_method": adjoint_name,
             "adjoint_rtol": backwards.rtol,
-            "adjoint_atol": backwards.atol,
+            "adjoint_atol": backwards.absolute_tolerance,
             "adjoint_options": {**adjoint_options, "norm": "seminorm"},
         }
     if method.is_scipy or (isinstance(adjoint_method, TorchdiffeqMethod) and adjoint_method.is_scipy):
@@ -87,14 +99,15 @@ class _WatchedField:
 
     def __init__(
         self,
-        f: CountedField,
+        f: VectorField,
         method: TorchdiffeqMethod,
         backwards: TorchdiffeqMethod,
         stats: Stats,
         z0: Tensor,
         floor: float,
+        first: Stage | None,
     ) -> None:
-        self.floor = floor
+        self.floor, self.first = floor, first
         self.f, self.method, self.backwards, self.stats = f, method, backwards, stats
         self.forward_done = False
         self.t, self.dt, self.steps, self.nfe = math.nan, 0.0, 0, 0
@@ -118,7 +131,8 @@ class _WatchedField:
             raise MaxStepsExceeded(t=float(t.detach()), dt=0.0, steps=self.nfe, z=z)
         self.nfe += 1
         self.stats.nfe_backward += self.forward_done
-        dz = self.f(t, z)
+        first, self.first = self.first, None  # every method evaluates f at the start first
+        dz = self.f(t, z) if first is None else first.value
         self.last_dz = dz.detach()
         if self.method.is_scipy and not all_finite(self.last_dz):  # SciPy would fail in LAPACK, or carry it on
             raise NonFiniteState(t=float(t.detach()), dt=0.0, steps=self.nfe, z=z, state=self.last_dz)
@@ -157,25 +171,41 @@ class _WatchedField:
         self.stats.record(float(t.detach()), float(dt.detach()), math.nan, False)
 
 
-def _needs_gradient(f: object, z0: Tensor) -> bool:
-    parameters = f.parameters() if isinstance(f, nn.Module) else ()
+def _find_dependencies(f: VectorField, t0: float, z0: Tensor, listed: Sequence[Tensor]) -> Stage | None:
+    """What f depends on, into `f.depends_on`, with the first evaluation of f, which the solve takes over."""
+    if not torch.is_grad_enabled():
+        return None
+    first = f.find_dependencies(time_like(t0, z0), z0.detach(), listed)
+    f.generators.refuse_draws()
+    if f.dependencies.tangled:
+        raise ValueError(
+            "torchdiffeq's adjoint must have an f that depends on no tensor together with what that was made from, got "
+            "one whose gradient would count twice; use engine='native'"
+        )
+    return first
+
+
+def _needs_gradient(f: VectorField, z0: Tensor) -> bool:
+    parameters = f.of_module.parameters() if isinstance(f.of_module, nn.Module) else ()
     return z0.requires_grad or any(p.requires_grad for p in parameters)
 
 
 def _options(method: TorchdiffeqMethod, stops: Tensor) -> tuple[str, dict[str, Any]]:
     """torchdiffeq's name of the method, and its constructor's options for solves that end at one of `stops`."""
-    name, scipy_name = ENGINE_METHODS[method.name]
-    if scipy_name is not None:
-        return name, {"solver": scipy_name}
-    options: dict[str, Any] = dict(method.options)
+    solver = SOLVERS[method.name]
+    assert solver.torchdiffeq is not None
+    name = solver.torchdiffeq
+    if solver.scipy is not None:
+        return name, {"solver": solver.scipy}
     if method.step_size is not None:
-        return name, {**options, "grid_constructor": _grid(method.step_size)}
-    return name, {**options, "step_t": stops}
+        return name, {"grid_constructor": _grid(method.step_size)}
+    given = {"first_step": method.first_step, "min_step": method.min_step}
+    return name, {key: value for key, value in given.items() if value is not None} | {"step_t": stops}
 
 
 def _grid(step_size: float) -> Callable[[object, Tensor, Tensor], Tensor]:
     """Equal steps between observations, as in `FixedStep`."""
-    like_ours = FixedStep(TABLEAUS["euler"], step_size)
+    like_ours = FixedStep(ExplicitRungeKutta(TABLEAUS["euler"]), step_size)
 
     def grid(_f: object, _z0: Tensor, t: Tensor) -> Tensor:
         points = [t[:1]]

@@ -26,7 +26,7 @@ def accurate_method(method: Method) -> Method:
     return replace(
         method,
         rtol=max(method.rtol / TIGHTER, TIGHTEST),
-        atol=max(method.atol / TIGHTER, TIGHTEST),
+        atol=max(method.absolute_tolerance / TIGHTER, TIGHTEST),
         max_steps=100_000,
     )
 

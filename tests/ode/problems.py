@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
+
+from neuralode_exp.ode import TABLEAUS, Adaptive, ExplicitRungeKutta, FixedStep
 
 # A damped rotation with a mode that is faster: eigenvalues -0.3 +- 2i and -1.5, no two rows alike.
 MATRIX = torch.tensor([[-0.3, 2.0, 0.1], [-2.0, -0.3, 0.0], [0.2, 0.1, -1.5]], dtype=torch.float64)
@@ -66,3 +70,13 @@ def gradients(z: Tensor, *inputs: Tensor) -> list[Tensor]:
     loss = (weights * z[1:]).sum() + (z[1:] ** 2).sum()
     found = torch.autograd.grad(loss, inputs, allow_unused=True)
     return [torch.zeros_like(x) if g is None else g for g, x in zip(found, inputs, strict=True)]
+
+
+def fixed(name: str, step_size: float, max_steps: int = 100_000) -> FixedStep:
+    """Equal steps of any tableau, whether or not it could estimate its error."""
+    return FixedStep(ExplicitRungeKutta(TABLEAUS[name], estimate=False), step_size, max_steps)
+
+
+def adaptive(name: str, **settings: Any) -> Adaptive:
+    """Steps of a tableau under error control."""
+    return Adaptive(ExplicitRungeKutta(TABLEAUS[name]), **settings)

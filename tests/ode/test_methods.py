@@ -4,31 +4,31 @@ from __future__ import annotations
 
 import pytest
 
-from neuralode_exp.ode import TABLEAUS, Adaptive, FixedStep, TorchdiffeqMethod, make_method
-from neuralode_exp.ode.methods import ENGINE_METHODS
+from neuralode_exp.ode import SOLVERS, TABLEAUS, TorchdiffeqMethod, make_method
+from neuralode_exp.ode.control import growth
+from tests.ode.problems import adaptive, fixed
 
 
 @pytest.mark.parametrize("name", TABLEAUS)
 def test_every_tableau_is_a_method(name: str) -> None:
-    tableau = TABLEAUS[name]
-    if tableau.e is None:
-        assert make_method(name, step_size=0.1, max_steps=7) == FixedStep(tableau, 0.1, 7)
+    if TABLEAUS[name].e is None:
+        assert make_method(name, step_size=0.1, max_steps=7) == fixed(name, 0.1, 7)
     else:
-        method = make_method(name, rtol=1e-4, atol=1e-5, max_steps=7, first_step=0.1, min_step=1e-9, beta=0.01)
-        assert method == Adaptive(tableau, 1e-4, 1e-5, 7, 0.1, 1e-9, beta=0.01)
+        method = make_method(name, rtol=1e-4, atol=1e-5, max_steps=7, first_step=0.1, min_step=1e-9, max_step=2.0)
+        assert method == adaptive(name, rtol=1e-4, atol=1e-5, max_steps=7, first_step=0.1, min_step=1e-9, max_step=2.0)
 
 
 def test_unset_values_keep_the_defaults() -> None:
-    assert make_method("dopri5", rtol=None) == Adaptive(TABLEAUS["dopri5"])
+    assert make_method("dopri5", rtol=None) == adaptive("dopri5")
 
 
 def test_engine_methods() -> None:
     dopri5 = make_method("dopri5", rtol=1e-4, first_step=0.1, engine="torchdiffeq")
-    assert dopri5 == TorchdiffeqMethod("dopri5", rtol=1e-4, options=(("first_step", 0.1),))
+    assert dopri5 == TorchdiffeqMethod("dopri5", rtol=1e-4, first_step=0.1)
     rk4 = make_method("rk4", step_size=0.1, engine="torchdiffeq")
     assert rk4 == TorchdiffeqMethod("rk4", step_size=0.1)
     assert make_method("lsoda", engine="torchdiffeq") == TorchdiffeqMethod("lsoda")
-    assert set(ENGINE_METHODS) - set(TABLEAUS) == {"explicit-adams", "implicit-adams", "lsoda", "radau", "bdf"}
+    assert set(SOLVERS) - set(TABLEAUS) == {"explicit-adams", "implicit-adams", "lsoda", "radau", "bdf"}
 
 
 @pytest.mark.parametrize(
@@ -45,16 +45,20 @@ def test_engine_methods() -> None:
         ("rk4", {"step_size": 0.1, "rtol": 1e-3}, "rk4 takes fixed steps and has no rtol; it has step_size, max_steps"),
         ("dopri5", {"step_size": 0.1}, "dopri5 chooses its own steps and has no step_size; it has rtol, atol"),
         ("lsoda", {"engine": "torchdiffeq", "first_step": 1.0}, "lsoda chooses its own steps and has no first_step"),
-        ("dopri5", {"engine": "torchdiffeq", "beta": 0.1}, "dopri5 chooses its own steps and has no beta"),
         ("dopri5", {"rtol": -1.0}, "`rtol` must be >= 0, got -1.0"),
         ("dopri5", {"rtol": 0.0, "atol": 0.0}, "`rtol + atol` must be > 0, got 0.0"),
         ("dopri5", {"max_steps": 0}, "`max_steps` must be >= 1, got 0"),
         ("dopri5", {"first_step": 0.0}, "`first_step` must be > 0 or None, got 0.0"),
         ("dopri5", {"min_step": -1.0}, "`min_step` must be >= 0, got -1.0"),
-        ("dopri5", {"safety": 2.0}, "`safety` must be in (0, 1], got 2.0"),
-        ("dopri5", {"ifactor": 1.0}, "`ifactor` must be > 1, got 1.0"),
-        ("dopri5", {"dfactor": 1.0}, "`dfactor` must be in (0, 1), got 1.0"),
-        ("dopri5", {"beta": 0.2}, "`beta` must be in [0, 1/order), got 0.2"),
+        ("dopri5", {"max_step": 0.0}, "`max_step` must be > min_step=0 or None, got 0.0"),
+        ("dopri5", {"min_step": 0.2, "max_step": 0.1}, "`max_step` must be > min_step=0.2 or None, got 0.1"),
+        ("rk4", {"step_size": 0.1, "max_step": 0.1}, "rk4 takes fixed steps and has no max_step; it has step_size"),
+        (
+            "dopri5",
+            {"engine": "torchdiffeq", "max_step": 0.1},
+            "dopri5 is run by code that does not bound its steps and",
+        ),
+        ("lsoda", {"engine": "torchdiffeq", "max_step": 0.1}, "lsoda is run by code that does not bound its steps and"),
     ],
 )
 def test_mistakes_are_refused(name: str, settings: dict, message: str) -> None:
@@ -63,12 +67,9 @@ def test_mistakes_are_refused(name: str, settings: dict, message: str) -> None:
     assert str(error.value).startswith(message)
 
 
-def test_the_controller_factor() -> None:
-    method = Adaptive(TABLEAUS["dopri5"])
-    assert method.factor(1.0, 1.0) == pytest.approx(0.9)  # an accepted step of ratio exactly 1 shrinks by the safety
-    assert method.factor(0.99, 1.0) == 1.0  # below 1 it never shrinks
-    assert method.factor(32.0, 1.0) == pytest.approx(0.45)  # 0.9 / 32^(1/5)
-    assert method.factor(0.0, 1.0) == method.factor(1e-30, 1.0) == 10.0
-    assert method.factor(float("nan"), 1.0) == method.factor(float("inf"), 1.0) == method.factor(1e30, 1.0) == 0.2
-    pi = Adaptive(TABLEAUS["dopri5"], beta=0.04)
-    assert pi.factor(4.0, 0.5) == pytest.approx(0.9 * 4.0 ** -(0.2 - 0.03) * 0.5**0.04)
+def test_the_growth_of_the_step_size() -> None:
+    assert growth(1.0, 5) == pytest.approx(0.9)  # an accepted step of ratio exactly 1 shrinks by the safety
+    assert growth(0.99, 5) == 1.0  # below 1 it never shrinks
+    assert growth(32.0, 5) == pytest.approx(0.45)  # 0.9 / 32^(1/5)
+    assert growth(0.0, 5) == growth(1e-30, 5) == 10.0
+    assert growth(float("nan"), 5) == growth(float("inf"), 5) == growth(1e30, 5) == 0.2

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from neuralode_exp.ode import (
+    SOLVERS,
     MaxStepsExceeded,
     Method,
     NonFiniteState,
@@ -18,11 +19,11 @@ from neuralode_exp.ode import (
     make_method,
     solve,
 )
-from neuralode_exp.ode.methods import ENGINE_METHODS
 from tests.ode.problems import Z0, Linear, Spy, TimeMLP, gradients
 
 SCIPY = ("lsoda", "radau", "bdf")
 STEP_SIZED = ("euler", "midpoint", "heun2", "heun3", "rk4", "explicit-adams", "implicit-adams")
+ENGINE_METHODS = [name for name, solver in SOLVERS.items() if "torchdiffeq" in solver.engines]
 ADAPTIVE = [name for name in ENGINE_METHODS if name not in SCIPY + STEP_SIZED]
 TIMES = {"increasing": [0.1, 0.35, 0.4, 1.0], "decreasing": [1.0, 0.8, 0.3, 0.2]}
 

@@ -1,0 +1,210 @@
+"""How the size of each step is chosen. The walk asks a control for the next step and tells it what came of it.
+
+After an adaptive step of size dt with error ratio r the next one is
+
+    dt min(10, max(1/5, 9/10 r^(-1/order))),
+
+where an accepted step never shrinks the next one: torchdiffeq's controller, constants included. Time lives on the host
+in float64; the error ratio of a trial step is the one number that comes back from the device.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from neuralode_exp.ode.errors import MaxStepsExceeded, NonFiniteState, SolverError, StepSizeUnderflow, all_finite
+from neuralode_exp.ode.field import time_like
+from neuralode_exp.ode.methods import Adaptive, FixedStep
+from neuralode_exp.ode.stats import Stats
+from neuralode_exp.ode.steppers import Field, Trial
+
+Norm = Callable[[Tensor], Tensor]
+
+SAFETY, LARGEST, SMALLEST = 0.9, 10.0, 0.2  # constants of the controller
+
+
+class Control(ABC):
+    """What the walk asks.
+
+    Attributes:
+        needs_slope: whether `begin` must come first.
+        size: signed size that is proposed for the step ahead.
+    """
+
+    needs_slope = False
+    size: float
+
+    def begin(self, f: Field, z: Tensor, slope: Tensor) -> None:  # noqa: B027 - most need not know the slope
+        """Choose the first size."""
+
+    @abstractmethod
+    def ahead(self, t: float, z: Tensor, stats: Stats) -> tuple[float, float]:
+        """Signed size and end of the next step.
+
+        Raises:
+            SolverError: no step is left that could be tried.
+        """
+
+    @abstractmethod
+    def judge(self, t: float, dt: float, z: Tensor, trial: Trial) -> tuple[float, bool]:
+        """The error ratio of a trial, and whether to go on from its end."""
+
+
+class FixedControl(Control):
+    """Equal steps between marks: the observations and the stops. Every step is accepted.
+
+    Raises:
+        MaxStepsExceeded: before the first step, as their number is known.
+    """
+
+    def __init__(self, method: FixedStep, marks: Sequence[float], z: Tensor, stats: Stats) -> None:
+        self.marks = marks
+        self.counts = [method.steps_between(t, t_next) for t, t_next in zip(marks, marks[1:], strict=False)]
+        self.interval, self.step = 0, 0
+        wanted = stats.trials + sum(self.counts)
+        if wanted > method.max_steps:
+            where = f" ({wanted} steps > max_steps={method.max_steps})"
+            raise MaxStepsExceeded(t=marks[0], dt=method.step_size, steps=stats.trials, z=z, where=where)
+
+    def ahead(self, t: float, z: Tensor, stats: Stats) -> tuple[float, float]:
+        t0, t1 = self.marks[self.interval : self.interval + 2]
+        n = self.counts[self.interval]
+        self.size = (t1 - t0) / n
+        return self.size, t1 if self.step == n - 1 else t0 + (self.step + 1) * self.size
+
+    def judge(self, t: float, dt: float, z: Tensor, trial: Trial) -> tuple[float, bool]:
+        self.step += 1
+        if self.step == self.counts[self.interval]:
+            self.interval, self.step = self.interval + 1, 0
+        return 0.0, True
+
+
+class AdaptiveControl(Control):
+    """Steps under error control, clipped to the next mark: a stop, the last time, or a time that is stepped onto.
+
+    Args:
+        method: tolerances and limits.
+        marks: times where a step must end, from the first time on.
+        norm: size of (error / tolerance), one number.
+        order: exponent of the error.
+        dt: signed first step; None takes `method.first_step`, or asks for the slope at the start to choose it.
+    """
+
+    def __init__(self, method: Adaptive, marks: Sequence[float], norm: Norm, order: int, dt: float | None) -> None:
+        self.method, self.marks, self.norm, self.order = method, marks, norm, order
+        self.mark = 1
+        self.floor = smallest_step(marks[0], marks[-1])
+        if dt is None and method.first_step is not None:
+            dt = math.copysign(max(method.first_step, method.min_step), marks[-1] - marks[0])
+        self.needs_slope = dt is None
+        self.size = 0.0 if dt is None else dt
+        self.ratio = 0.0
+        self.trial: Trial | None = None
+        self.absolute: tuple[Tensor | None, Tensor | None] = (None, None)  # a state and |z|, of the last trial
+
+    def begin(self, f: Field, z: Tensor, slope: Tensor) -> None:
+        size = first_step(f, self.marks[0], self.marks[-1], z, slope, self.method, self.norm, self.order)
+        self.size = math.copysign(max(size, self.method.min_step), self.marks[-1] - self.marks[0])
+        self.needs_slope = False
+
+    def ahead(self, t: float, z: Tensor, stats: Stats) -> tuple[float, float]:
+        method = self.method
+        if stats.trials >= method.max_steps:
+            raise MaxStepsExceeded(t=t, dt=self.size, steps=stats.trials, z=z)
+        if abs(self.size) <= self.floor or (abs(self.size) <= method.min_step and not math.isfinite(self.ratio)):
+            raise self._collapse(t, z, stats)
+        if method.max_step is not None and abs(self.size) > method.max_step:
+            self.size = math.copysign(method.max_step, self.size)
+        end = self.marks[self.mark]
+        return (end - t, end) if abs(end - t) <= abs(self.size) else (self.size, t + self.size)
+
+    def judge(self, t: float, dt: float, z: Tensor, trial: Trial) -> tuple[float, bool]:
+        ratio = self._error_ratio(z, trial)
+        accepted = ratio <= 1.0 or (abs(dt) <= self.method.min_step and math.isfinite(ratio))
+        proposal = dt * growth(ratio, self.order)
+        proposal = math.copysign(max(abs(proposal), self.method.min_step), dt)
+        at_mark = dt == self.marks[self.mark] - t
+        # A step that was cut short by a mark says little about the size that the problem allows.
+        if not (at_mark and accepted and abs(self.size) > abs(proposal)):
+            self.size = proposal
+        self.mark += at_mark and accepted
+        self.ratio, self.trial = ratio, None if accepted else trial
+        return ratio, accepted
+
+    @torch.no_grad()
+    def _error_ratio(self, z: Tensor, trial: Trial) -> float:
+        """norm(error / (atol + rtol max(|z|, |z1|))): the one value that is copied to the host."""
+        method, error, z1 = self.method, trial.error, trial.z1
+        assert error is not None
+        known, abs_z = self.absolute
+        if known is not z or abs_z is None:
+            abs_z = z.abs()
+        abs_z1 = z1.abs()
+        scale = torch.maximum(abs_z, abs_z1).mul_(method.rtol).add_(method.absolute_tolerance)
+        scaled = error / scale
+        if method.absolute_tolerance == 0.0:  # a component that is 0, and exactly so, is 0 / 0
+            scaled = torch.where(error == 0, error, scaled)
+        ratio = float(self.norm(scaled))
+        self.absolute = (z1, abs_z1) if ratio <= 1.0 else (z, abs_z)
+        return ratio
+
+    def _collapse(self, t: float, z: Tensor, stats: Stats) -> SolverError:
+        """The step size is below the resolution of t: because of NaN or infinity, or in spite of finite values."""
+        trial = self.trial
+        for values in () if trial is None else (trial.z1, trial.error):
+            if values is not None and not all_finite(values.detach()):
+                return NonFiniteState(t=t, dt=self.size, steps=stats.trials, z=z, state=values)
+        return StepSizeUnderflow(t=t, dt=self.size, steps=stats.trials, z=z)
+
+
+def growth(ratio: float, order: int) -> float:
+    """The next step over this one, see the module's docstring."""
+    if not math.isfinite(ratio):
+        return SMALLEST
+    if ratio == 0.0:
+        return LARGEST
+    wanted = SAFETY * ratio ** (-1.0 / order)
+    return min(LARGEST, max(wanted, 1.0 if ratio < 1.0 else SMALLEST))
+
+
+def smallest_step(t0: float, t1: float) -> float:
+    """Size at and below which t + dt is no longer told from t in float64."""
+    return 4e-16 * max(abs(t0), abs(t1), abs(t1 - t0))
+
+
+@torch.no_grad()
+def first_step(
+    f: Field, t: float, t_end: float, z: Tensor, f0: Tensor, method: Adaptive, norm: Norm, order: int
+) -> float:
+    """Unsigned size of the first step from two evaluations (Hairer, Nørsett & Wanner I, Sec. II.4) in [t, t_end].
+
+    Two deviations: the order of the error is taken as order - 1, as in torchdiffeq. Where z is small beside its
+    tolerance, its size is that of the tolerance, and where f is 0, the whole interval is probed; the book has 1e-6 in
+    both cases, in whatever units.
+    """
+    interval = abs(t_end - t)
+    scale = z.abs().mul_(method.rtol).add_(method.absolute_tolerance)
+    if method.absolute_tolerance == 0.0:
+        scale = torch.where(scale == 0, torch.inf, scale)
+    d0, d1 = torch.stack([norm(z / scale), norm(f0 / scale)]).tolist()
+    if not (math.isfinite(d0) and math.isfinite(d1)) and not (all_finite(z) and all_finite(f0)):
+        bad = z if not all_finite(z) else f0
+        raise NonFiniteState(t=t, dt=0.0, steps=0, z=z, state=bad, where=" (the initial state or f there)")
+    size = d0 if d0 >= 1e-5 else 1.0
+    h0 = min(interval, 0.01 * size / d1) if d1 > 0.0 else interval
+    if not 0.0 < h0 <= interval:
+        h0 = 1e-6 * interval  # their ratio overflowed
+    signed = math.copysign(h0, t_end - t)
+    t_probe = t_end if h0 == interval else t + signed  # t + (t_end - t) may lie beyond t_end by rounding
+    f1 = f(time_like(t_probe, z), torch.add(z, f0, alpha=signed))
+    d2 = float(norm((f1 - f0) / scale)) / h0
+    if not math.isfinite(d2):
+        return h0  # the probe overflowed: start small, the controller finds its way
+    steepest = max(d1, d2)
+    h1 = (0.01 / steepest) ** (1.0 / order) if steepest > 1e-15 else interval
+    return min(100.0 * h0, h1)

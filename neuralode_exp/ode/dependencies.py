@@ -1,0 +1,180 @@
+"""What f depends on beside (t, z), and the gradients of one evaluation with respect to it.
+
+Autograd's graph of f(t, z) tells: a leaf that it reaches, or a node that is older than the evaluation
+(`Node._sequence_nr`), belongs to a tensor that f has taken from elsewhere: a parameter, an encoder's output, a weight
+that another network has made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import GradientEdge, Node, get_gradient_edge
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves
+
+Edge = tuple[Node, int]
+
+
+class Dependencies:
+    """The tensors that f depends on, each known by its edge in autograd's graph.
+
+    Args:
+        tensors: those that are known already; each requires a gradient.
+    """
+
+    def __init__(self, tensors: Iterable[Tensor]) -> None:
+        self._tensors: dict[Edge, Tensor] = {}
+        self._unnamed: set[Edge] = set()
+        self._first_call = 0
+        for tensor in tensors:
+            self._tensors.setdefault(_edge(tensor), tensor)
+        self.tensors = tuple(self._tensors.values())
+
+    def find(self, root: GradientEdge, start: Node | None) -> bool:
+        """Add the leaves that an evaluation has met; return whether other tensors are left to be named.
+
+        Args:
+            root: where the evaluation's graph ends.
+            start: its first node, made from z.
+        """
+        self._first_call = 0 if start is None else start._sequence_nr()
+        for edge in _met(root, start, self._tensors):
+            if _is_leaf(edge[0]):
+                self._tensors[edge] = _variable(edge[0])
+            else:
+                self._unnamed.add(edge)
+        self.tensors = tuple(self._tensors.values())
+        return bool(self._unnamed)
+
+    def name_captured(self, evaluate: Callable[[], Tensor]) -> Tensor:
+        """Evaluate again, and watch f's operations for the tensors that belong to the nodes found.
+
+        Raises:
+            ValueError: some are not among the arguments of torch's functions.
+        """
+        with _Arguments(self._unnamed) as seen:
+            dz = evaluate()
+        self._tensors |= seen.tensors
+        self.tensors = tuple(self._tensors.values())
+        missing = self._unnamed - seen.tensors.keys()
+        if missing:
+            names = ", ".join(sorted(node.name() for node, _ in missing))
+            raise ValueError(
+                f"f(t, z) depends on a tensor with a gradient that cannot be told from its operations ({names}); "
+                "pass that tensor in parameters=(...)"
+            )
+        self._unnamed = set()
+        return dz
+
+    def check(self, root: GradientEdge, start: Node | None, t: object) -> None:
+        """Refuse a tensor that the first evaluation has not met: its gradient would be lost.
+
+        Raises:
+            ValueError: with the tensor and the way out.
+        """
+        for node, _ in _met(root, start, self._tensors):
+            if not _is_leaf(node) and node._sequence_nr() >= self._first_call:
+                raise ValueError(
+                    f"f(t, z) must keep no tensor from one call to the next, got at t={_show(t)} one that an earlier "
+                    f"call has made ({node.name()}), as torch.nn.utils.parametrize.cached does; make it at each call "
+                    "or before the solve, or use gradient='backprop'"
+                )
+            what = f"a leaf of shape {tuple(_variable(node).shape)}" if _is_leaf(node) else f"one made by {node.name()}"
+            raise ValueError(
+                f"f(t, z) must depend on no other tensors than at its first evaluation, got at t={_show(t)} {what} "
+                "that it did not use there; pass that tensor in parameters=(...)"
+            )
+
+    @cached_property
+    def tangled(self) -> bool:
+        """Whether one of the tensors was made from another one."""
+        ahead = [edge for node, _ in self._tensors for edge in node.next_functions]
+        seen: set[Node | None] = {None}
+        while ahead:
+            node, number = ahead.pop()
+            if (node, number) in self._tensors:
+                return True
+            if node not in seen:
+                seen.add(node)
+                ahead += node.next_functions  # type: ignore[union-attr]
+        return False
+
+    def gradients(
+        self, roots: Sequence[GradientEdge], x: Tensor | None, cotangents: Sequence[Tensor]
+    ) -> tuple[Tensor | None, ...]:
+        """Differentiate with respect to x and to the tensors themselves, not to what they in turn were made from."""
+        assert x is not None
+        inputs = (x, *self.tensors)
+        if not self.tangled:
+            return torch.autograd.grad(roots, inputs, cotangents, allow_unused=True)
+        captured = [node for node, _ in self._tensors if not _is_leaf(node)]
+        # Where f depends on a tensor and on what that was made from, autograd would go on behind it: counted twice,
+        # and run through a graph that belongs to somebody else. Its node passes nothing on, and nothing is freed.
+        handles = [node.register_prehook(lambda adj: (None,) * len(adj)) for node in captured]
+        try:
+            return torch.autograd.grad(roots, inputs, cotangents, allow_unused=True, retain_graph=True)
+        finally:
+            for handle in handles:
+                handle.remove()
+
+
+class _Arguments(TorchFunctionMode):
+    """Looks for tensors among the arguments of torch's functions, by their edges."""
+
+    def __init__(self, wanted: set[Edge]) -> None:
+        super().__init__()
+        self.wanted = wanted
+        self.tensors: dict[Edge, Tensor] = {}
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        for x in tree_leaves((args, kwargs)):
+            if isinstance(x, Tensor) and x.grad_fn is not None:
+                edge = _edge(x)
+                if edge in self.wanted:
+                    self.tensors[edge] = x
+        return func(*args, **(kwargs or {}))
+
+
+def _met(root: GradientEdge, start: Node | None, known: dict[Edge, Tensor]) -> list[Edge]:
+    """Edges from an evaluation's graph to leaves and older nodes that are not among the known ones."""
+    assert start is not None
+    first = start._sequence_nr()
+    met, seen = [], {start}
+    ahead: list[tuple[Node | None, int]] = [(root.node, root.output_nr)]
+    while ahead:
+        node, number = ahead.pop()
+        if node is None or node in seen or (node, number) in known:
+            continue
+        if _is_leaf(node) or node._sequence_nr() < first:
+            met.append((node, number))
+        else:
+            seen.add(node)
+            ahead += node.next_functions
+    return met
+
+
+def _show(t: object) -> str:
+    single = not isinstance(t, Tensor) or t.numel() == 1
+    return f"{float(t):.6g}" if single else "several times"  # type: ignore[arg-type]
+
+
+def _is_leaf(node: Node) -> bool:
+    return type(node).__name__ == "AccumulateGrad"
+
+
+def _variable(leaf: Node) -> Tensor:
+    """The tensor of a leaf's node."""
+    variable: Tensor = leaf.variable  # type: ignore[attr-defined]
+    return variable
+
+
+def _edge(tensor: Tensor) -> Edge:
+    edge = get_gradient_edge(tensor)
+    return edge.node, edge.output_nr

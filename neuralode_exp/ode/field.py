@@ -1,0 +1,233 @@
+"""The user's f(t, z): counted, checked, and differentiated one evaluation at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import GradientEdge, get_gradient_edge
+
+from neuralode_exp.ode.dependencies import Dependencies
+from neuralode_exp.ode.errors import SolverError
+from neuralode_exp.ode.randomness import Generators
+
+Terms = tuple[Tensor | None, ...]  # of one cotangent for each tensor that f depends on; None is zero
+
+
+class Stage(NamedTuple):
+    """One evaluation of f.
+
+    Attributes:
+        value: f(t, z), without a graph unless the solve itself is differentiated by autograd.
+        x: a leaf in the place of z if the evaluation was linearised, else None.
+        root: where the graph of f(t, x) ends; None if there is none.
+        terms: what else a field has to give with this evaluation (the adjoint's parameter terms).
+    """
+
+    value: Tensor
+    x: Tensor | None = None
+    root: GradientEdge | None = None
+    terms: Terms | None = None
+
+    def without_value(self) -> Stage:
+        """The graph alone."""
+        return self._replace(value=self.value.new_empty(0))
+
+
+class VectorField:
+    """f with a counter, so that the number of function evaluations is kept in one place.
+
+    f may call `torch.autograd.grad` on its z, as a Hamiltonian does, also where the solve itself needs no graph: an
+    evaluation that fails without a graph is repeated with one.
+
+    Args:
+        f: called f(t, z) with a scalar t.
+        z0: the initial state; f's results must have its shape and dtype.
+        of_module: what f was before its states were packed; if it is a Module, f depends on its parameters.
+
+    Attributes:
+        nfe: evaluations so far.
+        depends_on: the tensors that get a gradient beside the state, see `find_dependencies`.
+
+    Raises:
+        ValueError: if f does not return a tensor of the shape and dtype of z.
+    """
+
+    def __init__(self, f: Callable[[Tensor, Tensor], Tensor], z0: Tensor, of_module: object = None) -> None:
+        self.f = f
+        self.of_module = of_module
+        self.nfe = 0
+        self.shape, self.dtype = z0.shape, z0.dtype
+        self._autocast = _Autocast(z0.device.type)
+        self.generators = Generators(z0.device)
+        self.dependencies = Dependencies(())
+        self._differentiates_itself = False
+        self._special = self._autocast.enabled
+
+    @property
+    def depends_on(self) -> tuple[Tensor, ...]:
+        return self.dependencies.tensors
+
+    def __call__(self, t: Tensor, z: Tensor) -> Tensor:
+        self.nfe += 1
+        if self.generators.watched:
+            self.generators.before_evaluation()
+        dz = self._specially(t, z) if self._special else self._try(t, z)
+        if not isinstance(dz, Tensor):
+            raise ValueError(f"f(t, z) must return dz/dt, a tensor, got {type(dz).__name__}; does it end in return?")
+        if dz.dtype != self.dtype and self._autocast.enabled and dz.is_floating_point():
+            dz = dz.to(self.dtype)
+        if dz.shape != self.shape or dz.dtype != self.dtype:
+            raise ValueError(
+                f"f(t, z) must return dz/dt with the shape and dtype of z, got {_describe(dz)} for z of {_describe(z)}"
+            )
+        return dz
+
+    def stage(self, t: Tensor, z: Tensor) -> Stage:
+        """Evaluate for a step, whose stages may be more than values."""
+        return Stage(self(t, z))
+
+    def linearise(self, t: Tensor, z: Tensor) -> Stage:
+        """Evaluate with autograd's graph from a leaf in the place of z, and from what f depends on, to f(t, z)."""
+        with torch.enable_grad():
+            x = z.detach().requires_grad_()
+            start = x.view_as(x)  # a node of this evaluation: what is older was there before it
+            dz = self(t, start)
+            if not dz.requires_grad:
+                return Stage(dz, x)
+            root = get_gradient_edge(dz)
+        self.dependencies.check(root, start.grad_fn, t)
+        return Stage(dz.detach(), x, root)
+
+    def vjp(self, stage: Stage, cotangent: Tensor) -> tuple[Tensor | None, Terms]:
+        """Vector-Jacobian products cotangent^T df/dz and cotangent^T df/dtheta of a linearised evaluation, once."""
+        if stage.root is None:
+            return None, (None,) * len(self.depends_on)
+        adj_z, *terms = self.dependencies.gradients((stage.root,), stage.x, (cotangent,))
+        return adj_z, tuple(terms)
+
+    def find_dependencies(self, t: Tensor, z: Tensor, listed: Sequence[Tensor]) -> Stage:
+        """Evaluate f once at the start, linearised, to see which tensors its result depends on.
+
+        Found are the leaves and the tensors older than the evaluation that autograd's graph of f(t, z) reaches. To
+        them come the parameters of f, if it is a Module, and those listed.
+
+        Raises:
+            ValueError: a tensor is met that cannot be told; `parameters=` says it.
+        """
+        own = self.of_module.parameters() if isinstance(self.of_module, nn.Module) else ()
+        self.dependencies = Dependencies(p for p in (*listed, *own) if p.requires_grad)
+        self.generators.watch()
+        with torch.enable_grad():
+            x = z.detach().requires_grad_()
+            start = x.view_as(x)
+            dz = self(t, start)
+            root = get_gradient_edge(dz) if dz.requires_grad else None
+            if root is not None and self.dependencies.find(root, start.grad_fn):
+                # Autograd tells the node of a captured tensor, not the tensor: a second look is at f's own operations.
+                self.generators.rewind()
+                start = x.view_as(x)
+                dz = self.dependencies.name_captured(lambda: self(t, start))
+                root = get_gradient_edge(dz)
+        self.generators.first_evaluation_done()
+        return Stage(dz.detach(), x, root)
+
+    def _specially(self, t: Tensor, z: Tensor) -> Tensor:
+        """f(t, z) for an f under autocast, or that differentiates itself."""
+        with self._autocast.again() if self._autocast.enabled else nullcontext():
+            return self._with_graph(t, z) if self._differentiates_itself else self._try(t, z)
+
+    def _try(self, t: Tensor, z: Tensor) -> Tensor:
+        """f(t, z), with a graph from z only if f cannot do without."""
+        try:
+            return self.f(t, z)
+        except SolverError:
+            raise
+        except RuntimeError as error:
+            if (torch.is_grad_enabled() and z.requires_grad) or torch.is_inference_mode_enabled():
+                raise
+            try:
+                dz = self._with_graph(t, z)
+            except RuntimeError:
+                raise error from None
+            self._differentiates_itself = self._special = True
+            return dz
+
+    def _with_graph(self, t: Tensor, z: Tensor) -> Tensor:
+        """f(t, z) for an f that needs a graph from its z, with a graph itself only where one is asked for."""
+        asked = torch.is_grad_enabled()
+        with torch.enable_grad():
+            dz = self.f(t, z if z.requires_grad else z.detach().requires_grad_())
+        return dz if asked or not isinstance(dz, Tensor) else dz.detach()
+
+
+class Linearised:
+    """f whose stages keep their graphs, for a step that backward need not repeat."""
+
+    def __init__(self, f: VectorField) -> None:
+        self.f = f
+
+    def __call__(self, t: Tensor, z: Tensor) -> Tensor:
+        return self.f(t, z)
+
+    def stage(self, t: Tensor, z: Tensor) -> Stage:
+        return self.f.linearise(t, z)
+
+
+class Finding:
+    """f whose first evaluation finds what it depends on, see `VectorField.find_dependencies`."""
+
+    def __init__(self, f: VectorField, listed: Sequence[Tensor]) -> None:
+        self.f, self.listed = f, listed
+        self.found = False
+
+    def __call__(self, t: Tensor, z: Tensor) -> Tensor:
+        return self.stage(t, z).value
+
+    def stage(self, t: Tensor, z: Tensor) -> Stage:
+        if self.found:
+            return self.f.stage(t, z)
+        self.found = True
+        return self.f.find_dependencies(t, z, self.listed)
+
+
+class _Autocast:
+    """The autocast that was on when a solve began, for all its evaluations: backward makes some outside of it."""
+
+    def __init__(self, device_type: str) -> None:
+        self.enabled = torch.is_autocast_enabled(device_type)
+        self.device_type = device_type
+        self.dtype = torch.get_autocast_dtype(device_type) if self.enabled else None
+
+    def again(self) -> AbstractContextManager[object]:
+        """Without its cache: a weight that one evaluation has cast would come into the graph of the next."""
+        return torch.autocast(self.device_type, self.dtype, cache_enabled=False)
+
+
+Time = float | Tensor  # a number, or one for each row of the state: a tensor that broadcasts against it
+
+
+def time_like(t: Time, z: Tensor) -> Tensor:
+    """t as a tensor beside z, made on the device (`torch.tensor` would copy from the host)."""
+    return t if isinstance(t, Tensor) else torch.full((), t, dtype=z.dtype, device=z.device)
+
+
+def accumulate(sums: list[Tensor | None], terms: Sequence[Tensor | None], weight: float = 1.0) -> None:
+    """sums[i] += weight * terms[i] in place, where None is zero."""
+    if weight == 0.0:
+        return
+    for i, term in enumerate(terms):
+        if term is None:
+            continue
+        total = sums[i]
+        if total is None:
+            sums[i] = term * weight
+        else:
+            total.add_(term, alpha=weight)
+
+
+def _describe(x: Tensor) -> str:
+    return f"{tuple(x.shape)} {str(x.dtype).removeprefix('torch.')}"

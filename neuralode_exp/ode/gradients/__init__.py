@@ -1,0 +1,12 @@
+"""The ways to differentiate a solve: a class with one method each, from a walk to its observations."""
+
+from __future__ import annotations
+
+from neuralode_exp.ode.gradients.adjoint import Adjoint
+from neuralode_exp.ode.gradients.backprop import Backprop
+from neuralode_exp.ode.gradients.checkpoint import Checkpoint
+from neuralode_exp.ode.gradients.gradient import SolveGradient
+
+GRADIENTS: dict[str, type[SolveGradient]] = {"backprop": Backprop, "checkpoint": Checkpoint, "adjoint": Adjoint}
+
+__all__ = ["GRADIENTS", "Adjoint", "Backprop", "Checkpoint", "SolveGradient"]

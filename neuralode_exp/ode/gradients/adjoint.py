@@ -1,0 +1,227 @@
+"""gradient="adjoint": Algorithm 1 of Chen et al. (arXiv 1806.07366), memory that does not grow with the evaluations.
+
+With the adjoint a(t) = dL/dz(t), backward solves
+
+    dz/dt = f(t, z),    da/dt = -a^T df/dz,    dG/dt = -a^T df/dtheta,    G = dL/dtheta at t0,
+
+from the last observation to the first. At each observation z is reset to the stored one and a jumps by the
+observation's cotangent. G enters no right-hand side, so it stays out of the error norm (Kidger et al., "Hey, that's
+not an ODE", arXiv 2009.09457). With quadrature weights it is summed stage by stage beside the state, without them it is
+a part of the state.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from neuralode_exp.ode.errors import SolverError
+from neuralode_exp.ode.field import Stage, Terms, Time, accumulate
+from neuralode_exp.ode.gradients.gradient import SolveGradient, dependencies, refuse_double_backward
+from neuralode_exp.ode.methods import Adaptive, FixedStep
+from neuralode_exp.ode.randomness import Generators
+from neuralode_exp.ode.state import TupleState, same_format, stack_states
+from neuralode_exp.ode.stats import Stats
+from neuralode_exp.ode.steppers import Field, Span, Stepper, Trial
+from neuralode_exp.ode.walk import Walk
+
+
+class Adjoint(SolveGradient):
+    """Keeps the observations only; its error is that of the backward solve.
+
+    Args:
+        method: of the backward solve; None takes the forward one's.
+    """
+
+    def __init__(self, method: FixedStep | Adaptive | None = None) -> None:
+        self.method = method
+
+    def observations(self, walk: Walk, listed: Sequence[Tensor]) -> Tensor:
+        depends_on = dependencies(walk, listed)
+        if depends_on is None:
+            return walk.run()
+        walk.f.generators.refuse_draws()
+        z: Tensor = _Adjoint.apply(walk, self.method or walk.method, walk.z0, *depends_on)
+        return z
+
+
+class _Adjoint(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, walk: Walk, method: FixedStep | Adaptive, z0: Tensor, *depends_on: Tensor) -> Tensor:
+        walk.z0 = z0.detach()
+        z = walk.observe(walk.steps())
+        walk.f.generators.check_quiet()
+        ctx.walk, ctx.method = walk, method
+        ctx.save_for_backward(z, *depends_on)
+        ctx.set_materialize_grads(False)
+        walk.z0 = walk.z0.new_empty(0)  # saved above
+        return z
+
+    @staticmethod
+    def backward(ctx: Any, adj_output: Tensor | None) -> tuple[Tensor | None, ...]:
+        refuse_double_backward("adjoint")
+        walk, f = ctx.walk, ctx.walk.field
+        z, *depends_on = ctx.saved_tensors
+        if adj_output is None:
+            return (None, None, None, *[None] * len(depends_on))
+        nfe = f.nfe
+        try:
+            adj_z, terms = _solve_backwards(walk, z, ctx.method, adj_output)
+        except SolverError as error:
+            error.args = (f"backward solve of the adjoint: {error}",)
+            raise
+        finally:
+            walk.stats.nfe_backward += f.nfe - nfe
+        return (None, None, adj_z, *terms)
+
+
+def _solve_backwards(
+    walk: Walk, z: Tensor, method: FixedStep | Adaptive, adj_output: Tensor
+) -> tuple[Tensor, list[Tensor | None]]:
+    """dL/dz0 and dL/dtheta from the cotangents of the observations z (n, *shape)."""
+    system: _Beside | _Inside
+    system = _Inside(walk, z[-1]) if method.stepper.quadrature is None else _Beside(walk, method.stepper)
+    method = replace(method, stepper=system.stepper or method.stepper)
+    terms: list[Tensor | None] = [None] * len(walk.field.depends_on)
+    adj_z = same_format(adj_output[-1], z[-1])
+    dt: float | None = None
+    stats = Stats()  # of all intervals together: max_steps bounds the whole backward solve
+    times, stops = walk.times, tuple(walk.stops)
+    for i in range(len(times) - 1, 0, -1):
+        state = system.state(z[i], adj_z)
+        backwards = Walk(system, state, (times[i], times[i - 1]), method, stats, system.norm, stops)
+        # The first step of an interval is the one that the interval after it ended with, not a blind start.
+        for step in backwards.steps(dt=dt):
+            state, dt = step.trial.z1, step.dt_next
+            accumulate(terms, system.terms_of_step())
+        adj_z, terms_of_interval = system.adjoint(state)
+        accumulate(terms, terms_of_interval)
+        adj_z = adj_z + same_format(adj_output[i - 1], adj_z)
+    return adj_z, terms
+
+
+class _Augmented:
+    """(t, z, a) -> (f, -a^T df/dz) and a^T df/dtheta, from one evaluation of f."""
+
+    def __init__(self, walk: Walk) -> None:
+        self.inner = walk.field
+        self.norm_of_state = walk.norm
+        self.generators = Generators(walk.f.generators.device)
+
+    def derivatives(self, t: Tensor, z: Tensor, adj_z: Tensor) -> tuple[Tensor, Tensor, Terms]:
+        stage = self.inner.linearise(t, z)
+        change, terms = self.inner.vjp(stage, adj_z)
+        return stage.value, torch.zeros_like(z) if change is None else change.neg(), terms
+
+
+class _Beside(_Augmented):
+    """The system [z, a]. The parameters' terms of a trial step are summed as its stages are evaluated."""
+
+    def __init__(self, walk: Walk, stepper: Stepper) -> None:
+        super().__init__(walk)
+        self.stepper = _Summing(stepper, self)
+        self.weights: Sequence[float] = ()  # of the evaluations of the trial at hand that are still to come
+        self.sums: list[Tensor | None] = []
+
+    def state(self, z: Tensor, adj_z: Tensor) -> Tensor:
+        return stack_states([z, adj_z])
+
+    def adjoint(self, state: Tensor) -> tuple[Tensor, Terms]:
+        return state[1], ()
+
+    def norm(self, error: Tensor) -> Tensor:
+        """The larger one of the two parts, z and a."""
+        return torch.maximum(self.norm_of_state(error[0]), self.norm_of_state(error[1]))
+
+    def __call__(self, t: Tensor, z: Tensor) -> Tensor:
+        return self.stage(t, z).value
+
+    def stage(self, t: Tensor, z: Tensor) -> Stage:
+        dz, change, terms = self.derivatives(t, z[0], z[1])
+        k = stack_states([dz, change])
+        if not self.weights:
+            return Stage(k, terms=terms)  # what a step begins with: its weight is not known yet
+        weight, *self.weights = self.weights
+        accumulate(self.sums, terms, weight)
+        return Stage(k)
+
+    def begin_trial(self, dt: float, weights: Sequence[float], carry: Stage) -> None:
+        first, *rest = (-dt * w for w in weights)
+        assert carry.terms is not None
+        self.sums = [None] * len(carry.terms)
+        accumulate(self.sums, carry.terms, first)
+        self.weights = rest
+
+    def terms_of_step(self) -> Sequence[Tensor | None]:
+        return self.sums
+
+
+@dataclass(frozen=True)
+class _Summing(Stepper):
+    """A stepper with quadrature weights on a system that sums its stages' terms with them."""
+
+    inner: Stepper
+    system: _Beside
+
+    @property
+    def order(self) -> int:  # type: ignore[override]
+        return self.inner.order
+
+    @property
+    def carries(self) -> bool:  # type: ignore[override]
+        return self.inner.carries
+
+    def start(self, f: Field, t: Time, z: Tensor) -> Stage:
+        stage: Stage = self.inner.start(f, t, z)
+        return stage
+
+    def slope(self, f: Field, t: Time, z: Tensor, carry: Stage) -> Tensor:
+        return self.inner.slope(f, t, z, carry)
+
+    def trial(self, f: Field, span: Span, z: Tensor, carry: Stage) -> Trial:
+        assert self.inner.quadrature is not None
+        assert isinstance(span.dt, float)
+        self.system.begin_trial(span.dt, self.inner.quadrature, carry)
+        return self.inner.trial(f, span, z, carry)
+
+    def close(self, f: Field, span: Span, z: Tensor, trial: Trial, *, dense: bool) -> Trial:
+        return self.inner.close(f, span, z, trial, dense=dense)
+
+
+class _Inside(_Augmented):
+    """The system (z, a, G) in one vector, for a stepper without quadrature weights."""
+
+    stepper = None
+
+    def __init__(self, walk: Walk, z: Tensor) -> None:
+        super().__init__(walk)
+        self.zeros = [torch.zeros_like(p) for p in walk.field.depends_on]
+        self.layout = TupleState([z, z, *self.zeros], None)
+
+    def state(self, z: Tensor, adj_z: Tensor) -> Tensor:
+        return self.layout.pack((z, adj_z, *self.zeros))
+
+    def adjoint(self, state: Tensor) -> tuple[Tensor, Terms]:
+        _, adj_z, *terms = self.layout.unpack(state)
+        return adj_z, tuple(terms)
+
+    def norm(self, error: Tensor) -> Tensor:
+        """The larger one of the two parts, z and a."""
+        z, adj_z, *_ = self.layout.unpack(error)
+        return torch.maximum(self.norm_of_state(z), self.norm_of_state(adj_z))
+
+    def __call__(self, t: Tensor, z: Tensor) -> Tensor:
+        z, adj_z, *_ = self.layout.unpack(z)
+        dz, change, terms = self.derivatives(t, z, adj_z)
+        integrands = (zero if term is None else -term for term, zero in zip(terms, self.zeros, strict=True))
+        return self.layout.pack((dz, change, *integrands))
+
+    def stage(self, t: Tensor, z: Tensor) -> Stage:
+        return Stage(self(t, z))
+
+    def terms_of_step(self) -> Sequence[Tensor | None]:
+        return ()

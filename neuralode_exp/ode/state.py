@@ -1,0 +1,131 @@
+"""The state of a solve as one tensor, whatever the user's state is, and the observations that come back."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+State = Tensor | tuple[Tensor, ...]
+
+
+class SingleState:
+    """A state that is one tensor: nothing to do."""
+
+    def pack(self, z: State) -> Tensor:
+        assert isinstance(z, Tensor)
+        return z
+
+    def unpack(self, z: Tensor) -> State:
+        return z
+
+    def field(self, f: Callable[..., Any]) -> Callable[[Tensor, Tensor], Tensor]:
+        return f
+
+    def norm(self, x: Tensor) -> Tensor:
+        """Root mean square of all entries."""
+        return torch.linalg.vector_norm(x) / math.sqrt(max(1, x.numel()))
+
+
+class TupleState:
+    """A state of several tensors, laid one after the other in a vector, each in the order of its own memory.
+
+    Args:
+        z0: the parts.
+        in_norm: whether each part counts in the error norm; None: all do.
+    """
+
+    def __init__(self, z0: Sequence[Tensor], in_norm: Sequence[bool] | None) -> None:
+        self.orders = [memory_order(z) for z in z0]
+        self.sizes = [z.numel() for z in z0]
+        self.shapes = [[z.shape[d] for d in order] for z, order in zip(z0, self.orders, strict=True)]
+        self.in_norm = tuple(in_norm) if in_norm is not None else (True,) * len(self.sizes)
+
+    def pack(self, z: State) -> Tensor:
+        return torch.cat([z_i.permute(order).reshape(-1) for z_i, order in zip(z, self.orders, strict=True)])
+
+    def unpack(self, z: Tensor) -> tuple[Tensor, ...]:
+        """Views of z (..., total), each (..., *shape)."""
+        leading = z.shape[:-1]
+        return tuple(
+            permute_back(part.reshape(*leading, *shape), order, len(leading))
+            for part, shape, order in zip(z.split(self.sizes, -1), self.shapes, self.orders, strict=True)
+        )
+
+    def field(self, f: Callable[..., Any]) -> Callable[[Tensor, Tensor], Tensor]:
+        def packed(t: Tensor, z: Tensor) -> Tensor:
+            parts = self.unpack(z)
+            dz = f(t, parts)
+            if not isinstance(dz, tuple) or len(dz) != len(parts):
+                got = f"{len(dz)} parts" if isinstance(dz, tuple) else type(dz).__name__
+                raise ValueError(f"f(t, z) must return a tuple of {len(parts)} tensors, as z is, got {got}")
+            for i, (dz_i, z_i) in enumerate(zip(dz, parts, strict=True)):
+                if dz_i.shape != z_i.shape:
+                    raise ValueError(
+                        f"f(t, z) must return parts of the shapes of z's, got {tuple(dz_i.shape)} for part {i} of "
+                        f"{tuple(z_i.shape)}"
+                    )
+            return self.pack(dz)
+
+        return packed
+
+    def norm(self, x: Tensor) -> Tensor:
+        """The largest of the parts' root mean squares."""
+        parts = zip(x.split(self.sizes, -1), self.in_norm, strict=True)
+        sizes = [torch.linalg.vector_norm(part) / math.sqrt(max(1, part.numel())) for part, counts in parts if counts]
+        return torch.stack(sizes).max()
+
+
+def stack(states: Sequence[Tensor]) -> Tensor:
+    """(n, *z.shape), in the states' memory format, and with cotangents in it."""
+    stacked: Tensor = _Stack.apply(*states)
+    return stacked
+
+
+class _Stack(torch.autograd.Function):
+    """`torch.stack` that gives each state's memory format to its slice, and back to its cotangent.
+
+    Without it a channels_last state would come back contiguous, and so would the cotangent that enters the solve's
+    backward, whose convolutions would then convert it at every stage.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, *states: Tensor) -> Tensor:
+        ctx.order = memory_order(states[0])
+        return stack_states(states)
+
+    @staticmethod
+    def backward(ctx: Any, adj: Tensor) -> tuple[Tensor, ...]:
+        order = [0, *(d + 1 for d in ctx.order)]
+        return permute_back(adj.permute(order).contiguous(), ctx.order, 1).unbind()
+
+
+def stack_states(states: Sequence[Tensor]) -> Tensor:
+    """(n, *z.shape) whose slices have the memory format of the first state."""
+    if states[0].is_contiguous():
+        return torch.stack(list(states))
+    order = memory_order(states[0])
+    return permute_back(torch.stack([z.permute(order) for z in states]), order, 1)
+
+
+def memory_order(z: Tensor) -> list[int]:
+    """Dimensions of z from the slowest to the fastest in memory."""
+    return sorted(range(z.dim()), key=lambda d: (-z.stride()[d], d))
+
+
+def permute_back(z: Tensor, order: list[int], leading: int) -> Tensor:
+    """Undo the permutation of all dimensions but the leading ones."""
+    inverse = [0] * len(order)
+    for position, d in enumerate(order):
+        inverse[d] = position
+    return z.permute([*range(leading), *(p + leading for p in inverse)])
+
+
+def same_format(x: Tensor, like: Tensor) -> Tensor:
+    """x in the memory format of `like`, copied only if it differs."""
+    if x.stride() == like.stride():
+        return x
+    return torch.empty_like(like).copy_(x)

@@ -1,0 +1,6 @@
+"""One step of a method: a class for each kind, `ExplicitRungeKutta` for all tableaus."""
+
+from neuralode_exp.ode.steppers.explicit import ExplicitRungeKutta
+from neuralode_exp.ode.steppers.stepper import Cotangents, Dense, Field, Span, Stepper, Trial
+
+__all__ = ["Cotangents", "Dense", "ExplicitRungeKutta", "Field", "Span", "Stepper", "Trial"]

@@ -1,0 +1,198 @@
+"""A step of an explicit Runge-Kutta method, and its discrete adjoint with one stage's graph at a time.
+
+A step is z1 = z + dt sum_i b_i k_i, k_i = f(t_i, x_i), x_i = z + dt sum_{j<i} a_ij k_j, and an observation inside it
+is z + dt sum_i w_i(x) k_i. With the cotangents adj_z1 of the state at its end and g of its observations,
+
+    adj_k_i = dt (b_i adj_z1 + sum_{l>i} a_li adj_x_l + sum w_i g),    adj_x_i = adj_k_i^T df/dz(t_i, x_i),
+    adj_z   = adj_z1 + sum_i adj_x_i + sum g,                          adj_theta += sum_i adj_k_i^T df/dtheta(t_i, x_i).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from neuralode_exp.ode.field import Stage, Terms, Time, VectorField, accumulate, time_like
+from neuralode_exp.ode.steppers.stepper import Cotangents, Dense, Field, Span, Stepper, Trial
+from neuralode_exp.ode.tableau import Row, Sparse, Tableau, sparse
+
+
+@dataclass(frozen=True)
+class ExplicitRungeKutta(Stepper):
+    """The method of a tableau.
+
+    Args:
+        tableau: its coefficients.
+        estimate: whether to estimate the error; without, no step is closed and each evaluates its own k_0.
+    """
+
+    tableau: Tableau
+    estimate: bool = True
+
+    @property
+    def order(self) -> int:  # type: ignore[override]
+        return self.tableau.order
+
+    @property
+    def carries(self) -> bool:  # type: ignore[override]
+        return self.estimate
+
+    @property
+    def interpolates(self) -> bool:  # type: ignore[override]
+        return self.estimate and self.tableau.dense is not None
+
+    @property
+    def quadrature(self) -> Row:  # type: ignore[override]
+        return self.tableau.b
+
+    @property
+    def carried(self) -> slice:  # type: ignore[override]
+        closing = self.tableau.stages - 1  # k_0 is carried in
+        return slice(closing, closing + 1)
+
+    def start(self, f: Field, t: Time, z: Tensor) -> Stage:
+        return f.stage(time_like(t, z), z)
+
+    def slope(self, f: Field, t: Time, z: Tensor, carry: Stage) -> Tensor:
+        return carry.value
+
+    def trial(self, f: Field, span: Span, z: Tensor, carry: Stage) -> Trial:
+        tableau, dt = self.tableau, span.dt
+        stages, k = [carry], [carry.value]
+        for i in range(1, tableau.stages):
+            self._evaluate(i, f, span, combine(z, k, tableau.rows[i], dt), stages, k)
+        z1 = combine(z, k, tableau.rows[tableau.stages], dt)
+        if not self.estimate:
+            return Trial(z1, data=(stages, k))
+        closing = None
+        if tableau.closes_before_test:
+            self._evaluate(tableau.stages, f, span, z1, stages, k)
+            closing = stages[-1]
+        with torch.no_grad() if torch.is_grad_enabled() else nullcontext():
+            error = self._error(k, dt)
+        return Trial(z1, error, closing, (stages, k))
+
+    def _evaluate(self, i: int, f: Field, span: Span, x: Tensor, stages: list[Stage], k: list[Tensor]) -> None:
+        stage = f.stage(time_like(stage_time(span, self.tableau.nodes[i]), x), x)
+        stages.append(stage)
+        k.append(stage.value)
+
+    def _error(self, k: Sequence[Tensor], dt: Time) -> Tensor:
+        error, *low = [weighted_sum(k, row, dt) for row in self.tableau.error_rows]
+        if low:
+            size = torch.hypot(error, low[0] / 10).clamp_min_(torch.finfo(error.dtype).tiny)
+            error = error * error.abs() / size
+        return error
+
+    def close(self, f: Field, span: Span, z: Tensor, trial: Trial, *, dense: bool) -> Trial:
+        stages, k = trial.data
+        if len(stages) == self.tableau.stages:
+            self._evaluate(len(stages), f, span, trial.z1, stages, k)
+        closing = stages[self.tableau.stages]
+        while dense and len(stages) < len(self.tableau.nodes):
+            row = self.tableau.rows[len(stages)]
+            self._evaluate(len(stages), f, span, combine(z, k, row, span.dt), stages, k)
+        return trial._replace(carry=closing)
+
+    def interpolate(self, trial: Trial, span: Span, z: Tensor, fractions: Sequence[float]) -> list[Tensor]:
+        _, k = trial.data
+        return [combine(z, k, sparse(self.tableau.dense_weights(x)), span.dt) for x in fractions]
+
+    def interpolate_all(self, steps: Sequence[Dense]) -> list[Tensor]:
+        """One product for all steps; the weights of a step with fewer observations than others are filled up by 0."""
+        most = max(len(step.fractions) for step in steps)
+        none = (0.0,) * len(self.tableau.nodes)
+        weights, k = [], []
+        for step in steps:
+            rows = [self.tableau.dense_weights(x) for x in step.fractions]
+            weights.append(rows + [none] * (most - len(rows)))
+            k += step.trial.data[1]
+        z = torch.stack([step.z for step in steps])
+        dt = torch.tensor([step.span.dt for step in steps], dtype=z.dtype, device=z.device)
+        w = torch.tensor(weights, dtype=z.dtype, device=z.device) * dt[:, None, None]
+        stages = torch.stack(k).view(len(steps), -1, z[0].numel())
+        states = torch.baddbmm(z.flatten(1)[:, None], w, stages).view(len(steps), most, *z.shape[1:])
+        return [x for step, row in zip(steps, states, strict=True) for x in row[: len(step.fractions)].unbind()]
+
+    def keep(self, trial: Trial, *, dense: bool) -> list[Stage]:
+        stages, _ = trial.data
+        return [stage.without_value() for stage in stages[: self._needed(dense)]]
+
+    def forget(self, carry: Stage) -> Stage:
+        return Stage(carry.value)
+
+    def _needed(self, dense: bool) -> int:
+        """Number of stages that what a step gives depends on: the closing one and those after it with `dense`."""
+        return len(self.tableau.nodes) if dense else self.tableau.stages
+
+    def pull_back(
+        self, f: VectorField, span: Span, z: Tensor, cotangents: Cotangents, kept: list[Stage] | None = None
+    ) -> tuple[Tensor, Terms]:
+        tableau, dt = self.tableau, span.dt
+        count = self._needed(bool(cotangents.inside))
+        stages = self._linearise(f, span, z, count, kept or [])
+        outputs = [(tableau.b, cotangents.z1)]
+        outputs += [(tableau.dense_weights(x), g) for x, g in cotangents.inside]
+        adj_x: dict[int, Tensor] = {}
+        terms: list[Tensor | None] = [None] * len(f.depends_on)
+        for i in reversed(range(count)):
+            weights = [(w[i], g) for w, g in outputs if i < len(w) and w[i] != 0.0]
+            weights += [(a, adj_x[j]) for j, a in tableau.columns[i] if j in adj_x]
+            stage = stages.pop()  # so that its graph is freed as soon as it has been used
+            if not weights:
+                continue
+            rows, adj = zip(*weights, strict=True)
+            adj_x_i, terms_i = f.vjp(stage, weighted_sum(adj, tuple(enumerate(rows)), dt))
+            accumulate(terms, terms_i)
+            if adj_x_i is not None:
+                adj_x[i] = adj_x_i
+        parts = [*(g for _, g in cotangents.inside), *adj_x.values()]
+        return combine(cotangents.z1, parts, tuple((j, 1.0) for j in range(len(parts))), 1.0), tuple(terms)
+
+    def _linearise(self, f: VectorField, span: Span, z: Tensor, count: int, kept: list[Stage]) -> list[Stage]:
+        """The stages of a step with their graphs; those that were kept with theirs are not evaluated again."""
+        stages: list[Stage] = []
+        k: list[Tensor] = []
+        for i in range(count):
+            if i < len(kept) and kept[i].x is not None:
+                stages.append(kept[i])
+                continue
+            x = combine(z, k, self.tableau.rows[i], span.dt)
+            stages.append(f.linearise(time_like(stage_time(span, self.tableau.nodes[i]), z), x))
+            k.append(stages[-1].value)
+        return stages
+
+
+def stage_time(span: Span, c: float) -> Time:
+    """t + c dt; exactly t or t1 at the ends, where rounding could leave the interval."""
+    if c == 0.0:
+        return span.t
+    return span.t1 if c == 1.0 else span.t + c * span.dt
+
+
+def combine(z: Tensor, k: Sequence[Tensor], row: Sparse, dt: Time) -> Tensor:
+    """z + dt sum_i w_i k_i in the memory format of z; one new tensor, z itself if there are no weights."""
+    if isinstance(dt, Tensor):
+        for i, w in row:
+            z = z + k[i] * (w * dt)
+        return z
+    weights = iter(row)
+    for i, w in weights:
+        z = torch.add(z, k[i], alpha=w * dt)
+        break
+    for i, w in weights:
+        z.add_(k[i], alpha=w * dt)
+    return z
+
+
+def weighted_sum(k: Sequence[Tensor], row: Sparse, dt: Time) -> Tensor:
+    """dt sum_i w_i k_i."""
+    (i, w), *rest = row
+    total = k[i] * (w * dt)
+    for i, w in rest:
+        total = total + k[i] * (w * dt) if isinstance(dt, Tensor) else total.add_(k[i], alpha=w * dt)
+    return total

@@ -1,0 +1,228 @@
+"""The walk: accepted steps of a method through a list of times. It alone accepts, rejects, stops, observes and fails.
+
+Every gradient goes over the same steps: under autograd (`backprop`), without it while states are kept (`checkpoint`),
+and over the augmented system backwards in time (`adjoint`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from neuralode_exp.ode.control import AdaptiveControl, Control, FixedControl, Norm
+from neuralode_exp.ode.errors import NonFiniteState, all_finite
+from neuralode_exp.ode.field import Finding, VectorField, time_like
+from neuralode_exp.ode.methods import Adaptive, FixedStep
+from neuralode_exp.ode.randomness import Generators, State
+from neuralode_exp.ode.state import stack
+from neuralode_exp.ode.stats import Stats
+from neuralode_exp.ode.steppers import Dense, Field, Span, Trial
+
+# Observations inside steps cost one product for so many steps, of states of so many entries. Larger ones would rather
+# not be copied, nor their stages kept.
+STEPS_TOGETHER = 64
+SMALL = 2**12
+
+
+class Walkable(Field, Protocol):
+    """A vector field whose random draws can be told."""
+
+    generators: Generators
+
+
+class Step(NamedTuple):
+    """An accepted step from (t, z) to (t1, z1).
+
+    Attributes:
+        inside: (index of the observation, fraction x of the step) of observations strictly inside it.
+        ends_at: index of the observation at t1, or None.
+        dt_next: signed size that the controller proposes for the step after this one.
+        drawn: the generators' states before the evaluations that made it, its carry's first; None if f draws nothing.
+    """
+
+    span: Span
+    z: Tensor
+    trial: Trial
+    inside: tuple[tuple[int, float], ...]
+    ends_at: int | None
+    dt_next: float
+    drawn: Sequence[State] | None = None
+
+
+class Walk:
+    """One solve, about to be walked.
+
+    Args:
+        f: the vector field.
+        z0: state at times[0].
+        times: observation times, strictly increasing or decreasing.
+        method: of our own engine.
+        stats: counts the steps.
+        norm: size of (error / tolerance), one number.
+        stops: times at which f jumps. A step ends there, and neither side's steps evaluate f on the other.
+    """
+
+    def __init__(
+        self,
+        f: Walkable,
+        z0: Tensor,
+        times: Sequence[float],
+        method: FixedStep | Adaptive,
+        stats: Stats,
+        norm: Norm,
+        stops: Sequence[float] = (),
+    ) -> None:
+        self.f, self.z0, self.times, self.method, self.stats, self.norm = f, z0, times, method, stats, norm
+        self.stepper = method.stepper
+        low, high = min(times), max(times)
+        self.stops = frozenset(stop for stop in stops if low <= stop <= high)
+        self._carry: Any = None
+
+    @property
+    def field(self) -> VectorField:
+        """The user's vector field, of a walk that is not the adjoint's."""
+        assert isinstance(self.f, VectorField)
+        return self.f
+
+    def find_dependencies(self, listed: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """Evaluate f where the first step does, and return what it depends on, see `VectorField`."""
+        finding = Finding(self.field, listed)
+        start = self._beside(self.times[0], 1)
+        self._carry = self.stepper.start(finding, start, self.z0.detach())
+        if not finding.found:
+            finding.stage(time_like(start, self.z0), self.z0.detach())
+        return self.field.depends_on
+
+    def steps(self, *, f_last: Field | None = None, dt: float | None = None) -> Iterator[Step]:
+        """Walk.
+
+        Args:
+            f_last: f for the stages of a step that ends at the last time, for a caller who wants more of them. The
+                first stage of an adaptive step is the closing one of the step before it, hence f's.
+            dt: signed first step of an adaptive method; None leaves it to the control.
+        """
+        if len(self.times) == 1:
+            return
+        stepper, stats, log = self.stepper, self.stats, self.f.generators
+        control = self._control(dt)
+        t, z, index, t_end = self.times[0], self.z0, 1, self.times[-1]
+        carry, self._carry = self._carry, None  # its graph goes with the first step
+        carry_drawn: Sequence[State] | None = log.since(0)
+        first = True
+        while index < len(self.times):
+            at = self._beside(t, 1) if self.stops else t
+            if control.needs_slope:
+                carry, carry_drawn = self._start(self.f, at, z, carry, carry_drawn)
+                control.begin(self.f, z, stepper.slope(self.f, at, z, carry))
+            dt, t1 = control.ahead(t, z, stats)
+            span = Span(at, self._beside(t1, -1) if self.stops else t1, dt)
+            f = self.f if f_last is None or t1 != t_end else f_last
+            if first and carry is not None and f is self.f:
+                carry = stepper.forget(carry)
+            if carry is None:
+                carry, carry_drawn = self._start(f, at, z, carry, carry_drawn)
+            drawn = log.mark()
+            trial = stepper.trial(f, span, z, carry)
+            ratio, accepted = control.judge(t, dt, z, trial)
+            stats.record(t, dt, ratio, accepted)
+            if not accepted:
+                continue
+            inside, ends_at, index = self._observed(index, t, t1, dt)
+            on = index < len(self.times) and stepper.carries and t1 not in self.stops
+            if inside or on:
+                trial = stepper.close(f, span, z, trial, dense=bool(inside))
+            trial_drawn = log.since(drawn)
+            together = None if trial_drawn is None else [*(carry_drawn or ()), *trial_drawn]
+            yield Step(span, z, trial, inside, ends_at, control.size, together)
+            t, z, carry, first = t1, trial.z1, trial.carry if on else None, False
+            carry_drawn = None if trial_drawn is None else trial_drawn[stepper.carried]
+        if isinstance(control, FixedControl) and not all_finite(z.detach()):
+            raise self._first_bad_step()
+
+    def run(self) -> Tensor:
+        """Walk to the end, under autograd if it is on, and give the states at the times, as `observe` does."""
+        together = STEPS_TOGETHER if self.z0.numel() <= SMALL and not torch.is_grad_enabled() else 1
+        return self.observe(self.steps(), together)
+
+    def observe(self, steps: Iterator[Step], together: int = 1) -> Tensor:
+        """The states at the times, shape (len(times), *z0.shape).
+
+        Args:
+            steps: all steps of this walk.
+            together: number of steps whose observations are interpolated at once; with 1 they equal those of
+                `backprop` to the bit.
+        """
+        states = [self.z0] * len(self.times)
+        waiting: list[Step] = []
+        for step in steps:
+            if step.ends_at is not None:
+                states[step.ends_at] = step.trial.z1
+            if step.inside:
+                waiting.append(step)
+                if len(waiting) == together:
+                    self._interpolate(waiting, states)
+        self._interpolate(waiting, states)
+        return stack(states)
+
+    def _interpolate(self, steps: list[Step], states: list[Tensor]) -> None:
+        """Fill in the observations inside steps, which are let go."""
+        if steps:
+            dense = [Dense(step.trial, step.span, step.z, [x for _, x in step.inside]) for step in steps]
+            found = self.stepper.interpolate(*dense[0]) if len(dense) == 1 else self.stepper.interpolate_all(dense)
+            for i, z in zip([i for step in steps for i, _ in step.inside], found, strict=True):
+                states[i] = z
+            steps.clear()
+
+    def _control(self, dt: float | None) -> Control:
+        sign = 1 if self.times[-1] > self.times[0] else -1
+        if isinstance(self.method, FixedStep):
+            marks = sorted({*self.times, *self.stops}, key=lambda t: sign * t)
+            return FixedControl(self.method, marks, self.z0, self.stats)
+        onto = self.times[-1:] if self.stepper.interpolates else self.times
+        marks = sorted({self.times[0], *onto, *self.stops}, key=lambda t: sign * t)
+        return AdaptiveControl(self.method, marks, self.norm, self.stepper.order, dt)
+
+    def _start(
+        self, f: Field, t: float, z: Tensor, carry: Any, drawn: Sequence[State] | None
+    ) -> tuple[Any, Sequence[State] | None]:
+        """The carry of a step, evaluated where the step before has left none, and the states it was drawn from."""
+        if carry is not None:
+            return carry, drawn
+        before = self.f.generators.mark()
+        return self.stepper.start(f, t, z), self.f.generators.since(before)
+
+    def _observed(
+        self, index: int, t: float, t1: float, dt: float
+    ) -> tuple[tuple[tuple[int, float], ...], int | None, int]:
+        """What a step shows: the observations inside it and the one at its end, and the index of the next one."""
+        times, inside = self.times, []
+        while index < len(times) and abs(times[index] - t) < abs(t1 - t):
+            inside.append((index, (times[index] - t) / dt))
+            index += 1
+        if index < len(times) and times[index] == t1:
+            return tuple(inside), index, index + 1
+        return tuple(inside), None, index
+
+    def _beside(self, t: float, sign: int) -> float:
+        """t, or at a stop the next number of the state's precision after it (sign 1) or before it (-1)."""
+        if t not in self.stops:
+            return t
+        forwards = sign if self.times[-1] > self.times[0] else -sign
+        at = torch.tensor([t, forwards * math.inf], dtype=self.z0.dtype)
+        return float(torch.nextafter(at[0], at[1]))
+
+    @torch.no_grad()
+    def _first_bad_step(self) -> NonFiniteState:
+        """Repeat a fixed-step solve whose last state is not finite, to say where it went wrong."""
+        stats = Stats()
+        again = Walk(self.f, self.z0.detach(), self.times, self.method, stats, self.norm, tuple(self.stops))
+        t, z = self.times[0], again.z0
+        for step in again.steps():
+            if not all_finite(step.trial.z1):
+                return NonFiniteState(t=t, dt=step.dt_next, steps=stats.trials, z=z, state=step.trial.z1)
+            t, z = t + step.dt_next, step.trial.z1
+        return NonFiniteState(t=t, dt=0.0, steps=stats.trials, z=z)
