@@ -185,7 +185,7 @@ def test_dop853_and_its_dense_output_are_those_of_scipy(sign: float) -> None:
     expected = torch.from_numpy(solver.dense_output()(np.array(times)).T).reshape(-1, *Z0.shape)
     solution = solve(f, Z0, times, make_method("dop853", rtol=1e3, atol=1e3, first_step=1.0))
     assert solution.stats.accepted == 1
-    assert torch.allclose(solution.z, expected, rtol=0, atol=1e-13)  # the interpolant's weights go up to 600
+    assert torch.allclose(solution.z, expected, rtol=0, atol=1e-13)  # the coefficients of the interpolant go up to 545
 
 
 def test_dense_output_of_dop853_costs_four_evaluations_of_the_steps_that_need_it() -> None:
