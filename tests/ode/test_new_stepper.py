@@ -1,4 +1,4 @@
-"""A stepper that the package does not know: it has every gradient, exact counts and typed failures from its first day."""
+"""A stepper that the package does not know: every gradient, exact counts and typed failures from its first day."""
 
 from __future__ import annotations
 

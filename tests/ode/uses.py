@@ -16,7 +16,7 @@ from torch import Tensor, nn
 Run = Callable[..., Tensor]
 Loss = tuple[Tensor, dict[str, Tensor]]
 USES: dict[str, Callable[[Run], Loss]] = {}
-RANDOM = {"dropout", "noise_beside_a_state"}  # no continuous solution
+RANDOM = {"dropout", "noise_beside_a_state", "a_hamiltonian_with_noise"}  # no continuous solution
 DIFFERENT_TIMES = {"times_that_need_a_gradient", "an_end_that_is_learnt"}  # torchdiffeq differentiates its steps for t
 SPAN = [0.0, 1.0]
 F64: dict[str, Any] = {"dtype": torch.float64}
@@ -193,6 +193,15 @@ def hypernetwork_with_an_empty_list(run: Run) -> Loss:
 @use
 def hypernetwork_listed(run: Run) -> Loss:
     return hypernetwork(run, lambda w: {"parameters": [w]})
+
+
+@use
+def hypernetwork_in_pieces(run: Run) -> Loss:
+    hyper, z0 = mlp(3, 6), leaf(3, 2)
+    w, b = hyper(torch.randn(3, **F64)).split((4, 2))
+    scale, shift = b.unbind()
+    z = run(lambda t, z: torch.tanh(z @ w.view(2, 2) * scale + shift), z0, SPAN)[-1]
+    return size(z), {**named(hyper=hyper), "z0": z0}
 
 
 @use

@@ -93,6 +93,18 @@ def hamiltonian(run: Run) -> Loss:
 
 
 @use
+def a_hamiltonian_with_noise(run: Run) -> Loss:
+    """The numbers are drawn before f asks for the gradient: an evaluation that has to be repeated draws others."""
+    f, z0 = Hamiltonian(), leaf(3, 2)
+
+    def noisy(t: Tensor, z: Tensor) -> Tensor:
+        noise = torch.randn_like(z)
+        return f(t, z) * (1 + 0.1 * noise)
+
+    return size(run(noisy, z0, SPAN)[-1]), {"weight": f.h[0].weight, "z0": z0}
+
+
+@use
 def a_gradient_by_torch_func(run: Run) -> Loss:
     h, z0 = mlp(2, 1), leaf(3, 2)
     z = run(lambda t, z: torch.func.grad(lambda x: h(x).sum())(z), z0, SPAN)[-1]
@@ -158,6 +170,25 @@ def a_constant_field(run: Run) -> Loss:
 def a_constant_that_is_learnt(run: Run) -> Loss:
     speed, z0 = leaf(2), leaf(3, 2)
     return size(run(lambda t, z: speed.expand(3, 2), z0, SPAN)[-1]), {"speed": speed, "z0": z0}
+
+
+@use
+def a_leaf_returned_as_it_is(run: Run) -> Loss:
+    speed, z0 = leaf(3, 2), leaf(3, 2)
+    return size(run(lambda t, z: speed, z0, SPAN)[-1]), {"speed": speed, "z0": z0}
+
+
+@use
+def a_computed_tensor_returned_as_it_is(run: Run) -> Loss:
+    encoder, z0 = mlp(), leaf(3, 2)
+    speed = encoder(torch.randn(3, 2, **F64))
+    return size(run(lambda t, z: speed, z0, SPAN)[-1]), {**named(encoder=encoder), "z0": z0}
+
+
+@use
+def the_state_returned_as_it_is(run: Run) -> Loss:
+    z0 = leaf(3, 2)
+    return size(run(lambda t, z: z, z0, SPAN)[-1]), {"z0": z0}
 
 
 @use
