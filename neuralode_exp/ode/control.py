@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor
@@ -124,7 +125,12 @@ class AdaptiveControl(Control):
         return (end - t, end) if abs(end - t) <= abs(self.size) else (self.size, t + self.size)
 
     def judge(self, t: float, dt: float, z: Tensor, trial: Trial) -> tuple[float, bool]:
-        ratio = self._error_ratio(z, trial)
+        if trial.error is None:
+            raise ValueError(
+                "an adaptive method must have a stepper with an error estimate, got one without; use FixedStep"
+            )
+        with torch.no_grad() if torch.is_grad_enabled() else nullcontext():
+            ratio = self._error_ratio(z, trial.z1, trial.error)
         accepted = ratio <= 1.0 or (abs(dt) <= self.method.min_step and math.isfinite(ratio))
         proposal = dt * growth(ratio, self.order)
         proposal = math.copysign(max(abs(proposal), self.method.min_step), dt)
@@ -136,11 +142,9 @@ class AdaptiveControl(Control):
         self.ratio, self.trial = ratio, None if accepted else trial
         return ratio, accepted
 
-    @torch.no_grad()
-    def _error_ratio(self, z: Tensor, trial: Trial) -> float:
+    def _error_ratio(self, z: Tensor, z1: Tensor, error: Tensor) -> float:
         """norm(error / (atol + rtol max(|z|, |z1|))): the one value that is copied to the host."""
-        method, error, z1 = self.method, trial.error, trial.z1
-        assert error is not None
+        method = self.method
         known, abs_z = self.absolute
         if known is not z or abs_z is None:
             abs_z = z.abs()

@@ -51,6 +51,7 @@ class VectorField:
     Attributes:
         nfe: evaluations so far.
         depends_on: the tensors that get a gradient beside the state, see `find_dependencies`.
+        first: fingerprint of the evaluation that found them, at the start of the solve.
 
     Raises:
         ValueError: if f does not return a tensor of the shape and dtype of z.
@@ -64,8 +65,10 @@ class VectorField:
         self._autocast = _Autocast(z0.device.type)
         self.generators = Generators(z0.device)
         self.dependencies = Dependencies(())
-        self._differentiates_itself = False
+        self._differentiates_itself = self._needs_no_graph = False
         self._special = self._autocast.enabled
+        self._expected: Tensor | None = None
+        self.first: Tensor | None = None
 
     @property
     def depends_on(self) -> tuple[Tensor, ...]:
@@ -97,10 +100,27 @@ class VectorField:
             start = x.view_as(x)  # a node of this evaluation: what is older was there before it
             dz = self(t, start)
             if not dz.requires_grad:
-                return Stage(dz, x)
+                return self._as_before(Stage(dz, x))
             root = get_gradient_edge(dz)
         self.dependencies.check(root, start.grad_fn, t)
-        return Stage(dz.detach(), x, root)
+        return self._as_before(Stage(dz.detach(), x, root))
+
+    def expect(self, value: Tensor | None) -> None:
+        """Let the next linearised evaluation be one that was made before, with this `fingerprint`; None: it was not."""
+        self._expected = value
+
+    def _as_before(self, stage: Stage) -> Stage:
+        expected, self._expected = self._expected, None
+        if expected is not None:
+            # Room for kernels that do not sum in the same order each time.
+            tolerance = torch.finfo(self.dtype).eps ** 0.75
+            if not torch.allclose(fingerprint(stage.value), expected, rtol=tolerance, atol=0.0, equal_nan=True):
+                raise ValueError(
+                    "f(t, z) must be the same in backward as in the solve, got another value for the same t and z; "
+                    "between them, change nothing that f reads (an attribute, a tensor kept from one call to the next, "
+                    "a generator of its own), or use gradient='backprop'"
+                )
+        return stage
 
     def vjp(self, stage: Stage, cotangent: Tensor) -> tuple[Tensor | None, Terms]:
         """Vector-Jacobian products cotangent^T df/dz and cotangent^T df/dtheta of a linearised evaluation, once."""
@@ -133,6 +153,7 @@ class VectorField:
                 dz = self.dependencies.name_captured(lambda: self(t, start))
                 root = get_gradient_edge(dz)
         self.generators.first_evaluation_done()
+        self.first = fingerprint(dz)
         return Stage(dz.detach(), x, root)
 
     def _specially(self, t: Tensor, z: Tensor) -> Tensor:
@@ -142,19 +163,22 @@ class VectorField:
 
     def _try(self, t: Tensor, z: Tensor) -> Tensor:
         """f(t, z), with a graph from z only if f cannot do without."""
-        try:
+        if self._needs_no_graph or (torch.is_grad_enabled() and z.requires_grad) or torch.is_inference_mode_enabled():
             return self.f(t, z)
+        before = self.generators.state()
+        try:
+            dz = self.f(t, z)
+            self._needs_no_graph = True
         except SolverError:
             raise
         except RuntimeError as error:
-            if (torch.is_grad_enabled() and z.requires_grad) or torch.is_inference_mode_enabled():
-                raise
+            self.generators.restore(before)
             try:
                 dz = self._with_graph(t, z)
             except RuntimeError:
                 raise error from None
             self._differentiates_itself = self._special = True
-            return dz
+        return dz
 
     def _with_graph(self, t: Tensor, z: Tensor) -> Tensor:
         """f(t, z) for an f that needs a graph from its z, with a graph itself only where one is asked for."""
@@ -213,6 +237,12 @@ Time = float | Tensor  # a number, or one for each row of the state: a tensor th
 def time_like(t: Time, z: Tensor) -> Tensor:
     """t as a tensor beside z, made on the device (`torch.tensor` would copy from the host)."""
     return t if isinstance(t, Tensor) else torch.full((), t, dtype=z.dtype, device=z.device)
+
+
+def fingerprint(value: Tensor) -> Tensor:
+    """A few numbers that tell f(t, z) from another value of it, on its device."""
+    halves = value.detach().reshape(-1).chunk(2)
+    return torch.stack([torch.linalg.vector_norm(half) for half in halves])
 
 
 def accumulate(sums: list[Tensor | None], terms: Sequence[Tensor | None], weight: float = 1.0) -> None:

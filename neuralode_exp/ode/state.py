@@ -51,7 +51,7 @@ class TupleState:
         """Views of z (..., total), each (..., *shape)."""
         leading = z.shape[:-1]
         return tuple(
-            permute_back(part.reshape(*leading, *shape), order, len(leading))
+            permute_back(part.reshape((*leading, *shape)), order, len(leading))
             for part, shape, order in zip(z.split(self.sizes, -1), self.shapes, self.orders, strict=True)
         )
 

@@ -12,7 +12,7 @@ a part of the state.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,14 +20,14 @@ import torch
 from torch import Tensor
 
 from neuralode_exp.ode.errors import SolverError
-from neuralode_exp.ode.field import Stage, Terms, Time, accumulate
+from neuralode_exp.ode.field import Stage, Terms, Time, accumulate, fingerprint
 from neuralode_exp.ode.gradients.gradient import SolveGradient, dependencies, refuse_double_backward
 from neuralode_exp.ode.methods import Adaptive, FixedStep
 from neuralode_exp.ode.randomness import Generators
 from neuralode_exp.ode.state import TupleState, same_format, stack_states
 from neuralode_exp.ode.stats import Stats
 from neuralode_exp.ode.steppers import Field, Span, Stepper, Trial
-from neuralode_exp.ode.walk import Walk
+from neuralode_exp.ode.walk import Step, Walk
 
 
 class Adjoint(SolveGradient):
@@ -53,8 +53,18 @@ class _Adjoint(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, walk: Walk, method: FixedStep | Adaptive, z0: Tensor, *depends_on: Tensor) -> Tensor:
         walk.z0 = z0.detach()
-        z = walk.observe(walk.steps())
+        closing = None
+
+        def noted() -> Iterator[Step]:
+            nonlocal closing
+            for step in walk.steps():
+                closing = step.trial.carry
+                yield step
+
+        z = walk.observe(noted())
         walk.f.generators.check_quiet()
+        # Where a method closes its steps, f at the end is known: the backward solve begins there.
+        ctx.expected = fingerprint(closing.value) if isinstance(closing, Stage) else None
         ctx.walk, ctx.method = walk, method
         ctx.save_for_backward(z, *depends_on)
         ctx.set_materialize_grads(False)
@@ -69,6 +79,7 @@ class _Adjoint(torch.autograd.Function):
         if adj_output is None:
             return (None, None, None, *[None] * len(depends_on))
         nfe = f.nfe
+        f.expect(ctx.expected)
         try:
             adj_z, terms = _solve_backwards(walk, z, ctx.method, adj_output)
         except SolverError as error:

@@ -73,9 +73,11 @@ class _Checkpoint(torch.autograd.Function):
             if ends_at is not None:
                 adj_z = adj_z + same_format(adj_output[ends_at], z)
             cotangents = Cotangents(adj_z, [(x, same_format(adj_output[i], z)) for i, x in inside])
+            f.expect(f.first if z is states[0] and kept is None else None)
             with f.generators.replay(drawn):
                 adj_z, terms_of_step = walk.stepper.pull_back(f, span, z, cotangents, kept)
             accumulate(terms, terms_of_step)
             kept = None
+        f.expect(None)
         walk.stats.nfe_backward += f.nfe - nfe
         return (None, adj_z + same_format(adj_output[0], adj_z), *terms)

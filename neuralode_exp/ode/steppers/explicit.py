@@ -61,25 +61,19 @@ class ExplicitRungeKutta(Stepper):
         return carry.value
 
     def trial(self, f: Field, span: Span, z: Tensor, carry: Stage) -> Trial:
-        tableau, dt = self.tableau, span.dt
+        tableau, dt, x = self.tableau, span.dt, z
         stages, k = [carry], [carry.value]
-        for i in range(1, tableau.stages):
-            self._evaluate(i, f, span, combine(z, k, tableau.rows[i], dt), stages, k)
-        z1 = combine(z, k, tableau.rows[tableau.stages], dt)
+        closes = self.estimate and tableau.closes_before_test
+        for i in range(1, tableau.stages + closes):
+            x = combine(z, k, tableau.rows[i], dt)
+            stages.append(f.stage(time_like(stage_time(span, tableau.nodes[i]), x), x))
+            k.append(stages[i].value)
+        z1 = x if closes else combine(z, k, tableau.rows[tableau.stages], dt)
         if not self.estimate:
-            return Trial(z1, data=(stages, k))
-        closing = None
-        if tableau.closes_before_test:
-            self._evaluate(tableau.stages, f, span, z1, stages, k)
-            closing = stages[-1]
+            return Trial(z1, None, None, (stages, k))
         with torch.no_grad() if torch.is_grad_enabled() else nullcontext():
             error = self._error(k, dt)
-        return Trial(z1, error, closing, (stages, k))
-
-    def _evaluate(self, i: int, f: Field, span: Span, x: Tensor, stages: list[Stage], k: list[Tensor]) -> None:
-        stage = f.stage(time_like(stage_time(span, self.tableau.nodes[i]), x), x)
-        stages.append(stage)
-        k.append(stage.value)
+        return Trial(z1, error, stages[-1] if closes else None, (stages, k))
 
     def _error(self, k: Sequence[Tensor], dt: Time) -> Tensor:
         error, *low = [weighted_sum(k, row, dt) for row in self.tableau.error_rows]
@@ -89,14 +83,12 @@ class ExplicitRungeKutta(Stepper):
         return error
 
     def close(self, f: Field, span: Span, z: Tensor, trial: Trial, *, dense: bool) -> Trial:
-        stages, k = trial.data
-        if len(stages) == self.tableau.stages:
-            self._evaluate(len(stages), f, span, trial.z1, stages, k)
-        closing = stages[self.tableau.stages]
-        while dense and len(stages) < len(self.tableau.nodes):
-            row = self.tableau.rows[len(stages)]
-            self._evaluate(len(stages), f, span, combine(z, k, row, span.dt), stages, k)
-        return trial._replace(carry=closing)
+        tableau, (stages, k) = self.tableau, trial.data
+        for i in range(len(k), self._needed(dense) if dense else tableau.stages + 1):
+            x = trial.z1 if i == tableau.stages else combine(z, k, tableau.rows[i], span.dt)
+            stages.append(f.stage(time_like(stage_time(span, tableau.nodes[i]), x), x))
+            k.append(stages[i].value)
+        return trial._replace(carry=stages[tableau.stages])
 
     def interpolate(self, trial: Trial, span: Span, z: Tensor, fractions: Sequence[float]) -> list[Tensor]:
         _, k = trial.data

@@ -36,7 +36,7 @@ class Trial(NamedTuple):
 
     Attributes:
         z1: the state at its end.
-        error: estimate of z1's error, or None for a method that has none.
+        error: estimate of z1's error, or None for a method that has none: it takes fixed steps.
         carry: what the next step takes over, or None: then that one starts with `Stepper.start`.
         data: what `close` and `interpolate` need, the stepper's own.
     """
