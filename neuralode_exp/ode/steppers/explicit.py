@@ -66,7 +66,7 @@ class ExplicitRungeKutta(Stepper):
         closes = self.estimate and tableau.closes_before_test
         for i in range(1, tableau.stages + closes):
             x = combine(z, k, tableau.rows[i], dt)
-            stages.append(f.stage(time_like(stage_time(span, tableau.nodes[i]), x), x))
+            stages.append(f.stage(stage_time(span, tableau.nodes[i], x), x))
             k.append(stages[i].value)
         z1 = x if closes else combine(z, k, tableau.rows[tableau.stages], dt)
         if not self.estimate:
@@ -86,9 +86,9 @@ class ExplicitRungeKutta(Stepper):
         tableau, (stages, k) = self.tableau, trial.data
         for i in range(len(k), self._needed(dense) if dense else tableau.stages + 1):
             x = trial.z1 if i == tableau.stages else combine(z, k, tableau.rows[i], span.dt)
-            stages.append(f.stage(time_like(stage_time(span, tableau.nodes[i]), x), x))
+            stages.append(f.stage(stage_time(span, tableau.nodes[i], x), x))
             k.append(stages[i].value)
-        return trial._replace(carry=stages[tableau.stages])
+        return trial if trial.carry is not None else trial._replace(carry=stages[tableau.stages])
 
     def interpolate(self, trial: Trial, span: Span, z: Tensor, fractions: Sequence[float]) -> list[Tensor]:
         _, k = trial.data
@@ -154,16 +154,15 @@ class ExplicitRungeKutta(Stepper):
                 stages.append(kept[i])
                 continue
             x = combine(z, k, self.tableau.rows[i], span.dt)
-            stages.append(f.linearise(time_like(stage_time(span, self.tableau.nodes[i]), z), x))
+            stages.append(f.linearise(stage_time(span, self.tableau.nodes[i], z), x))
             k.append(stages[-1].value)
         return stages
 
 
-def stage_time(span: Span, c: float) -> Time:
-    """t + c dt; exactly t or t1 at the ends, where rounding could leave the interval."""
-    if c == 0.0:
-        return span.t
-    return span.t1 if c == 1.0 else span.t + c * span.dt
+def stage_time(span: Span, c: float, z: Tensor) -> Tensor:
+    """t + c dt as a tensor beside z; exactly t or t1 at the ends, where rounding could leave the interval."""
+    t = span.t if c == 0.0 else span.t1 if c == 1.0 else span.t + c * span.dt
+    return t if isinstance(t, Tensor) else torch.full((), t, dtype=z.dtype, device=z.device)
 
 
 def combine(z: Tensor, k: Sequence[Tensor], row: Sparse, dt: Time) -> Tensor:
