@@ -39,44 +39,25 @@ def solve_with_torchdiffeq(
     stats: Stats,
 ) -> Tensor:
     """`odeint` for backprop, `odeint_adjoint` with its seminorm for adjoint; shape (len(times), *z0.shape)."""
-    if gradient == "checkpoint":
-        raise ValueError("torchdiffeq has no gradient='checkpoint'; use engine='native', or gradient='adjoint'")
-    if method.is_scipy and gradient == "backprop" and torch.is_grad_enabled() and _needs_gradient(f, z0):
-        raise ValueError(
-            f"{method.name} runs outside autograd; use gradient='adjoint', or call it under torch.no_grad()"
-        )
-    if adjoint_method is not None and not isinstance(adjoint_method, TorchdiffeqMethod):
-        raise ValueError("`adjoint_method` must be of the engine of `method`, torchdiffeq, got a native one")
+    _check(f, z0, method, gradient, adjoint_method)
     if len(times) == 1:
         return z0[None]
-
     t = torch.tensor(times, dtype=torch.float64, device=z0.device)
     first = _find_dependencies(f, times[0], z0, parameters) if gradient == "adjoint" else None
     floor = smallest_step(times[0], times[-1])
-    watched = _WatchedField(f, method, adjoint_method or method, stats, z0, floor, first)
+    backwards = adjoint_method if isinstance(adjoint_method, TorchdiffeqMethod) else method
+    watched = _WatchedField(f, method, backwards, stats, z0, floor, first)
     name, options = _options(method, t[-1:])
     if method.is_adaptive:
         options["norm"] = norm
-    arguments: dict[str, Any] = {
-        "rtol": method.rtol,
-        "atol": method.absolute_tolerance,
-        "method": name,
-        "options": options,
-    }
+    arguments: dict[str, Any] = {"rtol": method.rtol, "atol": method.absolute_tolerance}
+    arguments |= {"method": name, "options": options}
     solver = torchdiffeq.odeint
     if gradient == "adjoint":
         solver = torchdiffeq.odeint_adjoint
-        backwards = adjoint_method or method
         # Backward solves each interval by itself; it sees times that decrease negated.
-        adjoint_name, adjoint_options = _options(backwards, (t if times[-1] > times[0] else -t)[:-1])
-        arguments |= {
-            "adjoint_params": f.depends_on,
-            "adjoint_method": adjoint_name,
-            "adjoint_rtol": backwards.rtol,
-            "adjoint_atol": backwards.absolute_tolerance,
-            "adjoint_options": {**adjoint_options, "norm": "seminorm"},
-        }
-    if method.is_scipy or (isinstance(adjoint_method, TorchdiffeqMethod) and adjoint_method.is_scipy):
+        arguments |= _adjoint_arguments(f, backwards, (t if times[-1] > times[0] else -t)[:-1])
+    if method.is_scipy or backwards.is_scipy:
         # torchdiffeq passes min_step to every SciPy method, forward and backward, and those without one warn.
         warnings.filterwarnings(
             "ignore", message="The following arguments have no effect for a chosen solver: `min_step`"
@@ -92,6 +73,29 @@ def solve_with_torchdiffeq(
         raise NonFiniteState(t=watched.t, dt=watched.dt, steps=watched.steps, z=z0, state=z)
     watched.turn_backwards()
     return z
+
+
+def _check(f: VectorField, z0: Tensor, method: TorchdiffeqMethod, gradient: str, adjoint_method: Method | None) -> None:
+    if gradient == "checkpoint":
+        raise ValueError("torchdiffeq has no gradient='checkpoint'; use engine='native', or gradient='adjoint'")
+    if method.is_scipy and gradient == "backprop" and torch.is_grad_enabled() and _needs_gradient(f, z0):
+        raise ValueError(
+            f"{method.name} runs outside autograd; use gradient='adjoint', or call it under torch.no_grad()"
+        )
+    if adjoint_method is not None and not isinstance(adjoint_method, TorchdiffeqMethod):
+        raise ValueError("`adjoint_method` must be of the engine of `method`, torchdiffeq, got a native one")
+
+
+def _adjoint_arguments(f: VectorField, method: TorchdiffeqMethod, starts: Tensor) -> dict[str, Any]:
+    """The backward solve's part of `odeint_adjoint`'s arguments, its intervals ending at `starts`."""
+    name, options = _options(method, starts)
+    return {
+        "adjoint_params": f.depends_on,
+        "adjoint_method": name,
+        "adjoint_rtol": method.rtol,
+        "adjoint_atol": method.absolute_tolerance,
+        "adjoint_options": {**options, "norm": "seminorm"},
+    }
 
 
 class _WatchedField:
