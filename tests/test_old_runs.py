@@ -1,0 +1,79 @@
+"""Runs that an earlier version left in `old_runs/`: they are loaded, they go on, and a grid of today knows them."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import train
+from neuralode_exp.config import identity, stored_config
+from neuralode_exp.evaluate import evaluate
+from neuralode_exp.load import load_run
+from neuralode_exp.tracking.summary import read_summary
+from tests.conftest import ROOT
+
+OLD = ROOT / "tests" / "old_runs"
+KINDS = sorted(path.name for path in OLD.iterdir() if path.is_dir())
+# Another processor rounds otherwise, and a few steps of training let that grow.
+ROUNDING = 1e-3
+# Of a moment, of a machine, or nothing but rounding.
+VARIES = ("time/", "memory/", "final/", "solver/consistency", "density/inversion_error", "density/log_prob_error")
+
+
+@pytest.fixture(autouse=True)
+def _in_root(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)  # the stored paths of data are relative
+
+
+def start(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
+    monkeypatch.setattr(sys, "argv", ["train.py", *words])
+    try:
+        return int(train.command_line())
+    except SystemExit as end:
+        return int(end.code or 0)
+
+
+def metrics(folder: Path) -> dict[str, float]:
+    """The final values of a completed run that the same training gives anywhere."""
+    summary = read_summary(folder)
+    assert summary is not None
+    assert summary["status"] == "completed"
+    return {tag: value for tag, value in summary["metrics"].items() if not tag.startswith(VARIES)}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_identity_is_that_of_its_day(kind: str) -> None:
+    for folder in (OLD / kind).iterdir():
+        summary = read_summary(folder)
+        assert summary is not None
+        assert identity(stored_config(folder)) == summary["identity"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_finished_run_is_loaded(kind: str) -> None:
+    folder = OLD / kind / "finished"
+    for weights in ("last", "best"):
+        model, _ = load_run(folder, weights)  # type: ignore[arg-type]
+        assert all(bool(torch.isfinite(p).all()) for p in model.parameters())
+    now, stored = evaluate(folder).now, metrics(folder)
+    assert now.keys() & stored.keys() or kind == "measured"  # whose truth is not known
+    for tag in now.keys() & stored.keys():
+        assert now[tag] == pytest.approx(stored[tag], rel=ROUNDING, abs=1e-6), tag
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_interrupted_run_goes_on_to_where_the_finished_one_ended(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(OLD / kind / "interrupted", folder)
+    assert start(monkeypatch, f"resume={folder}") == 0
+    assert "resumed after step" in (folder / "train.log").read_text()
+    resumed, whole = metrics(folder), metrics(OLD / kind / "finished")
+    assert resumed.keys() >= whole.keys()
+    for tag, value in whole.items():
+        assert resumed[tag] == pytest.approx(value, rel=ROUNDING, abs=1e-6), tag
