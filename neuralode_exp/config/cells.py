@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from neuralode_exp.config.errors import Mistake
+from neuralode_exp.config.later import is_neutral
 from neuralode_exp.config.schema import Config, Csv, Dynamics, Solver
 
 FIXED_STEP = ("step_size", "max_steps")
-ADAPTIVE = ("rtol", "atol", "max_steps", "first_step", "min_step")
+ADAPTIVE = ("rtol", "atol", "max_steps", "first_step", "min_step", "max_step")
 SCIPY = ("rtol", "atol", "max_steps")
 
 
@@ -44,14 +45,31 @@ SOLVERS: dict[str, Solves] = {
 IMPLICIT = tuple(name for name, solves in SOLVERS.items() if solves.keys is SCIPY)
 
 
+def read_by_solver(solver: Solver) -> dict[str, Any]:
+    """Return name, engine and the keys that the solver reads; an atol of null is the rtol that it stands for."""
+    read = solver.model_dump(include={"name", "engine", *SOLVERS[solver.name].keys})
+    return read | {"atol": solver.atol or solver.rtol} if "atol" in read else read
+
+
 def solver_arguments(solver: Solver) -> dict[str, Any]:
-    """Return the arguments of `neuralode_exp.ode.make_method`: name, engine and the keys that the solver reads."""
-    return solver.model_dump(include={"name", "engine", *SOLVERS[solver.name].keys})
+    """Return the arguments of `neuralode_exp.ode.make_method`: what the solver reads.
+
+    `first_step=previous` is left out: it is no number, the model keeps the size from one solve to the next.
+    """
+    return {
+        key: value
+        for key, value in read_by_solver(solver).items()
+        if value != "previous" and not is_neutral(f"solver.{key}", value)
+    }
 
 
 def solves_ode(config: Config) -> bool:
     """Whether the model is an ODE; the others read no solver key."""
     return config.model.name in ("rknet", "odenet")
+
+
+def _reads(config: Config, key: str) -> bool:
+    return solves_ode(config) and key in SOLVERS[config.solver.name].keys
 
 
 @dataclass(frozen=True)
@@ -128,6 +146,20 @@ GAPS = (
         "is not in this engine",
         "solver.engine={c.solver.engine}",
         "pick the other engine or solver=dopri5",
+    ),
+    Gap(
+        lambda c: _reads(c, "max_step") and c.solver.engine == "torchdiffeq" and c.solver.max_step is not None,
+        "solver.max_step",
+        "limits the steps of the native engine",
+        "solver.engine=torchdiffeq",
+        "pick solver.engine=native or solver.max_step=null",
+    ),
+    Gap(
+        lambda c: _reads(c, "first_step") and c.solver.engine == "torchdiffeq" and c.solver.first_step == "previous",
+        "solver.first_step=previous",
+        "is known of the native engine's steps alone",
+        "solver.engine=torchdiffeq",
+        "pick solver.engine=native or solver.first_step=null",
     ),
     Gap(
         lambda c: solves_ode(c) and not SOLVERS[c.solver.name].differentiable and c.model.gradient != "adjoint",

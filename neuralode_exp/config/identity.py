@@ -8,7 +8,8 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from neuralode_exp.config.cells import SOLVERS, solves_ode
+from neuralode_exp.config.cells import read_by_solver, solves_ode
+from neuralode_exp.config.later import is_neutral
 from neuralode_exp.config.schema import Config
 from neuralode_exp.config.validation import plain, validate
 
@@ -61,7 +62,7 @@ def with_effect(config: Config) -> dict[str, Any]:
     if not solves_ode(config):
         del sections["solver"]
     else:
-        sections["solver"] = _only(sections["solver"], {"name", "engine", *SOLVERS[config.solver.name].keys})
+        sections["solver"] = read_by_solver(config.solver)
     trainer = sections["trainer"]
     unread = {key for key, name in TRAINER_KEYS.items() if name != trainer["name"]}
     unread |= {"momentum"} if trainer["optimizer"] != "sgd" else set()
@@ -72,7 +73,8 @@ def with_effect(config: Config) -> dict[str, Any]:
         inner = value if isinstance(value, dict) else {None: value}
         flat |= {section if key is None else f"{section}.{key}": x for key, x in inner.items()}
     # Through JSON, so that a tuple equals the list it was read from.
-    return json.loads(json.dumps({key: x for key, x in flat.items() if key not in WITHOUT_EFFECT}))
+    read = {key: x for key, x in flat.items() if key not in WITHOUT_EFFECT and not is_neutral(key, x)}
+    return json.loads(json.dumps(read))
 
 
 def _only(values: dict[str, Any], keys: set[str]) -> dict[str, Any]:

@@ -207,11 +207,12 @@ class Solver(Section):
     name: str
     engine: Literal["native", "torchdiffeq"]
     rtol: Positive
-    atol: Positive
+    atol: Positive | None
     step_size: Positive
     max_steps: Count
-    first_step: Positive | None
+    first_step: Positive | Literal["previous"] | None
     min_step: NonNegative | None
+    max_step: Positive | None
 
 
 class Trainer(Section):

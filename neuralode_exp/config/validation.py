@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, Literal, TypeVar, get_args, get_origin
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from neuralode_exp.config.errors import ConfigError, Mistake, near_miss, spell, suggest
+from neuralode_exp.config.later import with_later_keys
 from neuralode_exp.config.rules import across_sections
 from neuralode_exp.config.schema import Config, Model, Section, Solver, Top, Trainer, dataset_class
 
@@ -38,10 +39,12 @@ def validate(values: Mapping[str, Any]) -> Config:
 
     Args:
         values: plain keys and values as YAML gives them, without Hydra's own; numbers may be written as text.
+            A key that came later may be missing, and takes the value that it had without being there.
 
     Raises:
         ConfigError: with all mistakes at once.
     """
+    values = with_later_keys(values)
     mistakes: list[Mistake] = []
     in_no_section = {key: value for key, value in values.items() if key not in SECTIONS}
     top = _check("", Top, in_no_section, mistakes)
@@ -115,8 +118,9 @@ def _explain(section: str, schema: type[Section], error: ErrorDetails) -> Mistak
         return Mistake(key, f"must be one of {', '.join(choices)}", got, near_miss(got, choices))
     rule = RULES.get(kind) or RULES[kind.split("_")[0]]
     rule = rule.format(**error.get("ctx", {}))
-    if any(isinstance(place, str) for place in places):
+    choices = [x for member in get_args(annotation) if get_origin(member) is Literal for x in get_args(member)]
+    if any(isinstance(place, str) for place in places) and not choices:
         rule = "must be a number or a list of numbers"
-    elif type(None) in get_args(annotation) and not places:
-        rule += " or null"
+    elif type(None) in get_args(annotation) and (choices or not places):
+        rule += "".join(f" or {choice}" for choice in (*choices, "null"))
     return Mistake(key, rule, got)

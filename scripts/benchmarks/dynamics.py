@@ -83,7 +83,7 @@ def write_problem(path: Path, config: Config) -> None:
         "rise": trainer.rise,
         "clip": trainer.clip,
         "rtol": solver.rtol,
-        "atol": solver.atol,
+        "atol": solver.atol or solver.rtol,
         "first_step": solver.first_step,
     }
     arrays = {name: tensor.numpy() for name, tensor in tensors.items()}

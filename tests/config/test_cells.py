@@ -101,6 +101,16 @@ def test_every_cell_has_a_meaning_or_one_line_that_says_what_to_pick(cell) -> No
             "solver.engine=torchdiffeq has no checkpointed gradient, got model.gradient=checkpoint; "
             "pick solver.engine=native with a solver of its own, or model.gradient=adjoint",
         ),
+        (
+            ["solver.engine=torchdiffeq", "solver.max_step=0.1"],
+            "solver.max_step limits the steps of the native engine, got solver.engine=torchdiffeq; "
+            "pick solver.engine=native or solver.max_step=null",
+        ),
+        (
+            ["solver.engine=torchdiffeq", "solver.first_step=previous"],
+            "solver.first_step=previous is known of the native engine's steps alone, got solver.engine=torchdiffeq; "
+            "pick solver.engine=native or solver.first_step=null",
+        ),
     ],
 )
 def test_a_cell_without_meaning_says_why(words: list[str], line: str, compose) -> None:

@@ -71,6 +71,10 @@ def test_the_spelling_of_a_number_does_not_matter(one: str, other: str, compose)
         ("model=resnet", "solver=rk4"),
         ("model=resnet", "solver.rtol=0.01"),
         ("model=resnet", "model.gradient=checkpoint"),
+        ("solver.rtol=1e-3", "solver.atol=1e-3"),  # what null stands for
+        ("solver=dopri5", "solver.max_step=null"),
+        ("solver=rk4", "solver.max_step=0.1"),
+        ("solver=rk4", "solver.first_step=previous"),
     ],
 )
 def test_what_cannot_change_the_result_does_not_change_it(cell: str, word: str, compose) -> None:
@@ -89,6 +93,9 @@ def test_what_cannot_change_the_result_does_not_change_it(cell: str, word: str, 
         ("seed=0", "solver.max_steps=7", ["solver.max_steps"]),
         ("seed=0", "trainer.window=7", ["trainer.window"]),
         ("solver=dopri5", "dataset.tolerance=0.01", ["solver.atol", "solver.rtol"]),
+        ("solver=dopri5", "solver.atol=0.01", ["solver.atol"]),
+        ("solver=dopri5", "solver.max_step=0.1", ["solver.max_step"]),
+        ("solver=dopri5", "solver.first_step=previous", ["solver.first_step"]),
         ("solver=rk4", "solver.step_size=0.01", ["solver.step_size"]),
         ("solver=rk4", "solver.engine=torchdiffeq", ["solver.engine"]),
         ("dataset=torus", "model.trace=hutchinson", ["model.noise", "model.trace"]),

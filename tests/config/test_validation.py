@@ -9,6 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 from neuralode_exp.config import ConfigError, validate
+from neuralode_exp.config.later import NEUTRAL
 
 
 @pytest.fixture
@@ -57,6 +58,26 @@ def test_a_number_is_finite_and_no_flag(wrong: object, values) -> None:
     values["trainer"]["lr"] = wrong
     [line] = lines(values)
     assert line.startswith("trainer.lr must be ")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "line"),
+    [
+        (-1, "solver.first_step must be above 0 or previous or null, got -1"),
+        ("last", "solver.first_step must be a number or previous or null, got last"),
+    ],
+)
+def test_a_number_that_may_be_a_word_is_explained_with_it(wrong: object, line: str, values) -> None:
+    values["solver"]["first_step"] = wrong
+    assert lines(values) == [line]
+
+
+@pytest.mark.parametrize("key", NEUTRAL)
+def test_a_key_that_came_later_may_be_missing_in_what_is_stored(key: str, values) -> None:
+    section, _, name = key.rpartition(".")
+    del (values[section] if section else values)[name]
+    config = validate(values)
+    assert getattr(getattr(config, section) if section else config, name) == NEUTRAL[key]
 
 
 def test_an_unknown_system_has_the_keys_of_all_systems(values) -> None:
