@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 import train
 from neuralode_exp.config import identity, stored_config
@@ -15,6 +16,7 @@ from neuralode_exp.evaluate import evaluate
 from neuralode_exp.load import load_run
 from neuralode_exp.tracking.summary import read_summary
 from tests.conftest import ROOT
+from tests.sweep.conftest import stamps, table
 
 OLD = ROOT / "tests" / "old_runs"
 KINDS = sorted(path.name for path in OLD.iterdir() if path.is_dir())
@@ -77,3 +79,37 @@ def test_an_interrupted_run_goes_on_to_where_the_finished_one_ended(
     assert resumed.keys() >= whole.keys()
     for tag, value in whole.items():
         assert resumed[tag] == pytest.approx(value, rel=ROUNDING, abs=1e-6), tag
+
+
+def grid(monkeypatch: pytest.MonkeyPatch, kind: str, folder: Path, *words: str) -> None:
+    asked = yaml.safe_load((OLD / kind / "finished" / ".hydra" / "overrides.yaml").read_text())
+    assert start(monkeypatch, "-m", *asked, *words, f"hydra.sweep.dir={folder}") == 0
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_grid_finds_a_finished_run_by_its_identity_and_is_extended(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = tmp_path / "a name, of 'before' [1]"
+    shutil.copytree(OLD / kind / "finished", old)
+    before = stamps(old)
+    grid(monkeypatch, kind, tmp_path, "seed=0,1")
+    rows = table(tmp_path)
+    assert [row["status"] for row in rows] == ["completed"] * 2
+    assert rows[0]["run"] == old.name
+    assert stamps(old) == before
+    new = tmp_path / rows[1]["run"]
+    assert new.name == identity(stored_config(new)) != identity(stored_config(old))
+
+
+def test_a_grid_goes_on_with_an_interrupted_run_in_its_own_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = tmp_path / "a name, of 'before' [1]"
+    shutil.copytree(OLD / "dynamics" / "interrupted", old)
+    grid(monkeypatch, "dynamics", tmp_path, "seed=0")
+    assert [path for path in tmp_path.iterdir() if path.is_dir()] == [old]
+    assert "resumed after step 5" in (old / "train.log").read_text()
+    assert metrics(old)["loss/train"] == pytest.approx(
+        metrics(OLD / "dynamics" / "finished")["loss/train"], rel=ROUNDING
+    )

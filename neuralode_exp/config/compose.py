@@ -55,6 +55,11 @@ def make_loader(conf: Path, further: str | None = None) -> ConfigLoader:
         GlobalHydra.instance().clear()  # @hydra.main wants to make its own
 
 
+def quoted(text: str) -> str:
+    """Write any text as a value on Hydra's command line."""
+    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
 @dataclass(frozen=True)
 class Files:
     """What the chosen files say.

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from hydra.core.override_parser.types import Override
 
-from neuralode_exp.config.compose import GROUPS, Composer, make_loader
+from neuralode_exp.config.compose import GROUPS, Composer, make_loader, quoted
 from neuralode_exp.config.errors import ConfigError, Mistake, spell
 from neuralode_exp.config.identity import identity_differences
 from neuralode_exp.config.schema import Config
@@ -49,10 +49,14 @@ def go_on(given: str, overrides: Iterable[Override], conf: Path, *, is_grid: boo
             Mistake(key, "cannot change in a run that goes on", spell(new), f"leave it out, the run has {spell(old)}")
             for key, (old, new) in changed.items()
         )
-    quoted = "'" + str(folder).replace("\\", "\\\\").replace("'", "\\'") + "'"
     argv = ["--config-path", str(folder / ".hydra")]
     argv += [str(override.input_line) for override in beside]
-    argv += [f"resume={quoted}", f"hydra.run.dir={quoted}", "hydra.output_subdir=null", "hydra.job.chdir=false"]
+    argv += [
+        f"resume={quoted(str(folder))}",
+        f"hydra.run.dir={quoted(str(folder))}",
+        "hydra.output_subdir=null",
+        "hydra.job.chdir=false",
+    ]
     argv += [f"hydra.searchpath=['file://{conf}']", "hydra/job_logging=train"]
     return argv, config
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +11,7 @@ from pathlib import Path
 from hydra.core.config_loader import ConfigLoader
 
 from neuralode_exp.config import Config, identity, meaning
-from neuralode_exp.config.compose import Composer
+from neuralode_exp.config.compose import Composer, quoted
 from neuralode_exp.config.preflight import expand
 from neuralode_exp.tracking.summary import Summary, read_summary
 
@@ -22,7 +24,8 @@ class Cell:
         number: its place in the grid.
         overrides: the arguments that make it, as `model=resnet`.
         config: what it asks for.
-        folder: where its run is, by its identity.
+        identity: of the run that it asks for.
+        folder: where that run is; a new one is named by its identity.
         gap: why it has no meaning; None for a cell that can be run.
         same_as: number of an earlier cell that is the same run.
     """
@@ -30,6 +33,7 @@ class Cell:
     number: int
     overrides: tuple[str, ...]
     config: Config
+    identity: str
     folder: Path
     gap: str | None
     same_as: int | None
@@ -38,6 +42,13 @@ class Cell:
     def is_run(self) -> bool:
         """Whether the cell stands for a run of its own."""
         return self.gap is None and self.same_as is None
+
+    @property
+    def arguments(self) -> list[str]:
+        """The arguments of its job: its overrides, and its folder where that has another name than Hydra would give."""
+        if self.folder.name == self.identity:
+            return list(self.overrides)
+        return [*self.overrides, f"hydra.sweep.subdir={quoted(self.folder.name)}"]
 
 
 class Planner:
@@ -53,6 +64,7 @@ class Planner:
         self._composer = Composer(loader)
         self._of_hydra = list(of_hydra)
         self._sweep_dir = sweep_dir
+        self._folders = folders_by_identity(sweep_dir)
         self._first: dict[str, int] = {}
 
     def cells(self, axes: Iterable[str]) -> list[Cell]:
@@ -65,7 +77,22 @@ class Planner:
         name, gap = identity(config), meaning(config)
         first = number if gap else self._first.setdefault(name, number)
         same_as = first if first != number else None
-        return Cell(number, tuple(overrides), config, self._sweep_dir / name, gap, same_as)
+        folder = self._folders.get(name, self._sweep_dir / name)
+        return Cell(number, tuple(overrides), config, name, folder, gap, same_as)
+
+
+def folders_by_identity(sweep_dir: Path) -> dict[str, Path]:
+    """Return the folders of the runs in a grid's folder by their identity, whatever they are called.
+
+    Of two folders of one run that of a completed run counts.
+    """
+    found: dict[str, tuple[bool, Path]] = {}
+    for path in sorted(sweep_dir.glob("*/summary.json")):
+        with contextlib.suppress(ValueError, KeyError, TypeError):  # damaged: its cell is run again
+            summary = json.loads(path.read_text())
+            entry = (summary["status"] == "completed", path.parent)
+            found[summary["identity"]] = max(found.get(summary["identity"], entry), entry)
+    return {identity: folder for identity, (_, folder) in found.items()}
 
 
 @dataclass(frozen=True)

@@ -78,7 +78,7 @@ class Jobs:
         before = {cell.number: _stamp(cell) for cell in batch}
         threads = threads_of_a_job(self.launcher)
         words = [
-            [*cell.overrides, *([f"threads={threads}"] if threads and cell.config.threads is None else [])]
+            [*cell.arguments, *([f"threads={threads}"] if threads and cell.config.threads is None else [])]
             for cell in batch
         ]
         try:

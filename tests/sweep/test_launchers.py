@@ -103,7 +103,7 @@ class Broken:
 
 def cells_of(compose: Compose, folder: Path, n: int) -> list[Cell]:
     config = compose(*TINY)
-    return [Cell(i, (f"seed={i}",), config, folder / str(i), None, None) for i in range(n)]
+    return [Cell(i, (f"seed={i}",), config, str(i), folder / str(i), None, None) for i in range(n)]
 
 
 def dead_summary() -> Summary:
