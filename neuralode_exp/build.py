@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 import torch
 
 from neuralode_exp.config import Config, solver_arguments
-from neuralode_exp.config.cells import IMPLICIT, solves_ode
+from neuralode_exp.config.cells import solves_ode
 from neuralode_exp.config.schema import Csv, Densities, Images, Model, Points
+from neuralode_exp.config.solvers import SCIPY
 from neuralode_exp.data.target import Target
 from neuralode_exp.ode import Method, make_method
 from neuralode_exp.trainers.task import Task
@@ -198,7 +199,7 @@ def _dynamics(config: Config, device: torch.device) -> Task:
 
 def _warn_of_stiffness(config: Config, data: Dynamics) -> None:
     """Say what a stiff system will cost an explicit method once its field is learned."""
-    if not solves_ode(config) or config.solver.name in IMPLICIT:
+    if not solves_ode(config) or config.solver.name in SCIPY:
         return
     rate, t_max = data.system.fastest_decay(data.train.clean.flatten(0, 1)), float(data.t[-1])
     steps = round(rate * t_max / 3)

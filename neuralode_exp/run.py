@@ -19,7 +19,7 @@ import torch
 import yaml
 
 from neuralode_exp.build import build_task, pick_device
-from neuralode_exp.config import Config, identity, meaning
+from neuralode_exp.config import Config, identity, without_meaning
 from neuralode_exp.ode import SolverError
 from neuralode_exp.outcome import Interrupted, RunFailed
 from neuralode_exp.tracking import checkpoints
@@ -82,11 +82,11 @@ def run(config: Config, folder: Path, values: Mapping[str, Any], *, bar: bool | 
     if before is not None and before["status"] == "completed" and before["objective"] is not None:
         log.info("already completed: %s", folder)
         return before["objective"]
-    reason = meaning(config)
-    if reason is not None:
-        log.info("skipped: %s", reason)
+    gap = without_meaning(config)
+    if gap is not None:
+        log.info("skipped: %s", gap)
         skipped = new_summary(identity(config), torch.device("cpu"))
-        skipped |= {"status": "skipped", "error": RunError(type="NoMeaning", message=reason)}
+        skipped |= {"status": "skipped", "error": RunError(type="NoMeaning", message=str(gap))}
         write_summary(folder, skipped)
         return math.inf
 

@@ -52,6 +52,12 @@ def suggest(name: str, names: Iterable[str], prefix: str = "") -> str:
     return near_miss(name, names, prefix) or f"choose from {', '.join(names)}"
 
 
+def must_be_one_of(key: str, got: str, names: Iterable[str]) -> Mistake:
+    """Return what is wrong with a key whose value is none of the names that there are."""
+    names = list(names)
+    return Mistake(key, f"must be one of {', '.join(names)}", got, near_miss(got, names))
+
+
 def spell(value: object) -> str:
     """Write a value as YAML and the command line do."""
     if value is None:

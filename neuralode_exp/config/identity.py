@@ -9,6 +9,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from neuralode_exp.config.cells import read_by_solver, solves_ode
+from neuralode_exp.config.kinds import KINDS
 from neuralode_exp.config.later import is_neutral
 from neuralode_exp.config.schema import Config
 from neuralode_exp.config.validation import plain, validate
@@ -18,24 +19,6 @@ WITHOUT_EFFECT = frozenset(
     {"device", "threads", "check", "resume", "log_every", "figures", "dataset.root"}
     | {"dataset.tolerance", "dataset.step_size", "dataset.first_step", "trainer.checkpoint_every"}
 )
-MODEL_KEYS = {
-    ("images", "mlp"): {"hidden"},
-    ("images", "stem"): {"channels"},
-    ("images", "resnet"): {"channels", "blocks"},
-    ("images", "rknet"): {"channels", "gradient"},
-    ("images", "odenet"): {"channels", "gradient"},
-    ("dynamics", "resnet"): {"field", "width", "depth", "activation"},
-    ("dynamics", "rknet"): {"field", "width", "depth", "activation", "gradient"},
-    ("dynamics", "odenet"): {"field", "width", "depth", "activation", "gradient"},
-    ("densities", "rknet"): {"field", "width", "depth", "gradient", "trace", "noise"},
-    ("densities", "odenet"): {"field", "width", "depth", "gradient", "trace", "noise"},
-}
-TRAINER_KEYS = {
-    "label_smoothing": "classification",
-    "shooting": "dynamics",
-    "window": "dynamics",
-    "replicas": "dynamics",
-}
 
 
 def identity(config: Config) -> str:
@@ -54,9 +37,9 @@ def identity_differences(a: Config, b: Config) -> dict[str, tuple[Any, Any]]:
 def with_effect(config: Config) -> dict[str, Any]:
     """Return the dotted keys that the result of a run depends on, without those that its cell does not read."""
     sections = config.model_dump()
-    cell = (config.dataset.kind, config.model.name)
-    if cell in MODEL_KEYS:  # a cell without meaning keeps all its keys
-        sections["model"] = _only(sections["model"], {"name", *MODEL_KEYS[cell]})
+    keys = KINDS[config.dataset.kind].models.get(config.model.name)
+    if keys is not None:  # a cell without meaning keeps all its keys
+        sections["model"] = _only(sections["model"], {"name", *keys})
     if config.model.trace == "exact":
         sections["model"].pop("noise", None)
     if not solves_ode(config):
@@ -64,7 +47,7 @@ def with_effect(config: Config) -> dict[str, Any]:
     else:
         sections["solver"] = read_by_solver(config.solver)
     trainer = sections["trainer"]
-    unread = {key for key, name in TRAINER_KEYS.items() if name != trainer["name"]}
+    unread = {key for kind in KINDS.values() if kind.trainer != trainer["name"] for key in kind.trainer_keys}
     unread |= {"momentum"} if trainer["optimizer"] != "sgd" else set()
     unread |= {"rise"} if trainer["schedule"] != "one-cycle" else set()
     sections["trainer"] = _only(trainer, trainer.keys() - unread)

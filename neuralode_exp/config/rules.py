@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from neuralode_exp.config.cells import SOLVERS
-from neuralode_exp.config.errors import Mistake, spell, suggest
+from neuralode_exp.config.errors import Mistake, must_be_one_of, spell, suggest
+from neuralode_exp.config.kinds import KINDS, model_names, trainer_names
 from neuralode_exp.config.schema import Dataset, Dynamics, Linear, Model, Solver, Top, Torus, Trainer
+from neuralode_exp.config.solvers import SOLVERS
 
-TRAINERS = {"images": "classification", "dynamics": "dynamics", "densities": "density"}
 COSTS = [
     "nfe/forward",
     "nfe/backward",
@@ -22,18 +22,6 @@ COSTS = [
     "time/step_ms",
     "time/elapsed_s",
 ]
-# No objective on test data: nothing is to be chosen there.
-OBJECTIVES = {
-    "classification": ["error/validation", "loss/validation", "loss/train", *COSTS],
-    "dynamics": [
-        "dynamics/validation_error",
-        "dynamics/field_error",
-        "dynamics/eigenvalue_error",
-        "loss/train",
-        *COSTS,
-    ],
-    "density": ["loss/validation", "density/kl", "loss/train", *COSTS],
-}
 
 
 def across_sections(
@@ -44,20 +32,19 @@ def across_sections(
         yield from _of_top(top)
     if dataset:
         yield from _of_dataset(dataset)
+    if model and model.name not in model_names():
+        yield must_be_one_of("model.name", model.name, model_names())
     if model and model.channels > 32 and model.channels % 32:
         rule = "must be at most 32 or a multiple of it, for the groups of GroupNorm"
         yield Mistake("model.channels", rule, spell(model.channels))
     if solver and solver.name not in SOLVERS:
         yield Mistake("solver.name", "must be a solver", solver.name, suggest(solver.name, SOLVERS))
     if trainer:
-        yield from _of_trainer(trainer)
+        yield from _of_trainer(top, trainer)
     if dataset and model and dataset.kind == "densities":
         yield from _of_flow(dataset, model)
     if dataset and trainer:
         yield from _of_dataset_and_trainer(dataset, trainer)
-    if top and trainer and top.objective not in (None, *OBJECTIVES[trainer.name]):
-        fix = suggest(str(top.objective), OBJECTIVES[trainer.name])
-        yield Mistake("objective", f"must be a tag of trainer={trainer.name}, not on test data", top.objective, fix)
 
 
 def _of_top(top: Top) -> Iterator[Mistake]:
@@ -105,20 +92,28 @@ def _of_flow(dataset: Dataset, model: Model) -> Iterator[Mistake]:
         yield Mistake("model.activation", rule, model.activation, "leave it out")
 
 
-def _of_trainer(trainer: Trainer) -> Iterator[Mistake]:
+def _of_trainer(top: Top | None, trainer: Trainer) -> Iterator[Mistake]:
+    kinds = [kind for kind in KINDS.values() if kind.trainer == trainer.name]
+    if not kinds:
+        yield must_be_one_of("trainer.name", trainer.name, trainer_names())
+    objectives = [*(tag for kind in kinds for tag in kind.objectives), *COSTS]
+    if kinds and top and top.objective not in (None, *objectives):
+        fix = suggest(str(top.objective), objectives)
+        yield Mistake("objective", f"must be a tag of trainer={trainer.name}, not on test data", top.objective, fix)
     if trainer.epochs is None and trainer.max_steps is None:
         yield Mistake("trainer.epochs", "or trainer.max_steps must end the run", "null for both", "set one of them")
-    if trainer.replicas > 1 and trainer.name != "dynamics":
+    reading = [kind.trainer for kind in KINDS.values() if "replicas" in kind.trainer_keys]
+    if trainer.replicas > 1 and trainer.name not in reading:
         yield Mistake(
             "trainer.replicas",
-            "must be 1 unless trainer=dynamics",
+            f"must be 1 unless trainer={' or '.join(reading)}",
             f"{trainer.replicas} with trainer={trainer.name}",
             "use -m seed=0,1,2",
         )
 
 
 def _of_dataset_and_trainer(dataset: Dataset, trainer: Trainer) -> Iterator[Mistake]:
-    wanted = TRAINERS[dataset.kind]
+    wanted = KINDS[dataset.kind].trainer
     if trainer.name != wanted:
         yield Mistake(
             "trainer",

@@ -7,7 +7,6 @@ that one line can sweep over all of them; those of `dataset` are the dataset's o
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationInfo, field_validator
@@ -38,7 +37,7 @@ class Dataset(Section):
     OWN_USE: ClassVar = frozenset({"name", "kind", "tolerance", "step_size", "first_step"})
 
     name: str
-    kind: Literal["images", "dynamics", "densities"]
+    kind: str
     tolerance: Positive
     step_size: Positive
     first_step: Positive | None
@@ -179,18 +178,10 @@ DATASETS: dict[str, type[Dataset]] = {
     "gaussian": Gaussian,
     "points": Points,
 }
-KINDS: dict[str, type[Dataset]] = {"images": Images, "dynamics": Dynamics, "densities": Densities}
-
-
-def dataset_class(values: object) -> type[Dataset]:
-    """Return the class of the dataset that `values` describe; `Dataset` where neither name nor kind is known."""
-    if not isinstance(values, Mapping):
-        return Dataset
-    return DATASETS.get(str(values.get("name"))) or KINDS.get(str(values.get("kind"))) or Dataset
 
 
 class Model(Section):
-    name: Literal["mlp", "stem", "resnet", "rknet", "odenet"]
+    name: str
     gradient: Literal["backprop", "checkpoint", "adjoint"]
     channels: Count
     blocks: Count
@@ -216,7 +207,7 @@ class Solver(Section):
 
 
 class Trainer(Section):
-    name: Literal["classification", "dynamics", "density"]
+    name: str
     epochs: Count | None
     max_steps: Count | None
     batch_size: Count

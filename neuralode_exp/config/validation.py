@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args, get_origin
+from types import UnionType
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from neuralode_exp.config.errors import ConfigError, Mistake, near_miss, spell, suggest
+from neuralode_exp.config.errors import ConfigError, Mistake, must_be_one_of, spell, suggest
+from neuralode_exp.config.kinds import KINDS, dataset_class
 from neuralode_exp.config.later import with_later_keys
 from neuralode_exp.config.rules import across_sections
-from neuralode_exp.config.schema import Config, Model, Section, Solver, Top, Trainer, dataset_class
+from neuralode_exp.config.schema import Config, Dataset, Model, Section, Solver, Top, Trainer
 
 RULES = {
     "bool": "must be true or false",
@@ -48,7 +50,7 @@ def validate(values: Mapping[str, Any]) -> Config:
     mistakes: list[Mistake] = []
     in_no_section = {key: value for key, value in values.items() if key not in SECTIONS}
     top = _check("", Top, in_no_section, mistakes)
-    dataset = _check("dataset", dataset_class(values.get("dataset")), values.get("dataset"), mistakes)
+    dataset = _check_dataset(values.get("dataset"), mistakes)
     model = _check("model", Model, values.get("model"), mistakes)
     solver = _check("solver", Solver, values.get("solver"), mistakes)
     trainer = _check("trainer", Trainer, values.get("trainer"), mistakes)
@@ -86,6 +88,14 @@ def stored_config(folder: Path | str) -> Config:
     return validate(plain(stored))
 
 
+def _check_dataset(values: object, mistakes: list[Mistake]) -> Dataset | None:
+    given = values if isinstance(values, Mapping) else {}
+    if given.get("kind") not in (None, *KINDS):  # its other keys are not known either
+        mistakes.append(must_be_one_of("dataset.kind", spell(given["kind"]), KINDS))
+        return None
+    return _check("dataset", dataset_class(given.get("name"), given.get("kind")), values, mistakes)
+
+
 def _check(section: str, schema: type[S], values: object, mistakes: list[Mistake]) -> S | None:
     """Return the section typed, or None after adding what is wrong with it to `mistakes`."""
     if not isinstance(values, Mapping):
@@ -113,14 +123,23 @@ def _explain(section: str, schema: type[Section], error: ErrorDetails) -> Mistak
     key += "".join(f"[{place}]" for place in places if isinstance(place, int))
     annotation = schema.model_fields[name].annotation
     got = spell(error["input"])
+    choices = _choices(annotation)
     if kind == "literal_error":
-        choices = [str(choice) for choice in get_args(annotation)]
-        return Mistake(key, f"must be one of {', '.join(choices)}", got, near_miss(got, choices))
+        return must_be_one_of(key, got, choices)
     rule = RULES.get(kind) or RULES[kind.split("_")[0]]
     rule = rule.format(**error.get("ctx", {}))
-    choices = [x for member in get_args(annotation) if get_origin(member) is Literal for x in get_args(member)]
-    if any(isinstance(place, str) for place in places) and not choices:
+    if any(isinstance(place, str) for place in places) and choices in ([], ["null"]):
         rule = "must be a number or a list of numbers"
-    elif type(None) in get_args(annotation) and (choices or not places):
-        rule += "".join(f" or {choice}" for choice in (*choices, "null"))
+    else:
+        rule += "".join(f" or {choice}" for choice in choices)
     return Mistake(key, rule, got)
+
+
+def _choices(annotation: Any) -> list[str]:
+    """The words that a key may have for a value."""
+    if annotation is type(None):
+        return ["null"]
+    if get_origin(annotation) is Literal:
+        return [str(choice) for choice in get_args(annotation)]
+    is_union = get_origin(annotation) in (Union, UnionType)
+    return [choice for member in get_args(annotation) for choice in _choices(member)] if is_union else []

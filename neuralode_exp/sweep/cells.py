@@ -10,7 +10,7 @@ from pathlib import Path
 
 from hydra.core.config_loader import ConfigLoader
 
-from neuralode_exp.config import Config, identity, meaning
+from neuralode_exp.config import Config, identity, without_meaning
 from neuralode_exp.config.compose import Composer, quoted
 from neuralode_exp.config.preflight import expand
 from neuralode_exp.tracking.summary import Summary, read_summary
@@ -74,11 +74,11 @@ class Planner:
     def cell(self, number: int, overrides: Sequence[str]) -> Cell:
         """Return the cell of one set of arguments."""
         config = self._composer.config(self._composer.parse([*self._of_hydra, *overrides], []))
-        name, gap = identity(config), meaning(config)
+        name, gap = identity(config), without_meaning(config)
         first = number if gap else self._first.setdefault(name, number)
         same_as = first if first != number else None
         folder = self._folders.get(name, self._sweep_dir / name)
-        return Cell(number, tuple(overrides), config, name, folder, gap, same_as)
+        return Cell(number, tuple(overrides), config, name, folder, str(gap) if gap else None, same_as)
 
 
 def folders_by_identity(sweep_dir: Path) -> dict[str, Path]:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Literal
 
 import pytest
 
-from neuralode_exp.config import Config, meaning, solver_arguments, validate
-from neuralode_exp.config.cells import SOLVERS
-from neuralode_exp.config.schema import DATASETS
+from neuralode_exp.config import Config, ConfigError, solver_arguments, validate, without_meaning
+from neuralode_exp.config.identity import with_effect
+from neuralode_exp.config.kinds import KINDS, Kind, add_kind
+from neuralode_exp.config.schema import DATASETS, Dataset
+from neuralode_exp.config.solvers import SOLVERS
 from neuralode_exp.ode import SOLVERS as METHODS
 from neuralode_exp.ode import make_method
 
@@ -37,7 +40,7 @@ def test_every_cell_has_a_meaning_or_one_line_that_says_what_to_pick(cell) -> No
     for names in itertools.product(MODELS, NAMES, SOLVERS):
         model, _, solver = names
         config = cell(*names)
-        kind, why = config.dataset.kind, meaning(config)
+        kind, why = config.dataset.kind, without_meaning(config)
         runs = {
             "images": model not in ODE_MODELS or solver not in SCIPY,
             "dynamics": model in ODE_MODELS or (model == "resnet" and names[1] != "csv"),
@@ -45,8 +48,8 @@ def test_every_cell_has_a_meaning_or_one_line_that_says_what_to_pick(cell) -> No
         }[kind] and not (model == "rknet" and solver in SCIPY)
         assert (why is None) == runs, names
         if why is not None:
-            assert "\n" not in why
-            assert "; pick " in why
+            assert "\n" not in str(why)
+            assert "; pick " in str(why)
 
 
 @pytest.mark.parametrize(
@@ -114,11 +117,46 @@ def test_every_cell_has_a_meaning_or_one_line_that_says_what_to_pick(cell) -> No
     ],
 )
 def test_a_cell_without_meaning_says_why(words: list[str], line: str, compose) -> None:
-    assert meaning(compose(*words)) == line
+    assert str(without_meaning(compose(*words))) == line
 
 
 def test_models_that_solve_nothing_run_under_any_solver(compose) -> None:
-    assert meaning(compose("model=resnet", "solver=lsoda", "solver.engine=native")) is None
+    assert without_meaning(compose("model=resnet", "solver=lsoda", "solver.engine=native")) is None
+
+
+class Sounds(Dataset):
+    kind: Literal["sounds"]
+    pitch: float
+
+
+@pytest.fixture
+def sounds() -> Iterator[None]:
+    models = {"odenet": ("width", "gradient"), "resnet": ("width",)}
+    add_kind(Kind("sounds", Sounds, "hearing", models, objectives=("loss/train",)))
+    yield
+    del KINDS["sounds"]
+
+
+@pytest.mark.usefixtures("sounds")
+def test_a_kind_of_data_is_added_by_its_row(compose) -> None:
+    values = compose().model_dump()
+    general = {key: values["dataset"][key] for key in ("tolerance", "step_size", "first_step")}
+    values["dataset"] = {"name": "bells", "kind": "sounds", "pitch": 440.0, **general}
+    with pytest.raises(ConfigError, match="trainer must be hearing for dataset=bells, got dynamics"):
+        validate(values)
+    values["trainer"]["name"] = "hearing"
+    config = validate(values)
+    assert without_meaning(config) is None
+    read = with_effect(config)
+    assert read["dataset.pitch"] == 440.0
+    assert {key for key in read if key.startswith("model.")} == {"model.name", "model.width", "model.gradient"}
+    assert not {"trainer.window", "trainer.label_smoothing"} & read.keys()
+    with pytest.raises(ConfigError, match="objective must be a tag of trainer=hearing, not on test data"):
+        validate({**values, "objective": "density/kl"})
+    values["model"]["name"] = "rknet"
+    assert str(without_meaning(validate(values))) == (
+        "model=rknet is for images, dynamics and densities, got dataset=bells; pick model=odenet"
+    )
 
 
 def test_the_engines_of_a_solver_are_those_of_the_core() -> None:

@@ -8,9 +8,10 @@ import pytest
 import yaml
 
 from neuralode_exp.config import solver_arguments
-from neuralode_exp.config.cells import SOLVERS
+from neuralode_exp.config.kinds import KINDS, model_names, trainer_names
 from neuralode_exp.config.preflight import CONF, preflight
 from neuralode_exp.config.schema import DATASETS, Model, Solver, Top, Trainer
+from neuralode_exp.config.solvers import SOLVERS
 
 FILES = sorted(CONF.rglob("*.yaml"))
 NEEDS_A_PATH = ("csv", "points")
@@ -32,8 +33,7 @@ def test_every_dataset_validates_with_its_trainer(name: str, data_file: Path, co
     words = [f"dataset.path={data_file}"] if name in NEEDS_A_PATH else []
     config = compose(f"dataset={name}", *words)
     assert config.dataset.name == name
-    trainer = {"images": "classification", "dynamics": "dynamics", "densities": "density"}[config.dataset.kind]
-    assert config.trainer.name == trainer
+    assert config.trainer.name == KINDS[config.dataset.kind].trainer
     assert solver_arguments(config.solver)["atol"] == config.solver.rtol == config.dataset.tolerance
     assert config.solver.step_size == config.dataset.step_size
 
@@ -64,8 +64,8 @@ def test_every_experiment_validates_in_every_cell(name: str) -> None:
 
 def test_the_groups_list_what_the_code_has() -> None:
     assert options("solver") == sorted(SOLVERS)
-    assert options("model") == sorted(Model.model_fields["name"].annotation.__args__)
-    assert options("trainer") == sorted(Trainer.model_fields["name"].annotation.__args__)
+    assert options("model") == sorted(model_names())
+    assert options("trainer") == sorted(trainer_names())
     assert set(DATASETS) <= set(options("dataset"))
 
 

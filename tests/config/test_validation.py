@@ -72,6 +72,25 @@ def test_a_number_that_may_be_a_word_is_explained_with_it(wrong: object, line: s
     assert lines(values) == [line]
 
 
+@pytest.mark.parametrize(
+    ("key", "wrong", "line"),
+    [
+        ("dataset.kind", "imges", "must be one of images, dynamics, densities, got imges; did you mean images?"),
+        ("model.name", "resnett", "must be one of mlp, stem, resnet, rknet, odenet, got resnett; did you mean resnet?"),
+        (
+            "trainer.name",
+            "dens",
+            "must be one of classification, dynamics, density, got dens; did you mean density?",
+        ),
+        ("model.activation", "relu", "must be one of tanh, softplus, silu, null, got relu"),
+    ],
+)
+def test_a_name_is_one_of_those_that_there_are(key: str, wrong: str, line: str, values) -> None:
+    section, name = key.split(".")
+    values[section][name] = wrong
+    assert f"{key} {line}" in lines(values)
+
+
 @pytest.mark.parametrize("key", NEUTRAL)
 def test_a_key_that_came_later_may_be_missing_in_what_is_stored(key: str, values) -> None:
     section, _, name = key.rpartition(".")

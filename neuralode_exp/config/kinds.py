@@ -1,0 +1,175 @@
+"""One row for each kind of data: the models that fit, the keys that are read, the trainer, what may be minimised."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from neuralode_exp.config.errors import Mistake
+from neuralode_exp.config.schema import DATASETS, Csv, Dataset, Densities, Dynamics, Images
+from neuralode_exp.config.solvers import SCIPY
+
+if TYPE_CHECKING:
+    from neuralode_exp.config.schema import Config
+
+ODE_MODELS = ("odenet", "rknet")
+FIELD = ("field", "width", "depth")
+
+
+@dataclass(frozen=True)
+class Gap:
+    """Cells without a meaning: which they are, and what to say of them, with {c} for the config."""
+
+    has: Callable[[Config], bool]
+    what: str
+    why: str
+    got: str
+    instead: str
+
+    def of(self, config: Config) -> Mistake | None:
+        """Return what is wrong with a cell, None if it is none of these."""
+        if not self.has(config):
+            return None
+        return Mistake(*(text.format(c=config) for text in (self.what, self.why, self.got, self.instead)))
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of data and the task that is made of it.
+
+    Args:
+        name: the `kind` of its datasets.
+        dataset: keys of a dataset that has none of its own.
+        trainer: the trainer that its datasets pick.
+        models: the models that fit, each with the keys of `model` that it reads.
+        unfit: other models, each with the reason why it does not fit.
+        trainer_keys: keys of `trainer` that no other trainer reads.
+        objectives: tags that may be minimised, beside those that every run records. None is of test data, where
+            nothing is to be chosen.
+        gaps: further cells without a meaning.
+    """
+
+    name: str
+    dataset: type[Dataset]
+    trainer: str
+    models: Mapping[str, tuple[str, ...]]
+    objectives: tuple[str, ...]
+    trainer_keys: tuple[str, ...] = ()
+    unfit: Mapping[str, str] = field(default_factory=dict)
+    gaps: tuple[Gap, ...] = ()
+
+
+KINDS: dict[str, Kind] = {}
+
+
+def add_kind(kind: Kind) -> None:
+    """Add the row of a kind of data."""
+    KINDS[kind.name] = kind
+
+
+def model_names() -> list[str]:
+    """Return the models that fit some kind of data."""
+    return list(dict.fromkeys(name for kind in KINDS.values() for name in kind.models))
+
+
+def trainer_names() -> list[str]:
+    """Return the trainers of all kinds."""
+    return list(dict.fromkeys(kind.trainer for kind in KINDS.values()))
+
+
+def dataset_class(name: object, kind: object) -> type[Dataset]:
+    """Return the class of a dataset; `Dataset` where neither name nor kind is known."""
+    if str(name) in DATASETS:
+        return DATASETS[str(name)]
+    return KINDS[str(kind)].dataset if str(kind) in KINDS else Dataset
+
+
+def unfit(config: Config) -> Mistake | None:
+    """Return why the model does not fit the data and which one does, None if it fits."""
+    model, kind = config.model.name, KINDS[config.dataset.kind]
+    if model in kind.models:
+        return None
+    *some, last = [other.name for other in KINDS.values() if model in other.models]
+    why = kind.unfit.get(model) or f"is for {' and '.join([*([', '.join(some)] if some else []), last])}"
+    instead = " or ".join(f"model={name}" for name in ODE_MODELS if name in kind.models)
+    return Mistake(f"model={model}", why, f"dataset={config.dataset.name}", f"pick {instead}")
+
+
+add_kind(
+    Kind(
+        "images",
+        Images,
+        trainer="classification",
+        models={
+            "mlp": ("hidden",),
+            "stem": ("channels",),
+            "resnet": ("channels", "blocks"),
+            "rknet": ("channels", "gradient"),
+            "odenet": ("channels", "gradient"),
+        },
+        objectives=("error/validation", "loss/validation", "loss/train"),
+        trainer_keys=("label_smoothing",),
+        gaps=(
+            Gap(
+                lambda c: c.model.name in ODE_MODELS and c.solver.name in SCIPY,
+                "solver={c.solver.name}",
+                "is implicit and needs a Jacobian of all features of a batch at once, terabytes",
+                "dataset={c.dataset.name}",
+                "pick solver=dopri5",
+            ),
+        ),
+    )
+)
+add_kind(
+    Kind(
+        "dynamics",
+        Dynamics,
+        trainer="dynamics",
+        models={
+            "resnet": (*FIELD, "activation"),
+            "rknet": (*FIELD, "activation", "gradient"),
+            "odenet": (*FIELD, "activation", "gradient"),
+        },
+        objectives=("dynamics/validation_error", "dynamics/field_error", "dynamics/eigenvalue_error", "loss/train"),
+        trainer_keys=("shooting", "window", "replicas"),
+        gaps=(
+            Gap(
+                lambda c: (
+                    c.model.name == "resnet" and isinstance(c.dataset, Dynamics) and c.dataset.sampling == "random"
+                ),
+                "model=resnet",
+                "maps one time of a regular grid to the next",
+                "dataset.sampling=random",
+                "pick dataset.sampling=regular or model=odenet",
+            ),
+            Gap(
+                lambda c: c.model.name == "resnet" and isinstance(c.dataset, Csv),
+                "model=resnet",
+                "maps one time of a regular grid to the next",
+                "dataset=csv, which may have any times",
+                "pick model=odenet or model=rknet",
+            ),
+            Gap(
+                lambda c: isinstance(c.dataset, Csv) and c.trainer.shooting == "single",
+                "trainer.shooting=single",
+                "solves all trajectories at the same times",
+                "dataset=csv, where each has its own",
+                "pick trainer.shooting=multiple",
+            ),
+        ),
+    )
+)
+add_kind(
+    Kind(
+        "densities",
+        Densities,
+        trainer="density",
+        models={
+            "rknet": (*FIELD, "gradient", "trace", "noise"),
+            "odenet": (*FIELD, "gradient", "trace", "noise"),
+        },
+        objectives=("loss/validation", "density/kl", "loss/train"),
+        unfit={"resnet": "has no density, its blocks need not be invertible"},
+    )
+)
