@@ -18,6 +18,7 @@ import numpy as np
 import torch
 import yaml
 
+from neuralode_exp import tags
 from neuralode_exp.build import build_task, pick_device
 from neuralode_exp.config import Config, identity, without_meaning
 from neuralode_exp.ode import SolverError
@@ -33,29 +34,6 @@ from neuralode_exp.trainers.task import Task
 log = logging.getLogger(__name__)
 
 MANY_REPLICAS = 8
-
-# Repeated as final/...: what a table of runs needs.
-FINAL = (
-    "error/test",
-    "error/validation",
-    "loss/validation",
-    "dynamics/validation_error",
-    "dynamics/trajectory_error",
-    "dynamics/field_error",
-    "dynamics/eigenvalue_error",
-    "density/nll",
-    "density/kl",
-    "nfe/forward",
-    "nfe/backward",
-    "memory/saved_mib",
-    "memory/autograd_peak_mib",
-    "memory/peak_device_mib",
-    "time/step_ms",
-    "time/elapsed_s",
-    "solver/failures",
-    "solver/consistency",
-    "solver/consistency_error",
-)
 
 
 def run(config: Config, folder: Path, values: Mapping[str, Any], *, bar: bool | None = None) -> float:
@@ -235,7 +213,7 @@ def _finish(task: Task, loop: Loop, recorder: Recorder, objective: str) -> float
     loop.save("last")
     if not (loop.folder / "best.pt").exists():
         loop.save("best", weights_only=True)
-    final = {f"final/{tag}": loop.metrics[tag] for tag in FINAL if tag in loop.metrics}
+    final = tags.final_values(loop.metrics)
     new = {tag: value for tag, value in loop.metrics.items() if tag not in loop.recorded}
     recorder.scalars(loop.step, new | final)
     loop.metrics.update(final)

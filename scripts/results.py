@@ -20,9 +20,10 @@ from typing import Any
 
 from neuralode_exp.report import tables
 from neuralode_exp.report.claims import CLAIMS, FURTHER_COLUMNS
-from neuralode_exp.report.columns import Column, chosen_columns, default_columns
+from neuralode_exp.report.columns import chosen_columns, default_columns
 from neuralode_exp.report.grouping import default_keys, group_runs
 from neuralode_exp.report.runs import Run, find_runs
+from neuralode_exp.tags import Tag
 from neuralode_exp.tracking.metrics import read_metrics
 from neuralode_exp.tracking.summary import read_summary
 
@@ -143,7 +144,7 @@ def experiment(folder: Path) -> Iterator[str]:
     groups = group_runs(runs, keys)
     present = {tag for run in runs for tag in run.metrics}
     further = [tag for tag in (*FURTHER_COLUMNS.get(folder.name, ()), *FURTHER) if tag in present]
-    columns: list[Column] = [*default_columns(runs), *chosen_columns(runs, further)]
+    columns: list[Tag] = [*default_columns(runs), *chosen_columns(runs, further)]
     yield tables.markdown(tables.of_groups(groups, keys, columns))
     if folder.name in CLAIMS:
         yield from CLAIMS[folder.name](runs, folder)

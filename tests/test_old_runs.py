@@ -14,6 +14,8 @@ import train
 from neuralode_exp.config import identity, stored_config
 from neuralode_exp.evaluate import evaluate
 from neuralode_exp.load import load_run
+from neuralode_exp.tags import TAGS
+from neuralode_exp.tracking.metrics import read_metrics
 from neuralode_exp.tracking.summary import read_summary
 from tests.conftest import ROOT
 from tests.sweep.conftest import stamps, table
@@ -75,6 +77,8 @@ def test_an_interrupted_run_goes_on_to_where_the_finished_one_ended(
     shutil.copytree(OLD / kind / "interrupted", folder)
     assert start(monkeypatch, f"resume={folder}") == 0
     assert "resumed after step" in (folder / "train.log").read_text()
+    recorded = {tag.removeprefix("final/").removesuffix("_std") for tag in read_metrics(folder)}
+    assert recorded <= TAGS.keys()
     resumed, whole = metrics(folder), metrics(OLD / kind / "finished")
     assert resumed.keys() >= whole.keys()
     for tag, value in whole.items():

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from neuralode_exp.config.preflight import preflight
+from neuralode_exp.tags import readme_table
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -30,6 +31,10 @@ def test_a_command_is_a_valid_request(command: str) -> None:
 
 def test_there_are_commands() -> None:
     assert len(COMMANDS) >= 6
+
+
+def test_the_table_of_tags_is_that_of_the_code() -> None:
+    assert readme_table() in README
 
 
 @pytest.mark.parametrize("group", ["model", "dataset", "solver", "experiment"])

@@ -8,20 +8,7 @@ from neuralode_exp.config.errors import Mistake, must_be_one_of, spell, suggest
 from neuralode_exp.config.kinds import KINDS, model_names, trainer_names
 from neuralode_exp.config.schema import Dataset, Dynamics, Linear, Model, Solver, Top, Torus, Trainer
 from neuralode_exp.config.solvers import SOLVERS
-
-COSTS = [
-    "nfe/forward",
-    "nfe/backward",
-    "solver/accepted",
-    "solver/rejected",
-    "solver/failures",
-    "memory/saved_mib",
-    "memory/autograd_peak_mib",
-    "memory/peak_rss_mib",
-    "memory/peak_device_mib",
-    "time/step_ms",
-    "time/elapsed_s",
-]
+from neuralode_exp.tags import costs
 
 
 def across_sections(
@@ -96,7 +83,7 @@ def _of_trainer(top: Top | None, trainer: Trainer) -> Iterator[Mistake]:
     kinds = [kind for kind in KINDS.values() if kind.trainer == trainer.name]
     if not kinds:
         yield must_be_one_of("trainer.name", trainer.name, trainer_names())
-    objectives = [*(tag for kind in kinds for tag in kind.objectives), *COSTS]
+    objectives = [*(tag for kind in kinds for tag in kind.objectives), *costs()]
     if kinds and top and top.objective not in (None, *objectives):
         fix = suggest(str(top.objective), objectives)
         yield Mistake("objective", f"must be a tag of trainer={trainer.name}, not on test data", top.objective, fix)

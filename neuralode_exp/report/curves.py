@@ -7,56 +7,45 @@ from collections.abc import Sequence
 from typing import TypeVar
 
 from neuralode_exp.report import chart
-from neuralode_exp.report.columns import BY_TAG, error_tag, spread
+from neuralode_exp.report.columns import spread
 from neuralode_exp.report.grouping import Group
+from neuralode_exp.tags import TAGS, compared, tag_of
 from neuralode_exp.tracking.metrics import read_metrics
 
 POINTS = 120  # of a drawn curve
-TAGS = (
-    "loss/train",
-    "loss/validation",
-    "error/validation",
-    "dynamics/validation_error",
-    "density/kl",
-    "nfe/forward",
-    "nfe/backward",
-    "memory/saved_mib",
-    "memory/peak_device_mib",
-)
-
 T = TypeVar("T")
 Curves = dict[str, tuple[list[int], list[float]]]
 
 
 def charts(groups: Sequence[Group], labels: Sequence[str]) -> list[str]:
     """Draw error against time, then each metric over the steps, for groups of one dataset."""
-    curves = [[read_metrics(run.folder, TAGS) for run in group.runs] for group in groups]
+    names = [tag.name for tag in TAGS.values() if tag.curve]
+    curves = [[read_metrics(run.folder, names) for run in group.runs] for group in groups]
     drawn = _error_against_time(groups, labels)
-    for tag in TAGS:
+    for name in names:
         series = [
             one
             for index, (group, of_runs) in enumerate(zip(groups, curves, strict=True))
-            for one in _series(index, labels[index], group, of_runs, tag)
+            for one in _series(index, labels[index], group, of_runs, name)
         ]
         if any(len(one.points) > 1 for one in series):
-            title = BY_TAG[tag].title if tag in BY_TAG else tag
-            drawn.append(chart.lines(title, "step", series))
+            drawn.append(chart.lines(tag_of(name).heading, "step", series))
     return drawn
 
 
 def _error_against_time(groups: Sequence[Group], labels: Sequence[str]) -> list[str]:
-    tag = error_tag(run for group in groups for run in group.completed)
+    tag = compared({name for group in groups for run in group.completed for name in run.metrics})
     if tag is None:
         return []
     series = []
     for index, group in enumerate(groups):
-        error, seconds = group.statistic(tag), group.statistic("seconds")
+        error, seconds = group.statistic(tag.name), group.statistic("seconds")
         if error is None or seconds is None:
             continue
         low, high = ((), ()) if not error.std else ((error.mean - error.std,), (error.mean + error.std,))
         label = f"{labels[index]}: {spread(error)} in {spread(seconds)} s"
         series.append(chart.Series(index, label, [(seconds.mean, error.mean)], low, high))
-    return [chart.scatter(f"{BY_TAG[tag].title} against time", "seconds of training", series)]
+    return [chart.scatter(f"{tag.heading} against time", "seconds of training", series)]
 
 
 def _series(index: int, label: str, group: Group, of_runs: Sequence[Curves], tag: str) -> list[chart.Series]:

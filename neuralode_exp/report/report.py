@@ -10,10 +10,11 @@ from pathlib import Path
 
 from neuralode_exp.report import page, tables
 from neuralode_exp.report.cells import cells_without_run
-from neuralode_exp.report.columns import Column, chosen_columns, default_columns
+from neuralode_exp.report.columns import chosen_columns, default_columns
 from neuralode_exp.report.curves import charts
 from neuralode_exp.report.grouping import Group, chosen_keys, default_keys, group_runs
 from neuralode_exp.report.runs import Run, find_runs
+from neuralode_exp.tags import Tag
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Report:
 
     root: Path
     keys: Sequence[str]
-    columns: Sequence[Column]
+    columns: Sequence[Tag]
     groups: Sequence[Group]
 
     @property

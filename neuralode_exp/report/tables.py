@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from neuralode_exp.report.columns import Column, cell, number
+from neuralode_exp.report.columns import cell, number
 from neuralode_exp.report.grouping import SEED, Group, value_of
 from neuralode_exp.report.runs import Run
+from neuralode_exp.tags import Tag
 
 
 @dataclass(frozen=True)
@@ -20,28 +21,28 @@ class Table:
     numbers: tuple[tuple[float | None, ...], ...]
 
 
-def of_groups(groups: Sequence[Group], keys: Sequence[str], columns: Sequence[Column]) -> Table:
+def of_groups(groups: Sequence[Group], keys: Sequence[str], columns: Sequence[Tag]) -> Table:
     """A row for each group: keys, number of runs, mean +- standard deviation of each column."""
     rows, numbers = [], []
     for group in groups:
-        statistics = [group.statistic(column.tag) for column in columns]
+        statistics = [group.statistic(column.name) for column in columns]
         rows.append((*group.values, group.count, *(cell(group, column) for column in columns)))
         means = (one.mean if one else None for one in statistics)
         numbers.append((*map(_number, group.values), float(len(group.completed)), *means))
-    return Table((*keys, "runs", *(column.title for column in columns)), tuple(rows), tuple(numbers))
+    return Table((*keys, "runs", *(column.heading for column in columns)), tuple(rows), tuple(numbers))
 
 
-def of_runs(groups: Sequence[Group], keys: Sequence[str], columns: Sequence[Column], root: Path) -> Table:
+def of_runs(groups: Sequence[Group], keys: Sequence[str], columns: Sequence[Tag], root: Path) -> Table:
     """A row for each run."""
     rows, numbers = [], []
     for group in groups:
         for run in group.runs:
             seed = value_of(run, SEED)
-            values = [run.metrics.get(column.tag) for column in columns]
+            values = [run.metrics.get(column.name) for column in columns]
             shown = ("" if value is None else number(value) for value in values)
             rows.append((*group.values, seed, run.status, *shown, place(run, root)))
             numbers.append((*map(_number, group.values), _number(seed), None, *values, None))
-    heads = (*keys, SEED, "status", *(column.title for column in columns), "folder")
+    heads = (*keys, SEED, "status", *(column.heading for column in columns), "folder")
     return Table(heads, tuple(rows), tuple(numbers))
 
 

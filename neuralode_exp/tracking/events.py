@@ -20,22 +20,10 @@ from tensorboard.plugins.hparams.summary_v2 import hparams_pb
 from tensorboard.plugins.text.plugin_data_pb2 import TextPluginData
 from tensorboard.summary.writer.record_writer import RecordWriter
 
+from neuralode_exp.tags import charts
+
 PREFIX = "events.out.tfevents."
 COMPLETED = "final/completed"
-
-# Charts of the custom-scalars tab: category -> chart -> regular expressions of the tags.
-LAYOUT = {
-    "loss and error": {
-        "loss": ["loss/.*"],
-        "error": ["error/.*", "dynamics/.*_error", "density/.*"],
-    },
-    "function evaluations": {"NFE forward & backward": ["nfe/forward", "nfe/backward"]},
-    "memory": {
-        "held by autograd (MiB)": ["memory/saved_mib", "memory/autograd_peak_mib"],
-        "peak of the device and the process (MiB)": ["memory/peak_device_mib", "memory/peak_rss_mib"],
-    },
-    "solver": {"steps": ["solver/accepted", "solver/rejected"], "failures": ["solver/failures"]},
-}
 
 
 class EventFile:
@@ -88,17 +76,11 @@ def text(tag: str, markdown: str) -> Summary.Value:
 
 def layout() -> Summary.Value:
     """Return the layout of the custom-scalars tab."""
-    categories = [
-        layout_pb2.Category(
-            title=category,
-            chart=[
-                layout_pb2.Chart(title=title, multiline=layout_pb2.MultilineChartContent(tag=tags))
-                for title, tags in charts.items()
-            ],
-        )
-        for category, charts in LAYOUT.items()
-    ]
-    serialized = layout_pb2.Layout(category=categories).SerializeToString()
+    categories: dict[str, layout_pb2.Category] = {}
+    for chart, tags in charts().items():
+        category = categories.setdefault(chart.category, layout_pb2.Category(title=chart.category))
+        category.chart.add(title=chart.title, multiline=layout_pb2.MultilineChartContent(tag=tags))
+    serialized = layout_pb2.Layout(category=categories.values()).SerializeToString()
     return _plugin_value("custom_scalars__config__", "custom_scalars", b"", serialized)
 
 

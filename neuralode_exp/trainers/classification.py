@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import torch
@@ -120,11 +119,6 @@ class Classification(Task):
             "solver/consistency": relative_change(z, reference),
             "solver/consistency_error": abs(error - reference_error),
         }
-
-    def progress_values(self, metrics: Mapping[str, float]) -> dict[str, float]:
-        error = "error/validation" if self.objective else "error/test"
-        names = {"loss": "loss/train", "error %": error, "nfe": "nfe/forward"}
-        return {name: metrics[tag] for name, tag in names.items() if tag in metrics}
 
     @torch.no_grad()
     def draw(self, step: int, recorder: Recorder, *, last: bool) -> None:

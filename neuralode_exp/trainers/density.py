@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -140,10 +139,6 @@ class DensityEstimation(Task):
             "solver/consistency": relative_change(z, reference),
             "solver/consistency_error": float((nll - reference_nll).abs()),
         }
-
-    def progress_values(self, metrics: Mapping[str, float]) -> dict[str, float]:
-        names = {"nll": "loss/train", "kl": "density/kl", "nfe": "nfe/forward"}
-        return {name: metrics[tag] for name, tag in names.items() if tag in metrics}
 
     @torch.no_grad()
     def draw(self, step: int, recorder: Recorder, *, last: bool) -> None:

@@ -196,10 +196,6 @@ class LearnDynamics(Task):
             "solver/consistency_error": abs(float(change)),
         }
 
-    def progress_values(self, metrics: Mapping[str, float]) -> dict[str, float]:
-        names = {"loss": "loss/train", "error": "dynamics/validation_error", "nfe": "nfe/forward"}
-        return {name: metrics[tag] for name, tag in names.items() if tag in metrics}
-
     def state(self) -> dict[str, Any]:
         return {"steps": self.steps, "snapshots": self.snapshots, "eigenvalues": self.eigenvalues}
 

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from neuralode_exp import tags
 from neuralode_exp.config.schema import Trainer
 from neuralode_exp.ode import SolverError
 from neuralode_exp.tracking import checkpoints, memory
@@ -106,7 +107,7 @@ class Loop:
             self.seconds = time.perf_counter() - started
             if self._due(self.cadence.checkpoint) or self.interrupted():
                 self.save("last")
-            progress.update(self.step, self.task.progress_values(self.metrics))
+            progress.update(self.step, tags.on_bar(self.metrics))
             if self.interrupted() and self.step < self.cadence.total:
                 return False
         return True

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -59,10 +58,6 @@ class Task(ABC):
     @abstractmethod
     def final(self) -> dict[str, float]:
         """Metrics on test data and against the truth, by tag; called once, after training."""
-
-    @abstractmethod
-    def progress_values(self, metrics: Mapping[str, float]) -> dict[str, float]:
-        """The few values that a progress bar has room for, by a short name."""
 
     def freeze(self, replicas: Tensor) -> None:
         """Leave these replicas, a mask of shape (replicas,), out of every further solve."""

@@ -25,6 +25,7 @@ from benchmarks.compose import ROOT, compose
 from benchmarks.peer_mnist import peer_batches, peer_model
 from benchmarks.table import Figure
 from benchmarks.timing import interleaved, ratio
+from neuralode_exp import tags
 from neuralode_exp.build import build_task
 from neuralode_exp.tracking.progress import Lines
 from neuralode_exp.tracking.recorder import Recorder
@@ -120,7 +121,7 @@ def _tracking(steps: int, rounds: int) -> Figure:
         _our_step(tracked)()
         if tracked._due(tracked.cadence.log):
             tracked._record(recorder, tracked._training_metrics())
-        progress.update(tracked.step, tracked.task.progress_values(tracked.metrics))
+        progress.update(tracked.step, tags.on_bar(tracked.metrics))
 
     turns = {"bare": _turn(_our_step(bare), steps), "tracked": _turn(tracked_step, steps)}
     times = interleaved(turns, rounds)

@@ -1,0 +1,175 @@
+"""One row for each number that a run records: what it means, and where it is shown.
+
+`python -m neuralode_exp.tags` prints the README's table of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A chart of TensorBoard's custom scalars, where all of its tags are drawn together."""
+
+    category: str
+    title: str
+
+
+LOSS = Chart("loss and error", "loss")
+ERROR = Chart("loss and error", "error")
+NFE = Chart("function evaluations", "NFE forward & backward")
+HELD = Chart("memory", "held by autograd (MiB)")
+PEAK = Chart("memory", "peak of the device and the process (MiB)")
+STEPS = Chart("solver", "steps")
+FAILURES = Chart("solver", "failures")
+
+
+@dataclass(frozen=True)
+class Tag:
+    """A number that is recorded.
+
+    Args:
+        name: the tag, the same in summary.json, metrics.csv and TensorBoard.
+        meaning: a few words for the README.
+        unit: of the value; empty for none.
+        less_is_better: whether it may be minimised.
+        bar: its short name on the progress bar; None: it is not there.
+        final: whether it is repeated as `final/...`, which the table at the end of a run shows.
+        title: its heading in a report, with the unit; None: the tag itself.
+        column: whether a report shows it unless asked otherwise.
+        curve: whether a report draws it over the steps.
+        chart: where TensorBoard draws it together with others.
+        cost: whether every run records it while it trains, so that any may be judged by it.
+        compared: rank among the tags by which groups of runs are compared; of those that they have the lowest counts.
+    """
+
+    name: str
+    meaning: str
+    unit: str = ""
+    less_is_better: bool = True
+    bar: str | None = None
+    final: bool = False
+    title: str | None = None
+    column: bool = False
+    curve: bool = False
+    chart: Chart | None = None
+    cost: bool = False
+    compared: int | None = None
+
+    @property
+    def heading(self) -> str:
+        return self.title or self.name
+
+
+TAGS: dict[str, Tag] = {}
+
+
+def add_tag(tag: Tag) -> None:
+    """Add the row of a number that is recorded; tables show them in the order in which they were added."""
+    TAGS[tag.name] = tag
+
+
+def tag_of(name: str) -> Tag:
+    """Return the row of a tag; one that has none is shown by its name where it is asked for."""
+    return TAGS.get(name) or Tag(name, "")
+
+
+def on_bar(metrics: Mapping[str, float]) -> dict[str, float]:
+    """Return the few values that a progress bar has room for, by their short names."""
+    return {tag.bar: metrics[tag.name] for tag in TAGS.values() if tag.bar and tag.name in metrics}
+
+
+def final_values(metrics: Mapping[str, float]) -> dict[str, float]:
+    """Return what is repeated as `final/...`."""
+    return {f"final/{tag.name}": metrics[tag.name] for tag in TAGS.values() if tag.final and tag.name in metrics}
+
+
+def costs() -> list[str]:
+    """Return the tags by which any run may be judged."""
+    return [tag.name for tag in TAGS.values() if tag.cost and tag.less_is_better]
+
+
+def compared(present: Collection[str]) -> Tag | None:
+    """Return what groups of runs that have these tags are compared by."""
+    ranked = {tag.compared: tag for tag in TAGS.values() if tag.compared is not None and tag.name in present}
+    return ranked[min(ranked)] if ranked else None
+
+
+def charts() -> dict[Chart, list[str]]:
+    """Return the tags of each chart of TensorBoard's custom scalars."""
+    found: dict[Chart, list[str]] = {}
+    for tag in TAGS.values():
+        if tag.chart is not None:
+            found.setdefault(tag.chart, []).append(tag.name)
+    return found
+
+
+def readme_table() -> str:
+    """Return the rows as Markdown."""
+    rows = ["| tag | meaning |", "|---|---|"]
+    for tag in TAGS.values():
+        unit = f" ({tag.unit})" if tag.unit else ""
+        rows.append(f"| `{tag.name}` | {tag.meaning}{unit} |")
+    return "\n".join(rows)
+
+
+for _tag in (
+    Tag("loss/train", "loss of the training batches since the last record", bar="loss", title="training loss",
+        curve=True, chart=LOSS),
+    Tag("loss/validation", "loss on held-out data", final=True, title="validation loss", curve=True, chart=LOSS),
+    Tag("error/test", "test images that are classified wrongly", "%", bar="error %", final=True,
+        title="test error (%)", column=True, chart=ERROR, compared=1),
+    Tag("error/validation", "held-out images that are classified wrongly", "%", bar="error %", final=True,
+        title="validation error (%)", curve=True, chart=ERROR),
+    Tag("dynamics/trajectory_error", "of the test trajectories, relative", final=True, title="trajectory error",
+        column=True, chart=ERROR, compared=2),
+    Tag("dynamics/long_trajectory_error", "of a test over `dataset.test_horizon` times the length, relative",
+        chart=ERROR),
+    Tag("dynamics/field_error", "of f over the noise-free training states, relative", final=True,
+        title="field error", column=True, chart=ERROR),
+    Tag("dynamics/eigenvalue_error", "largest of the Jacobian's eigenvalues at the fixed point, over the largest one",
+        final=True, title="eigenvalue error", column=True, chart=ERROR),
+    Tag("dynamics/validation_error", "of the held-out trajectories, relative", bar="error", final=True,
+        title="validation error", curve=True, chart=ERROR, compared=3),
+    Tag("dynamics/active_replicas", "networks that did not diverge", less_is_better=False),
+    Tag("least_squares/eigenvalue_error", "the same of a linear field fitted by least squares"),
+    Tag("least_squares/field_error", "the same of that field"),
+    Tag("density/nll", "mean negative log-likelihood of the test points", "nat", final=True, title="NLL (nat)",
+        column=True, chart=ERROR, compared=5),
+    Tag("density/kl", "KL divergence of the learned density from the true one", "nat", bar="kl", final=True,
+        title="KL (nat)", column=True, curve=True, chart=ERROR, compared=4),
+    Tag("density/mass", "integral of the learned density, 1 if all is well", less_is_better=False),
+    Tag("density/inversion_error", "of points that are mapped back and forth, relative"),
+    Tag("density/log_prob_error", "largest difference of the log-density on the two ways", "nat"),
+    Tag("parameters", "of the model; in summary.json alone", title="parameters", column=True),
+    Tag("nfe/forward", "evaluations of the vector field in the forward pass of a training step", bar="nfe", final=True,
+        title="NFE forward", column=True, curve=True, chart=NFE, cost=True),
+    Tag("nfe/backward", "evaluations of the vector field in its backward pass", final=True, title="NFE backward",
+        column=True, curve=True, chart=NFE, cost=True),
+    Tag("time/step_ms", "a training step", "ms", final=True, title="ms per step", column=True, cost=True),
+    Tag("time/elapsed_s", "training until now", "s", final=True, cost=True),
+    Tag("time/field_ms", "an evaluation of a flow's field alone", "ms", title="ms f"),
+    Tag("time/trace_ms", "an evaluation with its trace", "ms", title="ms f + trace"),
+    Tag("time/determinant_ms", "an evaluation with the log-determinant that a discrete layer needs", "ms",
+        title="ms f + log-determinant"),
+    Tag("memory/saved_mib", "what autograd holds when backward starts", "MiB", final=True, title="saved MiB",
+        column=True, curve=True, chart=HELD, cost=True),
+    Tag("memory/autograd_peak_mib", "the most that it holds at once", "MiB", final=True, title="autograd peak MiB",
+        chart=HELD, cost=True),
+    Tag("memory/peak_device_mib", "CUDA's peak", "MiB", final=True, title="peak device MiB", column=True, curve=True,
+        chart=PEAK, cost=True),
+    Tag("memory/peak_rss_mib", "peak of the process", "MiB", title="peak RSS MiB", chart=PEAK, cost=True),
+    Tag("solver/accepted", "accepted steps of the solver in a training step", chart=STEPS, cost=True),
+    Tag("solver/rejected", "rejected steps", chart=STEPS, cost=True),
+    Tag("solver/failures", "failed solves of the run", final=True, title="solver failures", chart=FAILURES, cost=True),
+    Tag("solver/consistency", "how far an accurate solve moves the trained net's final state, relative", final=True,
+        title="solver consistency"),
+    Tag("solver/consistency_error", "how far it moves the test metric", final=True),
+    Tag("seconds", "of the whole run; in summary.json alone", "s", title="seconds", column=True),
+):  # fmt: skip
+    add_tag(_tag)
+
+if __name__ == "__main__":
+    print(readme_table())
