@@ -18,8 +18,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from claims.experiments import CLAIMS, FURTHER_COLUMNS
+
 from neuralode_exp.report import tables
-from neuralode_exp.report.claims import CLAIMS, FURTHER_COLUMNS
 from neuralode_exp.report.columns import chosen_columns, default_columns
 from neuralode_exp.report.grouping import default_keys, group_runs
 from neuralode_exp.report.runs import Run, find_runs

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from claims.experiments import CLAIMS, FURTHER_COLUMNS, medians, power, trace, upper_half
 
-from neuralode_exp.report.claims import CLAIMS, FURTHER_COLUMNS, medians, power, trace, upper_half
 from neuralode_exp.report.runs import Run
 
 ROOT = Path(__file__).parents[2]

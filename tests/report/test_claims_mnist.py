@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from claims import mnist
 
-from neuralode_exp.report import claims_mnist
 from neuralode_exp.report.runs import Run, settings_of
 
 
@@ -38,16 +38,16 @@ def step(ms: float, held: float = 1.0, peak: float = 1.0, nfe: float = 4.0) -> d
 
 def test_the_first_step_at_an_error() -> None:
     curve = ([10, 20, 30], [3.0, 1.0, 1.2])
-    assert claims_mnist.steps_to(run("resnet", curves={"error/test": curve}), 1.0) == 20
-    assert claims_mnist.steps_to(run("resnet", curves={"error/test": curve}), 0.5) is None
-    assert claims_mnist.steps_to(run("resnet"), 1.0) is None
+    assert mnist.steps_to(run("resnet", curves={"error/test": curve}), 1.0) == 20
+    assert mnist.steps_to(run("resnet", curves={"error/test": curve}), 0.5) is None
+    assert mnist.steps_to(run("resnet"), 1.0) is None
 
 
 def test_the_table_has_published_and_measured_errors(tmp_path: Path) -> None:
     curves = {"error/test": ([100, 200], [1.5, 0.9])}
     words: Any = {"name": "rk4", "step_size": 1.0}
     runs = [run("odenet (checkpoint)", "checkpoint", metrics=step(250.0), curves=curves, **words) for _ in range(2)]
-    said = "\n".join(claims_mnist.table([*runs, run("stem", metrics=step(50.0), curves={})], tmp_path))
+    said = "\n".join(mnist.table([*runs, run("stem", metrics=step(50.0), curves={})], tmp_path))
     assert "| odenet (checkpoint) | checkpoint, rk4 h=1 | 0.42 | 2.00 | 2 | 200 | 50 |" in said
     assert "| stem |  |  | 2.00 | 1 | not reached |  |" in said
     assert "Here: 10 epochs" in said
@@ -62,7 +62,7 @@ def test_the_front_of_error_time_and_memory(tmp_path: Path) -> None:
         run("resnet", metrics=step(120.0, peak=10.0), curves=curve),
         run("stem", metrics=step(50.0, peak=1.0)),  # the smallest, but never at 1 %
     ]
-    said = "\n".join(claims_mnist.table(runs, tmp_path))
+    said = "\n".join(mnist.table(runs, tmp_path))
     assert "peak memory at once as: odenet (checkpoint), odenet (adjoint). Below" in said
     assert "odenet (checkpoint) takes 0.75 of resnet's time to 1 % test error, and 0.70 of its peak memory." in said
     assert (tmp_path / "front.png").exists()
@@ -74,7 +74,7 @@ def test_cost_is_a_ratio_to_resnet(tmp_path: Path) -> None:
         run("rknet", "backprop", metrics=step(500.0), name="dopri5", rtol=1e-3),
         run("odenet", "adjoint", metrics=step(180.0), name="rk4", step_size=0.5),
     ]
-    said = "\n".join(claims_mnist.cost(runs, tmp_path))
+    said = "\n".join(mnist.cost(runs, tmp_path))
     assert "over resnet's (200 ms): rknet: dopri5 1e-3 2.50; odenet (adjoint): rk4 h=0.5 0.90." in said
 
 
@@ -84,7 +84,7 @@ def test_rknet_against_odenet(tmp_path: Path) -> None:
         run("odenet", "adjoint", metrics=step(210.0, held=2.0)),
         run("odenet (checkpoint)", "checkpoint", metrics=step(150.0, held=4.0)),
     ]
-    said = "".join(claims_mnist.rknet(runs, tmp_path))
+    said = "".join(mnist.rknet(runs, tmp_path))
     assert "odenet (adjoint) takes 2.10 times rknet's time and 0.25 of the memory" in said
     assert "odenet (checkpoint) takes 1.50 times rknet's time and 0.50 of the memory" in said
 
@@ -92,7 +92,7 @@ def test_rknet_against_odenet(tmp_path: Path) -> None:
 def test_memory_is_a_ratio_over_evaluations(tmp_path: Path) -> None:
     runs = [run("odenet", "adjoint", metrics=step(1.0, 3.0, 4.0, nfe)) for nfe in (64.0, 8.0)]
     runs += [run("rknet", "backprop", metrics=step(1.0, nfe, nfe, nfe)) for nfe in (8.0, 64.0)]
-    said = "\n".join(claims_mnist.memory(runs, tmp_path))
+    said = "\n".join(mnist.memory(runs, tmp_path))
     assert "most over fewest evaluations: odenet (adjoint) 1.00 (8 to 64), rknet 8.00 (8 to 64)." in said
     assert "likewise: odenet (adjoint) 1.00, rknet 8.00." in said
 
@@ -108,23 +108,23 @@ def test_a_time_that_is_a_line_in_k_over_h_has_r2_of_1(tmp_path: Path) -> None:
                 name=solver,
                 step_size=h,
             )
-            for solver, k in claims_mnist.STAGES.items()
+            for solver, k in mnist.STAGES.items()
             for h in (1.0, 0.5)
         ]
 
-    said = "\n".join(claims_mnist.k_over_h(grid(None), tmp_path))
+    said = "\n".join(mnist.k_over_h(grid(None), tmp_path))
     assert "30 ms + 5.0 ms * k/h, R^2 = 1.000 (10 runs)" in said
     assert (
         "after 10 epochs by order 1: 2.00 %, 2: 2.00 %, 3: 2.00 %, 4: 2.00 %; "
         "by step size 1: 2.00 %, 0.5: 2.00 %." in said
     )
-    said = "\n".join(claims_mnist.k_over_h(grid(120), tmp_path))
+    said = "\n".join(mnist.k_over_h(grid(120), tmp_path))
     assert "Mean test error after 120 training steps by order" in said
 
 
 def test_nfe_over_training(tmp_path: Path) -> None:
     curves = {"nfe/forward": ([10, 20], [20.0, 30.0]), "nfe/backward": ([10, 20], [20.0, 55.0])}
-    said = "\n".join(claims_mnist.nfe([run("odenet", "adjoint", curves=curves)], tmp_path))
+    said = "\n".join(mnist.nfe([run("odenet", "adjoint", curves=curves)], tmp_path))
     assert "forward 20.0 at step 10, 30.0 at step 20; backward 20.0 at step 10, 55.0 at step 20" in said
     assert "mean over training: 1.50" in said
 
@@ -134,11 +134,11 @@ def test_what_an_accurate_solve_changes(tmp_path: Path) -> None:
     runs = [
         run("odenet (checkpoint)", "checkpoint", metrics=metrics, name=name, step_size=1.0) for name in ("rk4", "euler")
     ]
-    said = "\n".join(claims_mnist.continuous(runs, tmp_path))
+    said = "\n".join(mnist.continuous(runs, tmp_path))
     assert "euler 1: 25 % of the final state, 3.0 points of test error; rk4 1: 25 %" in said
 
 
-@pytest.mark.parametrize("claim", [claims_mnist.cost, claims_mnist.rknet, claims_mnist.memory, claims_mnist.nfe])
+@pytest.mark.parametrize("claim", [mnist.cost, mnist.rknet, mnist.memory, mnist.nfe])
 def test_half_a_grid_says_less_and_fails_nowhere(claim: Any, tmp_path: Path) -> None:
     said = "".join(claim([run("odenet", "adjoint", metrics=step(1.0), name="rk4", step_size=1.0)], tmp_path))
     assert "odenet (adjoint)" not in said
@@ -149,4 +149,4 @@ def test_runs_are_named_as_a_report_names_them(compose: Any) -> None:
     words["odenet (checkpoint)"] = ["model=odenet", "model.gradient=checkpoint"]
     for name, chosen in words.items():
         settings = settings_of(compose("dataset=mnist", *chosen))
-        assert claims_mnist.name_of(Run(Path(), "completed", None, settings)) == name
+        assert mnist.name_of(Run(Path(), "completed", None, settings)) == name

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
+from claims.figures import draw_curves, draw_powers, draw_scatter
 from neuralode_exp.ode.tableaus import TABLEAUS
 from neuralode_exp.report.runs import Run
-from neuralode_exp.tracking.figures.claims import draw_curves, draw_powers, draw_scatter
 
 STAGES = {name: TABLEAUS[name].stages for name in ("euler", "midpoint", "heun2", "heun3", "rk4")}
 # Chen et al. 2018, https://arxiv.org/abs/1806.07366, table 1: one run each, adaptive solves, 160 epochs.

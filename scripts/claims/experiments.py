@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from neuralode_exp.report import claims_mnist
+from claims import mnist
 from neuralode_exp.report.runs import Run
 
 Points = Mapping[float, float]  # y by x
@@ -37,7 +37,7 @@ def medians(runs: Sequence[Run], key: str, tag: str) -> dict[float, float]:
 
 def trace(runs: Sequence[Run], folder: Path) -> Iterator[str]:
     """How the cost of an evaluation grows with d: the traces of a flow against a discrete layer's log-determinant."""
-    from neuralode_exp.tracking.figures.claims import draw_powers
+    from claims.figures import draw_powers
 
     estimated = [run for run in runs if run.settings["model.trace"] == "hutchinson"]
     exact = [run for run in runs if run.settings["model.trace"] == "exact"]
@@ -82,11 +82,11 @@ FURTHER_COLUMNS: dict[str, tuple[str, ...]] = {
 # Experiment -> what it says, in Markdown, of its runs; pictures go to its folder, results/<experiment>.
 CLAIMS: dict[str, Callable[[Sequence[Run], Path], Iterator[str]]] = {
     "claim-trace": trace,
-    "claim-cost": claims_mnist.cost,
-    "claim-rknet": claims_mnist.rknet,
-    "claim-memory": claims_mnist.memory,
-    "claim-k-over-h": claims_mnist.k_over_h,
-    "claim-nfe": claims_mnist.nfe,
-    "claim-continuous": claims_mnist.continuous,
-    "mnist-table": claims_mnist.table,
+    "claim-cost": mnist.cost,
+    "claim-rknet": mnist.rknet,
+    "claim-memory": mnist.memory,
+    "claim-k-over-h": mnist.k_over_h,
+    "claim-nfe": mnist.nfe,
+    "claim-continuous": mnist.continuous,
+    "mnist-table": mnist.table,
 }
