@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,17 +9,14 @@ from typing import Any
 from neuralode_exp.config import ConfigError
 from neuralode_exp.config.preflight import CONF
 from neuralode_exp.report.runs import Run, settings_of
-
-TABLE = "sweep.csv"
+from neuralode_exp.sweep import table
 
 
 def cells_without_run(folder: Path) -> Iterator[Run]:
     """Yield them from the tables that grids have left in and under a folder."""
-    for table in sorted(folder.absolute().rglob(TABLE)):
-        with open(table, newline="") as file:
-            rows = list(csv.DictReader(file))
-        for row in rows:
-            path = table.parent / (row["run"] or f"cell {row['cell']}")
+    for path_of_table in sorted(folder.absolute().rglob(table.FILE_NAME)):
+        for row in table.read_csv(path_of_table):
+            path = path_of_table.parent / (row["run"] or f"cell {row['cell']}")
             if not row["same_as"] and not path.is_dir():
                 yield Run(path, row["status"], row["reason"] or None, _settings(row["overrides"].split(" ")))
 

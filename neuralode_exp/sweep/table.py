@@ -7,8 +7,10 @@ import io
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from neuralode_exp.sweep.cells import Cell, Outcome
+if TYPE_CHECKING:
+    from neuralode_exp.sweep.cells import Cell, Outcome
 
 FILE_NAME = "sweep.csv"
 COLUMNS = ("cell", "status", "objective", "seconds", "run", "same_as", "overrides", "reason")
@@ -52,6 +54,12 @@ def write_csv(sweep_dir: Path, cells: Sequence[Cell], outcomes: Sequence[Outcome
         words = " ".join(cell.overrides)
         rows.writerow((cell.number, end.status, end.objective, end.seconds, run, cell.same_as, words, end.reason))
     write_if_changed(sweep_dir / FILE_NAME, content.getvalue())
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    """Return the rows of a sweep.csv by the names of its columns."""
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
 
 
 def write_if_changed(path: Path, content: str) -> None:

@@ -1,7 +1,6 @@
 """Checkpoints that are whole or absent, and that hold tensors and plain values only."""
 
 import io
-import os
 import pickle
 import random
 import zipfile
@@ -11,6 +10,8 @@ from typing import Any
 
 import numpy as np
 import torch
+
+from neuralode_exp.tracking.whole_files import write_whole
 
 # Exact types: a numpy.float64 is a float for isinstance, but a checkpoint with one is not loaded again.
 LEAVES = (torch.Tensor, torch.nn.Parameter, type(None), bool, int, float, str, bytes)
@@ -36,15 +37,9 @@ def save(path: Path | str, state: dict[str, Any]) -> None:
     archive = io.BytesIO()
     torch.save(state, archive)
     path = Path(path)
-    temporary = path.with_name(path.name + ".tmp")
     try:
-        with open(temporary, "wb") as file:
-            file.write(archive.getbuffer())
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        write_whole(path, archive.getbuffer(), sync=True)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         kept = "the previous one is kept" if path.exists() else "there is none"
         reason = f"{error.strerror}: the checkpoint was not written, {kept}; make room or choose another folder"
         raise OSError(error.errno, reason, str(path)) from error

@@ -1,9 +1,11 @@
 """The plain copy of a run's scalars: metrics.csv with the columns step, tag and value."""
 
 import csv
-import os
+import io
 from collections.abc import Collection, Iterator
 from pathlib import Path
+
+from neuralode_exp.tracking.whole_files import write_whole
 
 FILE_NAME = "metrics.csv"
 HEADER = ("step", "tag", "value")
@@ -32,13 +34,9 @@ def read_metrics(folder: Path | str, tags: Collection[str] | None = None) -> dic
 def keep_before(folder: Path, step: int) -> None:
     """Rewrite metrics.csv, in one atomic exchange, with only the rows before `step`."""
     path = folder / FILE_NAME
-    rows = [row for row in _rows(path) if int(row[0]) < step]
-    temporary = path.with_name(FILE_NAME + ".tmp")
-    with open(temporary, "w", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(HEADER)
-        writer.writerows(rows)
-    os.replace(temporary, path)
+    content = io.StringIO()
+    csv.writer(content, lineterminator="\n").writerows([HEADER, *(row for row in _rows(path) if int(row[0]) < step)])
+    write_whole(path, content.getvalue().encode())
 
 
 def _rows(path: Path) -> Iterator[list[str]]:

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 import psutil
 
+from neuralode_exp.tracking.whole_files import write_whole
+
 if TYPE_CHECKING:
     import torch
 
@@ -79,10 +81,8 @@ def new_summary(identity: str, device: torch.device, parameters: int | None = No
 
 def write_summary(folder: Path | str, summary: Summary) -> None:
     """Write summary.json in one atomic exchange: a reader sees the old one or the new one, never a part."""
-    path = Path(folder) / FILE_NAME
-    temporary = path.with_name(FILE_NAME + ".tmp")
-    temporary.write_text(json.dumps(_without_nonfinite(summary), indent=2, allow_nan=False) + "\n")
-    os.replace(temporary, path)
+    content = json.dumps(_without_nonfinite(summary), indent=2, allow_nan=False) + "\n"
+    write_whole(Path(folder) / FILE_NAME, content.encode())
 
 
 def read_summary(folder: Path | str) -> Summary | None:

@@ -7,7 +7,6 @@ accidents (`accidents.py`) 8 raise, 2 end in NaN and 1 kills itself whenever it 
 
 from __future__ import annotations
 
-import csv
 import os
 import shutil
 import statistics
@@ -18,6 +17,7 @@ import time
 from pathlib import Path
 
 from benchmarks.table import Figure
+from neuralode_exp.sweep.table import FILE_NAME, read_csv
 
 ROOT = Path(__file__).parents[2]
 HERE = Path(__file__).parent
@@ -63,7 +63,7 @@ def _cost_of_a_job(grid: Path, n_jobs: int) -> Figure:
 def _accidents(sweep: Path, n_jobs: int) -> list[Figure]:
     words = (*TINY, "threads=1", f"seed=range({n_jobs})", *JOBLIB)
     seconds = _seconds(*words, sweep=sweep, script=HERE / "accidents.py", status=1)
-    rows = _rows(sweep)
+    rows = read_csv(sweep / FILE_NAME)
     kept = sum(row["status"] == "completed" for row in rows)
     named = sum(row["status"] in ("failed", "killed") and row["reason"] != "" for row in rows)
     before = _stamps(sweep)
@@ -96,7 +96,7 @@ def _report(grid: Path, finished: Path, copies: int) -> Figure:
         [sys.executable, ROOT / "scripts" / "report.py", *sweeps, "--out", grid], check=True, stdout=subprocess.DEVNULL
     )
     seconds = time.perf_counter() - began
-    n_runs = copies * len(_rows(finished))
+    n_runs = copies * len(read_csv(finished / FILE_NAME))
     return Figure(f"report over {n_runs} runs: s", seconds, at_most=10.0)
 
 
@@ -117,13 +117,8 @@ def _seconds(*words: str, sweep: Path, script: Path = ROOT / "train.py", status:
     return time.perf_counter() - began
 
 
-def _rows(sweep: Path) -> list[dict[str, str]]:
-    with open(sweep / "sweep.csv", newline="") as file:
-        return list(csv.DictReader(file))
-
-
 def _of_rows(sweep: Path, column: str) -> list[float]:
-    return [float(row[column]) for row in _rows(sweep)]
+    return [float(row[column]) for row in read_csv(sweep / FILE_NAME)]
 
 
 def _stamps(sweep: Path) -> dict[Path, int]:

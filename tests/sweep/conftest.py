@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import os
 import sys
 from collections.abc import Callable
@@ -11,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import train
+from neuralode_exp.sweep.table import read_csv
 from tests.conftest import TINY_IMAGES
 
 TINY = (*TINY_IMAGES, "trainer.epochs=1", "model=mlp", "model.hidden=4", "figures=false")
@@ -35,8 +35,7 @@ def grid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Grid:
 
 def table(folder: Path = Path("grid")) -> list[dict[str, str]]:
     """The rows of sweep.csv."""
-    with open(folder / "sweep.csv", newline="") as file:
-        return list(csv.DictReader(file))
+    return read_csv(folder / "sweep.csv")
 
 
 def statuses() -> list[str]:

@@ -1,3 +1,4 @@
+import os
 import random
 import re
 import resource
@@ -12,7 +13,6 @@ import pytest
 import torch
 from torch import nn
 
-from neuralode_exp.tracking import checkpoints
 from neuralode_exp.tracking.checkpoints import CheckpointError, load, restore_rng_state, rng_state, save
 
 
@@ -121,7 +121,7 @@ def test_checkpoint_is_on_the_disk_before_it_replaces_the_old_one(
     def fail(descriptor: int) -> None:
         raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr(checkpoints.os, "fsync", fail)
+    monkeypatch.setattr(os, "fsync", fail)
     with pytest.raises(OSError, match="Input/output error: the checkpoint was not written"):
         save(path, {"step": 2})
     assert load(path) == {"step": 1}
