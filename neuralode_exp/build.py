@@ -10,7 +10,7 @@ import torch
 
 from neuralode_exp.config import Config, solver_arguments
 from neuralode_exp.config.cells import solves_ode
-from neuralode_exp.config.schema import Csv, Densities, Images, Model, Points
+from neuralode_exp.config.schema import CsvKeys, DensitiesKeys, ImagesKeys, Model, PointsKeys
 from neuralode_exp.config.solvers import SCIPY
 from neuralode_exp.data.target import Target
 from neuralode_exp.ode import Method, make_method
@@ -80,7 +80,7 @@ def _classification(config: Config, device: torch.device) -> Task:
     from neuralode_exp.trainers.classification import Classification
 
     dataset, trainer = config.dataset, config.trainer
-    assert isinstance(dataset, Images)
+    assert isinstance(dataset, ImagesKeys)
     return Classification(
         build_image_module(config).to(device),  # type: ignore[arg-type]
         load_mnist(dataset.root, validation=dataset.validation, test=dataset.test, device=device),
@@ -96,19 +96,19 @@ def _classification(config: Config, device: torch.device) -> Task:
 
 def _density(config: Config, device: torch.device) -> Task:
     from neuralode_exp.data.densities import density
-    from neuralode_exp.data.points import Points as PointTarget
+    from neuralode_exp.data.points import Points
     from neuralode_exp.models.flows import Flow
     from neuralode_exp.trainers.density import DensityEstimation
     from neuralode_exp.trainers.task import seeded
 
     dataset, model, trainer = config.dataset, config.model, config.trainer
-    if isinstance(dataset, Points):
+    if isinstance(dataset, PointsKeys):
         target: Target = density(dataset.name, **dataset.arguments())
-        assert isinstance(target, PointTarget)
+        assert isinstance(target, Points)
         validation, test = target.all_held_out().chunk(2)
         steps_per_epoch = max(1, len(target.train) // trainer.batch_size)
     else:
-        assert isinstance(dataset, Densities)
+        assert isinstance(dataset, DensitiesKeys)
         scales = dataset.arguments()
         seed, n_validation, n_test = (scales.pop(key) for key in ("seed", "validation", "test"))
         target = density(dataset.name, **scales)
@@ -147,7 +147,7 @@ def _dynamics(config: Config, device: torch.device) -> Task:
     dataset, model, trainer = config.dataset, config.model, config.trainer
     dtype = DTYPES[config.precision]
     noise: float | torch.Tensor
-    if isinstance(dataset, Csv):
+    if isinstance(dataset, CsvKeys):
         parts = split(read_trajectories(dataset.path), dataset.validation, dataset.seed)
         log.info(parts.note)
         train = [(x.t.to(dtype), x.z.to(dtype)) for x in parts.train]

@@ -20,7 +20,7 @@ import yaml
 
 from neuralode_exp import tags
 from neuralode_exp.build import build_task, pick_device
-from neuralode_exp.config import Config, identity, without_meaning
+from neuralode_exp.config import Config, flatten, identity, without_meaning
 from neuralode_exp.ode import SolverError
 from neuralode_exp.outcome import Interrupted, RunFailed
 from neuralode_exp.tracking import checkpoints
@@ -245,14 +245,3 @@ def _table(metrics: Mapping[str, float], summary: Summary) -> dict[str, float | 
         tag.removeprefix("final/"): value for tag, value in metrics.items() if tag.startswith("final/")
     }
     return rows | {"parameters": summary["parameters"] or 0, "steps": summary["steps"]}
-
-
-def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Dotted keys with plain values."""
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            flat |= flatten(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat

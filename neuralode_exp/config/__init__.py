@@ -3,33 +3,14 @@
 from neuralode_exp.config.cells import solver_arguments, without_meaning
 from neuralode_exp.config.errors import ConfigError, Mistake
 from neuralode_exp.config.identity import identity, identity_differences, register_resolver
-from neuralode_exp.config.schema import (
-    Config,
-    Csv,
-    Dataset,
-    Densities,
-    Dynamics,
-    Images,
-    Model,
-    Points,
-    Solver,
-    Trainer,
-)
-from neuralode_exp.config.validation import plain, stored_config, validate
+from neuralode_exp.config.schema import Config
+from neuralode_exp.config.validation import flatten, plain, stored_config, validate
 
 __all__ = [
     "Config",
     "ConfigError",
-    "Csv",
-    "Dataset",
-    "Densities",
-    "Dynamics",
-    "Images",
     "Mistake",
-    "Model",
-    "Points",
-    "Solver",
-    "Trainer",
+    "flatten",
     "identity",
     "identity_differences",
     "plain",

@@ -12,7 +12,7 @@ from neuralode_exp.config.cells import read_by_solver, solves_ode
 from neuralode_exp.config.kinds import KINDS
 from neuralode_exp.config.later import is_neutral
 from neuralode_exp.config.schema import Config
-from neuralode_exp.config.validation import plain, validate
+from neuralode_exp.config.validation import flatten, plain, validate
 
 # Where and how often, not what. The tolerance and steps of a dataset act through the solver's keys alone.
 WITHOUT_EFFECT = frozenset(
@@ -51,12 +51,8 @@ def with_effect(config: Config) -> dict[str, Any]:
     unread |= {"momentum"} if trainer["optimizer"] != "sgd" else set()
     unread |= {"rise"} if trainer["schedule"] != "one-cycle" else set()
     sections["trainer"] = _only(trainer, trainer.keys() - unread)
-    flat: dict[str, Any] = {}
-    for section, value in sections.items():
-        inner = value if isinstance(value, dict) else {None: value}
-        flat |= {section if key is None else f"{section}.{key}": x for key, x in inner.items()}
     # Through JSON, so that a tuple equals the list it was read from.
-    read = {key: x for key, x in flat.items() if key not in WITHOUT_EFFECT and not is_neutral(key, x)}
+    read = {key: x for key, x in flatten(sections).items() if key not in WITHOUT_EFFECT and not is_neutral(key, x)}
     return json.loads(json.dumps(read))
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from neuralode_exp.config.errors import Mistake
-from neuralode_exp.config.schema import DATASETS, Csv, Dataset, Densities, Dynamics, Images
+from neuralode_exp.config.schema import DATASETS, CsvKeys, Dataset, DensitiesKeys, DynamicsKeys, ImagesKeys
 from neuralode_exp.config.solvers import SCIPY
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def unfit(config: Config) -> Mistake | None:
 add_kind(
     Kind(
         "images",
-        Images,
+        ImagesKeys,
         trainer="classification",
         models={
             "mlp": ("hidden",),
@@ -124,7 +124,7 @@ add_kind(
 add_kind(
     Kind(
         "dynamics",
-        Dynamics,
+        DynamicsKeys,
         trainer="dynamics",
         models={
             "resnet": (*FIELD, "activation"),
@@ -136,7 +136,7 @@ add_kind(
         gaps=(
             Gap(
                 lambda c: (
-                    c.model.name == "resnet" and isinstance(c.dataset, Dynamics) and c.dataset.sampling == "random"
+                    c.model.name == "resnet" and isinstance(c.dataset, DynamicsKeys) and c.dataset.sampling == "random"
                 ),
                 "model=resnet",
                 "maps one time of a regular grid to the next",
@@ -144,14 +144,14 @@ add_kind(
                 "pick dataset.sampling=regular or model=odenet",
             ),
             Gap(
-                lambda c: c.model.name == "resnet" and isinstance(c.dataset, Csv),
+                lambda c: c.model.name == "resnet" and isinstance(c.dataset, CsvKeys),
                 "model=resnet",
                 "maps one time of a regular grid to the next",
                 "dataset=csv, which may have any times",
                 "pick model=odenet or model=rknet",
             ),
             Gap(
-                lambda c: isinstance(c.dataset, Csv) and c.trainer.shooting == "single",
+                lambda c: isinstance(c.dataset, CsvKeys) and c.trainer.shooting == "single",
                 "trainer.shooting=single",
                 "solves all trajectories at the same times",
                 "dataset=csv, where each has its own",
@@ -163,7 +163,7 @@ add_kind(
 add_kind(
     Kind(
         "densities",
-        Densities,
+        DensitiesKeys,
         trainer="density",
         models={
             "rknet": (*FIELD, "gradient", "trace", "noise"),

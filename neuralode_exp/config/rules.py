@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from neuralode_exp.config.errors import Mistake, must_be_one_of, spell, suggest
 from neuralode_exp.config.kinds import KINDS, model_names, trainer_names
-from neuralode_exp.config.schema import Dataset, Dynamics, Linear, Model, Solver, Top, Torus, Trainer
+from neuralode_exp.config.schema import Dataset, DynamicsKeys, LinearKeys, Model, Solver, Top, TorusKeys, Trainer
 from neuralode_exp.config.solvers import SOLVERS
 from neuralode_exp.tags import costs
 
@@ -40,11 +40,11 @@ def _of_top(top: Top) -> Iterator[Mistake]:
 
 
 def _of_dataset(dataset: Dataset) -> Iterator[Mistake]:
-    if isinstance(dataset, Torus) and dataset.minor >= dataset.major:
+    if isinstance(dataset, TorusKeys) and dataset.minor >= dataset.major:
         yield Mistake(
             "dataset.minor", f"must be below dataset.major={dataset.major:g}", spell(dataset.minor), "swap them"
         )
-    if isinstance(dataset, Linear) and any(len(row) != len(dataset.matrix) for row in dataset.matrix):
+    if isinstance(dataset, LinearKeys) and any(len(row) != len(dataset.matrix) for row in dataset.matrix):
         rows = [len(row) for row in dataset.matrix]
         yield Mistake(
             "dataset.matrix",
@@ -52,14 +52,14 @@ def _of_dataset(dataset: Dataset) -> Iterator[Mistake]:
             f"{len(rows)} rows of {' and '.join(map(str, rows))} numbers",
             "write it row by row, as [[0,-1],[1,0]]",
         )
-    elif isinstance(dataset, Dynamics):
+    elif isinstance(dataset, DynamicsKeys):
         yield from _of_box(dataset)
 
 
-def _of_box(dataset: Dynamics) -> Iterator[Mistake]:
+def _of_box(dataset: DynamicsKeys) -> Iterator[Mistake]:
     ends = {"dataset.low": dataset.low, "dataset.high": dataset.high}
     sizes = {key: len(end) for key, end in ends.items() if isinstance(end, tuple)}
-    if isinstance(dataset, Linear):
+    if isinstance(dataset, LinearKeys):
         sizes["dataset.matrix"] = len(dataset.matrix)
     if len(set(sizes.values())) > 1:
         got = ", ".join(f"{size} in {key}" for key, size in sizes.items())
@@ -108,7 +108,7 @@ def _of_dataset_and_trainer(dataset: Dataset, trainer: Trainer) -> Iterator[Mist
             trainer.name,
             "leave it out: the dataset picks it",
         )
-    elif isinstance(dataset, Dynamics) and trainer.window >= dataset.points:
+    elif isinstance(dataset, DynamicsKeys) and trainer.window >= dataset.points:
         yield Mistake(
             "trainer.window",
             f"must be below dataset.points={dataset.points}",

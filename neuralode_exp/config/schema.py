@@ -47,7 +47,7 @@ class Dataset(Section):
         return self.model_dump(exclude=set(self.OWN_USE))
 
 
-class Images(Dataset):
+class ImagesKeys(Dataset):
     kind: Literal["images"]
     root: str
     validation: Annotated[int, Field(ge=0, lt=60_000)]
@@ -57,7 +57,7 @@ class Images(Dataset):
     stretch: Annotated[float, Field(ge=0, le=1)]
 
 
-class Dynamics(Dataset):
+class DynamicsKeys(Dataset):
     """Trajectories of a known system z' = f(t, z); a system with constants of its own is a subclass."""
 
     kind: Literal["dynamics"]
@@ -74,22 +74,22 @@ class Dynamics(Dataset):
     test_horizon: Annotated[float, Field(ge=1)]
 
 
-class Linear(Dynamics):
+class LinearKeys(DynamicsKeys):
     matrix: Annotated[tuple[Vector, ...], Field(min_length=1)]
 
 
-class LotkaVolterra(Dynamics):
+class LotkaVolterraKeys(DynamicsKeys):
     alpha: Positive
     beta: Positive
     gamma: Positive
     delta: Positive
 
 
-class VanDerPol(Dynamics):
+class VanDerPolKeys(DynamicsKeys):
     mu: NonNegative
 
 
-class Csv(Dataset):
+class CsvKeys(Dataset):
     """Measured trajectories in a file with the columns trajectory,t,z1,...,zd."""
 
     kind: Literal["dynamics"]
@@ -98,7 +98,7 @@ class Csv(Dataset):
     validation: Fraction
 
 
-class Densities(Dataset):
+class DensitiesKeys(Dataset):
     """Samples of a density; one with scales of its own is a subclass."""
 
     kind: Literal["densities"]
@@ -107,23 +107,23 @@ class Densities(Dataset):
     test: Count
 
 
-class EightGaussians(Densities):
+class EightGaussiansKeys(DensitiesKeys):
     radius: Positive
     std: Positive
 
 
-class TwoMoons(Densities):
+class TwoMoonsKeys(DensitiesKeys):
     radius: Positive
     noise: Positive
 
 
-class TwoCircles(Densities):
+class TwoCirclesKeys(DensitiesKeys):
     inner: Positive
     outer: Positive
     noise: Positive
 
 
-class Pinwheel(Densities):
+class PinwheelKeys(DensitiesKeys):
     arms: Count
     radius: Positive
     radial_std: Positive
@@ -131,26 +131,26 @@ class Pinwheel(Densities):
     rate: float
 
 
-class Checkerboard(Densities):
+class CheckerboardKeys(DensitiesKeys):
     side: Positive
 
 
-class Gaussians3d(Densities):
+class Gaussians3dKeys(DensitiesKeys):
     half_side: Positive
     std: Positive
 
 
-class Torus(Densities):
+class TorusKeys(DensitiesKeys):
     major: Positive
     minor: Positive
     noise: Positive
 
 
-class Gaussian(Densities):
+class GaussianKeys(DensitiesKeys):
     dim: Count
 
 
-class Points(Dataset):
+class PointsKeys(Dataset):
     """The user's own points; `validation` is the fraction of rows held out."""
 
     kind: Literal["densities"]
@@ -161,22 +161,22 @@ class Points(Dataset):
 
 # Datasets with keys of their own; any other name has the keys of its kind and no more.
 DATASETS: dict[str, type[Dataset]] = {
-    "spiral-stable-focus": Linear,
-    "stable-node": Linear,
-    "circle": Linear,
-    "unstable": Linear,
-    "lotka-volterra": LotkaVolterra,
-    "van-der-pol": VanDerPol,
-    "csv": Csv,
-    "eight-gaussians": EightGaussians,
-    "two-moons": TwoMoons,
-    "two-circles": TwoCircles,
-    "pinwheel": Pinwheel,
-    "checkerboard": Checkerboard,
-    "gaussians-3d": Gaussians3d,
-    "torus": Torus,
-    "gaussian": Gaussian,
-    "points": Points,
+    "spiral-stable-focus": LinearKeys,
+    "stable-node": LinearKeys,
+    "circle": LinearKeys,
+    "unstable": LinearKeys,
+    "lotka-volterra": LotkaVolterraKeys,
+    "van-der-pol": VanDerPolKeys,
+    "csv": CsvKeys,
+    "eight-gaussians": EightGaussiansKeys,
+    "two-moons": TwoMoonsKeys,
+    "two-circles": TwoCirclesKeys,
+    "pinwheel": PinwheelKeys,
+    "checkerboard": CheckerboardKeys,
+    "gaussians-3d": Gaussians3dKeys,
+    "torus": TorusKeys,
+    "gaussian": GaussianKeys,
+    "points": PointsKeys,
 }
 
 

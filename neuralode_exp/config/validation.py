@@ -76,6 +76,14 @@ def plain(config: DictConfig) -> dict[str, Any]:
         ) from None
 
 
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return dotted keys with plain values."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return flat
+
+
 def stored_config(folder: Path | str) -> Config:
     """Return the config that a run has left in its folder.
 

@@ -19,7 +19,7 @@ IMAGES_MIB = 8.0  # of one section
 
 
 @dataclass(frozen=True)
-class Section:
+class DatasetSection:
     """What is drawn of one dataset.
 
     Args:
@@ -39,7 +39,7 @@ class Section:
     best: str
 
 
-def page(counts: str, groups: Table, failures: Table, runs: Table, sections: Sequence[Section]) -> str:
+def page(counts: str, groups: Table, failures: Table, runs: Table, sections: Sequence[DatasetSection]) -> str:
     body = [
         "<h1>Report</h1>",
         f"<p>{escape(counts)}. Mean ± standard deviation over the completed runs of a group. A click on a heading"
@@ -75,7 +75,7 @@ def _cell(text: str, number: float | None) -> str:
     return f"<td{kind}>{escape(text)}</td>"
 
 
-def _section(number: int, section: Section) -> str:
+def _section(number: int, section: DatasetSection) -> str:
     ranked = sorted(range(len(section.labels)), key=lambda index: section.objectives[index])
     shown = set(ranked[:SHOWN])
     legend = "".join(

@@ -95,7 +95,7 @@ def html(report: Report) -> str:
         labels = [_label(group, report.keys) for group in shown]
         best = best_run(groups)
         sections.append(
-            page.Section(
+            page.DatasetSection(
                 name,
                 labels,
                 [group.objective for group in shown],

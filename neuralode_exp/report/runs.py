@@ -14,7 +14,7 @@ import yaml
 from omegaconf import OmegaConf
 from omegaconf._utils import get_yaml_loader
 
-from neuralode_exp.config import Config, ConfigError, validate
+from neuralode_exp.config import Config, ConfigError, flatten, validate
 from neuralode_exp.config.identity import WITHOUT_EFFECT, with_effect
 from neuralode_exp.tracking.summary import Summary, read_summary
 
@@ -114,7 +114,7 @@ def _settings(folder: Path) -> dict[str, Any]:
     try:
         config = validate(values)
     except ConfigError:
-        flat = _flatten(values)
+        flat = flatten(values)
         return {_short(key): value for key, value in flat.items() if key not in WITHOUT_EFFECT}
     return settings_of(config)
 
@@ -136,7 +136,7 @@ def _resolved(path: Path) -> dict[str, Any]:
     values = yaml.load(text, LOADER)
     if not isinstance(values, dict):
         raise ValueError(f"{path} must hold keys and values")
-    flat = _flatten(values)
+    flat = flatten(values)
     for key, value in flat.items():
         if isinstance(value, str) and "${" in value:
             reference = REFERENCE.fullmatch(value)
@@ -145,10 +145,3 @@ def _resolved(path: Path) -> dict[str, Any]:
             section, _, name = key.rpartition(".")
             (values[section] if section else values)[name] = flat[reference[1]]
     return values
-
-
-def _flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        flat |= _flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
-    return flat

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 import train
-from neuralode_exp.config import Images
 from neuralode_exp.config.compose import Composer, make_loader
 from neuralode_exp.config.preflight import CONF
+from neuralode_exp.config.schema import ImagesKeys
 
 
 def test_local_files_change_defaults_and_what_is_given_counts_more(tmp_path: Path) -> None:
@@ -21,7 +21,7 @@ def test_local_files_change_defaults_and_what_is_given_counts_more(tmp_path: Pat
 
     def root_and_threads(*words: str) -> tuple[str | None, int | None]:
         config = composer.config(composer.parse(words, []))
-        return config.dataset.root if isinstance(config.dataset, Images) else None, config.threads
+        return config.dataset.root if isinstance(config.dataset, ImagesKeys) else None, config.threads
 
     assert root_and_threads("dataset=mnist") == ("/somewhere", 3)
     assert root_and_threads("dataset=circle") == (None, 3)
