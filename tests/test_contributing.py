@@ -1,0 +1,53 @@
+"""What CONTRIBUTING.md says of a new system is all that it takes: a function, a row, a file."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import train
+from neuralode_exp.data.systems import SYSTEMS, System
+from neuralode_exp.load import load_run
+from neuralode_exp.report.report import make_report, text
+from neuralode_exp.tracking.summary import read_summary
+from tests.conftest import ROOT
+
+PAGE = (ROOT / "CONTRIBUTING.md").read_text()
+
+
+def pendulum() -> System:
+    """theta'' = -sin theta."""
+    box = ((-1.0, 1.0), (-1.0, 1.0))
+    return System(lambda t, z: torch.stack([z[..., 1], -torch.sin(z[..., 0])], -1), box, t_max=5.0)
+
+
+@pytest.mark.parametrize("replicas", [1, 3])
+def test_a_new_system_is_trained_loaded_and_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, replicas: int
+) -> None:
+    monkeypatch.setitem(SYSTEMS, "pendulum", pendulum)
+    file = tmp_path / "conf" / "dataset" / "pendulum.yaml"
+    file.parent.mkdir(parents=True)
+    file.write_text("defaults: [/trainer@_global_.trainer: dynamics, kind/dynamics@_here_, _self_]\nname: pendulum\n")
+    few = ("dataset.trajectories=8", "dataset.points=20", "trainer.max_steps=3", "model.width=8", "figures=false")
+    argv = ["--config-dir", str(tmp_path / "conf"), "dataset=pendulum", *few, f"trainer.replicas={replicas}"]
+    folder = tmp_path / "run"
+    monkeypatch.setattr(sys, "argv", ["train.py", *argv, f"hydra.run.dir={folder}"])
+    assert train.command_line() == 0
+    summary = read_summary(folder)
+    assert summary is not None
+    assert summary["metrics"]["dynamics/field_error"] > 0
+    _, config = load_run(folder)
+    assert config.dataset.name == "pendulum"
+    assert "trajectory error" in text(make_report([folder]))
+
+
+def test_the_files_that_the_page_names_are_there() -> None:
+    named = re.findall(r"`((?:conf|config|data|models|ode|tests|trainers|scripts)/[\w./]*|tags\.py)", PAGE)
+    assert len(named) > 15
+    for path in named:
+        assert any((base / path.partition("NAME")[0]).exists() for base in (ROOT, ROOT / "neuralode_exp")), path
