@@ -15,6 +15,7 @@ from neuralode_exp.build import build_task, pick_device
 from neuralode_exp.config import Config, ConfigError, Mistake
 from neuralode_exp.config.cells import solves_ode, without_meaning
 from neuralode_exp.config.compose import Composer, make_loader
+from neuralode_exp.config.later import with_later_keys
 from neuralode_exp.config.preflight import CONF
 from neuralode_exp.load import Weights, completed_run, restore_weights
 from neuralode_exp.run import seed_everything
@@ -75,8 +76,8 @@ def changed_config(folder: Path, stored: Config, words: Sequence[str]) -> Config
     mistakes += [mistake for override in overrides if (mistake := _not_to_change(override))]
     if mistakes:
         raise ConfigError(mistakes)
-    base = OmegaConf.load(folder / ".hydra" / "config.yaml")
-    assert isinstance(base, DictConfig)
+    written = OmegaConf.to_container(OmegaConf.load(folder / ".hydra" / "config.yaml"))
+    base = OmegaConf.create(with_later_keys(written))  # type: ignore[arg-type]  # a run's config is a mapping
     if solves_ode(stored):
         # Nothing is differentiated here: a solver without gradients is as good as another.
         base.model.name, base.model.gradient = "odenet", "adjoint"
