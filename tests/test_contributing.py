@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,6 +16,7 @@ import train
 from neuralode_exp.data.systems import SYSTEMS, System
 from neuralode_exp.load import load_run
 from neuralode_exp.report.report import make_report, text
+from neuralode_exp.tracking.progress import Lines
 from neuralode_exp.tracking.summary import read_summary
 from tests.conftest import ROOT
 
@@ -25,25 +29,43 @@ def pendulum() -> System:
     return System(lambda t, z: torch.stack([z[..., 1], -torch.sin(z[..., 0])], -1), box, t_max=5.0)
 
 
+@pytest.fixture
+def start(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+    """start("dataset=circle", ...) -> exit status of train.py; with `stop_at` Ctrl-C comes after that step."""
+
+    def start(*words: str, stop_at: int | None = None) -> int:
+        def update(self: Lines, step: int, values: object = None) -> None:
+            if step == stop_at:
+                os.kill(os.getpid(), signal.SIGINT)
+
+        monkeypatch.setattr(Lines, "update", update)
+        monkeypatch.setattr(sys, "argv", ["train.py", *words])
+        return int(train.command_line())
+
+    return start
+
+
 @pytest.mark.parametrize("replicas", [1, 3])
-def test_a_new_system_is_trained_loaded_and_reported(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, replicas: int
+def test_a_new_system_is_trained_resumed_loaded_and_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, start: Callable[..., int], replicas: int
 ) -> None:
     monkeypatch.setitem(SYSTEMS, "pendulum", pendulum)
     file = tmp_path / "conf" / "dataset" / "pendulum.yaml"
     file.parent.mkdir(parents=True)
     file.write_text("defaults: [/trainer@_global_.trainer: dynamics, kind/dynamics@_here_, _self_]\nname: pendulum\n")
-    few = ("dataset.trajectories=8", "dataset.points=20", "trainer.max_steps=3", "model.width=8", "figures=false")
-    argv = ["--config-dir", str(tmp_path / "conf"), "dataset=pendulum", *few, f"trainer.replicas={replicas}"]
-    folder = tmp_path / "run"
-    monkeypatch.setattr(sys, "argv", ["train.py", *argv, f"hydra.run.dir={folder}"])
-    assert train.command_line() == 0
-    summary = read_summary(folder)
-    assert summary is not None
-    assert summary["metrics"]["dynamics/field_error"] > 0
-    _, config = load_run(folder)
+    few = ("dataset.trajectories=8", "dataset.points=20", "trainer.max_steps=4", "model.width=8", "figures=false")
+    words = ("--config-dir", str(tmp_path / "conf"), "dataset=pendulum", *few, f"trainer.replicas={replicas}")
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    assert start(*words, f"hydra.run.dir={whole}") == 0
+    assert start(*words, f"hydra.run.dir={cut}", stop_at=2) == 130
+    assert start(f"resume={cut}") == 0
+    errors = [
+        summary["metrics"]["dynamics/field_error"] for folder in (whole, cut) if (summary := read_summary(folder))
+    ]
+    assert errors[0] == errors[1] > 0
+    _, config = load_run(whole)
     assert config.dataset.name == "pendulum"
-    assert "trajectory error" in text(make_report([folder]))
+    assert "trajectory error" in text(make_report([whole]))
 
 
 def test_the_files_that_the_page_names_are_there() -> None:
