@@ -11,9 +11,9 @@ import torch
 from neuralode_exp.config import Config, solver_arguments
 from neuralode_exp.config.cells import solves_ode
 from neuralode_exp.config.schema import CsvKeys, DensitiesKeys, ImagesKeys, Model, PointsKeys
-from neuralode_exp.config.solvers import SCIPY
 from neuralode_exp.data.target import Target
 from neuralode_exp.ode import Method, make_method
+from neuralode_exp.ode.solvers import SOLVERS
 from neuralode_exp.trainers.task import Task
 
 if TYPE_CHECKING:
@@ -199,7 +199,7 @@ def _dynamics(config: Config, device: torch.device) -> Task:
 
 def _warn_of_stiffness(config: Config, data: Dynamics) -> None:
     """Say what a stiff system will cost an explicit method once its field is learned."""
-    if not solves_ode(config) or config.solver.name in SCIPY:
+    if not solves_ode(config) or SOLVERS[config.solver.name].scipy is not None:
         return
     rate, t_max = data.system.fastest_decay(data.train.clean.flatten(0, 1)), float(data.t[-1])
     steps = round(rate * t_max / 3)

@@ -6,9 +6,8 @@ from typing import Any
 
 from neuralode_exp.config.errors import Mistake
 from neuralode_exp.config.kinds import KINDS, ODE_MODELS, Gap, unfit
-from neuralode_exp.config.later import is_neutral
 from neuralode_exp.config.schema import Config, Solver
-from neuralode_exp.config.solvers import SOLVERS
+from neuralode_exp.ode.solvers import SOLVERS
 
 
 def read_by_solver(solver: Solver) -> dict[str, Any]:
@@ -22,11 +21,7 @@ def solver_arguments(solver: Solver) -> dict[str, Any]:
 
     `first_step=previous` is left out: it is no number, the model keeps the size from one solve to the next.
     """
-    return {
-        key: value
-        for key, value in read_by_solver(solver).items()
-        if value != "previous" and not is_neutral(f"solver.{key}", value)
-    }
+    return {key: value for key, value in read_by_solver(solver).items() if value != "previous"}
 
 
 def solves_ode(config: Config) -> bool:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from neuralode_exp.config.errors import Mistake
 from neuralode_exp.config.schema import DATASETS, CsvKeys, Dataset, DensitiesKeys, DynamicsKeys, ImagesKeys
-from neuralode_exp.config.solvers import SCIPY
+from neuralode_exp.ode.solvers import SOLVERS
 
 if TYPE_CHECKING:
     from neuralode_exp.config.schema import Config
@@ -112,7 +112,7 @@ add_kind(
         trainer_keys=("label_smoothing",),
         gaps=(
             Gap(
-                lambda c: c.model.name in ODE_MODELS and c.solver.name in SCIPY,
+                lambda c: c.model.name in ODE_MODELS and SOLVERS[c.solver.name].scipy is not None,
                 "solver={c.solver.name}",
                 "is implicit and needs a Jacobian of all features of a batch at once, terabytes",
                 "dataset={c.dataset.name}",

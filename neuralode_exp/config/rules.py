@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from neuralode_exp.config.errors import Mistake, must_be_one_of, spell, suggest
 from neuralode_exp.config.kinds import KINDS, model_names, trainer_names
 from neuralode_exp.config.schema import Dataset, DynamicsKeys, LinearKeys, Model, Solver, Top, TorusKeys, Trainer
-from neuralode_exp.config.solvers import SOLVERS
+from neuralode_exp.ode.solvers import SOLVERS
 from neuralode_exp.tags import costs
 
 

@@ -11,7 +11,7 @@ from neuralode_exp.config import solver_arguments
 from neuralode_exp.config.kinds import KINDS, model_names, trainer_names
 from neuralode_exp.config.preflight import CONF, preflight
 from neuralode_exp.config.schema import DATASETS, Model, Solver, Top, Trainer
-from neuralode_exp.config.solvers import SOLVERS
+from neuralode_exp.ode.solvers import SOLVERS
 
 FILES = sorted(CONF.rglob("*.yaml"))
 NEEDS_A_PATH = ("csv", "points")
