@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from neuralode_exp.ode.errors import SolverError as SolverError
     from neuralode_exp.ode.errors import StepSizeUnderflow as StepSizeUnderflow
     from neuralode_exp.ode.gradients import GRADIENTS as GRADIENTS
+    from neuralode_exp.ode.gradients import Reversible as Reversible
     from neuralode_exp.ode.methods import Adaptive as Adaptive
     from neuralode_exp.ode.methods import FixedStep as FixedStep
     from neuralode_exp.ode.methods import Method as Method
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 
 _HOME = {
     "errors": ("MaxStepsExceeded", "NonFiniteState", "SolverError", "StepSizeUnderflow"),
-    "gradients": ("GRADIENTS",),
+    "gradients": ("GRADIENTS", "Reversible"),
     "methods": ("Adaptive", "FixedStep", "Method", "TorchdiffeqMethod", "make_method"),
     "solution": ("Gradient", "Solution", "solve"),
     "solvers": ("SOLVERS", "Solver"),

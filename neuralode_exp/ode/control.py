@@ -22,7 +22,7 @@ from neuralode_exp.ode.errors import MaxStepsExceeded, NonFiniteState, SolverErr
 from neuralode_exp.ode.field import time_like
 from neuralode_exp.ode.methods import Adaptive, FixedStep
 from neuralode_exp.ode.stats import Stats
-from neuralode_exp.ode.steppers import Field, Trial
+from neuralode_exp.ode.steppers import Field
 
 Norm = Callable[[Tensor], Tensor]
 
@@ -52,7 +52,7 @@ class Control(ABC):
         """
 
     @abstractmethod
-    def judge(self, t: float, dt: float, z: Tensor, trial: Trial) -> tuple[float, bool]:
+    def judge(self, t: float, dt: float, z: Tensor, z1: Tensor, error: Tensor | None) -> tuple[float, bool]:
         """The error ratio of a trial, and whether to go on from its end."""
 
 
@@ -78,7 +78,7 @@ class FixedControl(Control):
         self.size = (t1 - t0) / n
         return self.size, t1 if self.step == n - 1 else t0 + (self.step + 1) * self.size
 
-    def judge(self, t: float, dt: float, z: Tensor, trial: Trial) -> tuple[float, bool]:
+    def judge(self, t: float, dt: float, z: Tensor, z1: Tensor, error: Tensor | None) -> tuple[float, bool]:
         self.step += 1
         if self.step == self.counts[self.interval]:
             self.interval, self.step = self.interval + 1, 0
@@ -94,22 +94,33 @@ class AdaptiveControl(Control):
         norm: size of (error / tolerance), one number.
         order: exponent of the error.
         dt: signed first step; None takes `method.first_step`, or asks for the slope at the start to choose it.
+        first_stop: the first stop after the start; the choice of the first step does not look beyond it.
     """
 
-    def __init__(self, method: Adaptive, marks: Sequence[float], norm: Norm, order: int, dt: float | None) -> None:
+    def __init__(
+        self,
+        method: Adaptive,
+        marks: Sequence[float],
+        norm: Norm,
+        order: int,
+        dt: float | None,
+        first_stop: float | None,
+    ) -> None:
         self.method, self.marks, self.norm, self.order = method, marks, norm, order
         self.mark = 1
-        self.floor = smallest_step(marks[0], marks[-1])
+        # f is not evaluated at a stop itself.
+        self.probe_end = marks[-1] if first_stop is None else 0.5 * (marks[0] + first_stop)
+        self.interval = abs(marks[-1] - marks[0])
         if dt is None and method.first_step is not None:
             dt = math.copysign(max(method.first_step, method.min_step), marks[-1] - marks[0])
         self.needs_slope = dt is None
         self.size = 0.0 if dt is None else dt
         self.ratio = 0.0
-        self.trial: Trial | None = None
+        self.rejected: tuple[Tensor, ...] = ()  # state and error of the last trial
         self.absolute: tuple[Tensor | None, Tensor | None] = (None, None)  # a state and |z|, of the last trial
 
     def begin(self, f: Field, z: Tensor, slope: Tensor) -> None:
-        size = first_step(f, self.marks[0], self.marks[-1], z, slope, self.method, self.norm, self.order)
+        size = first_step(f, self.marks[0], self.probe_end, z, slope, self.method, self.norm, self.order)
         self.size = math.copysign(max(size, self.method.min_step), self.marks[-1] - self.marks[0])
         self.needs_slope = False
 
@@ -117,20 +128,21 @@ class AdaptiveControl(Control):
         method = self.method
         if stats.trials >= method.max_steps:
             raise MaxStepsExceeded(t=t, dt=self.size, steps=stats.trials, z=z)
-        if abs(self.size) <= self.floor or (abs(self.size) <= method.min_step and not math.isfinite(self.ratio)):
+        floor = 4e-16 * max(abs(t), abs(t + self.size), 1e-14 * self.interval)
+        if abs(self.size) <= floor or (abs(self.size) <= method.min_step and not math.isfinite(self.ratio)):
             raise self._collapse(t, z, stats)
         if method.max_step is not None and abs(self.size) > method.max_step:
             self.size = math.copysign(method.max_step, self.size)
         end = self.marks[self.mark]
         return (end - t, end) if abs(end - t) <= abs(self.size) else (self.size, t + self.size)
 
-    def judge(self, t: float, dt: float, z: Tensor, trial: Trial) -> tuple[float, bool]:
-        if trial.error is None:
+    def judge(self, t: float, dt: float, z: Tensor, z1: Tensor, error: Tensor | None) -> tuple[float, bool]:
+        if error is None:
             raise ValueError(
                 "an adaptive method must have a stepper with an error estimate, got one without; use FixedStep"
             )
         with torch.no_grad() if torch.is_grad_enabled() else nullcontext():
-            ratio = self._error_ratio(z, trial.z1, trial.error)
+            ratio = self._error_ratio(z, z1, error)
         accepted = ratio <= 1.0 or (abs(dt) <= self.method.min_step and math.isfinite(ratio))
         proposal = dt * growth(ratio, self.order)
         proposal = math.copysign(max(abs(proposal), self.method.min_step), dt)
@@ -139,7 +151,7 @@ class AdaptiveControl(Control):
         if not (at_mark and accepted and abs(self.size) > abs(proposal)):
             self.size = proposal
         self.mark += at_mark and accepted
-        self.ratio, self.trial = ratio, None if accepted else trial
+        self.ratio, self.rejected = ratio, () if accepted else (z1, error)
         return ratio, accepted
 
     def _error_ratio(self, z: Tensor, z1: Tensor, error: Tensor) -> float:
@@ -159,9 +171,8 @@ class AdaptiveControl(Control):
 
     def _collapse(self, t: float, z: Tensor, stats: Stats) -> SolverError:
         """The step size is below the resolution of t: because of NaN or infinity, or in spite of finite values."""
-        trial = self.trial
-        for values in () if trial is None else (trial.z1, trial.error):
-            if values is not None and not all_finite(values.detach()):
+        for values in self.rejected:
+            if not all_finite(values.detach()):
                 return NonFiniteState(t=t, dt=self.size, steps=stats.trials, z=z, state=values)
         return StepSizeUnderflow(t=t, dt=self.size, steps=stats.trials, z=z)
 

@@ -2,12 +2,14 @@
 
 Autograd's graph of f(t, z) tells: a leaf that it reaches, or a node that is older than the evaluation
 (`Node._sequence_nr`), belongs to a tensor that f has taken from elsewhere: a parameter, an encoder's output, a weight
-that another network has made.
+that another network has made. Ages are counted by thread: what another thread has made must be listed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cached_property
 from typing import Any
 
@@ -18,6 +20,10 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
 Edge = tuple[Node, int]
+
+# The edges that the solves around this one know, the outermost first: backward may evaluate f in another thread, where
+# a node does not tell its age beside those of the thread that made it.
+_AROUND: ContextVar[tuple[dict[Edge, Tensor], ...]] = ContextVar("_AROUND", default=())
 
 
 class Dependencies:
@@ -34,6 +40,15 @@ class Dependencies:
         for tensor in tensors:
             self._tensors.setdefault(_edge(tensor), tensor)
         self.tensors = tuple(self._tensors.values())
+
+    @contextmanager
+    def around(self) -> Iterator[None]:
+        """Let solves inside know these tensors as older than their own evaluations."""
+        token = _AROUND.set((*_AROUND.get(), self._tensors))
+        try:
+            yield
+        finally:
+            _AROUND.reset(token)
 
     def find(self, root: GradientEdge, start: Node | None) -> bool:
         """Add the leaves that an evaluation has met; return whether other tensors are left to be named.
@@ -109,7 +124,12 @@ class Dependencies:
     ) -> tuple[Tensor | None, ...]:
         """Differentiate with respect to x and to the tensors themselves, not to what they in turn were made from."""
         assert x is not None
-        inputs = (x, *self.tensors)
+        with _silent(self.tensors):
+            return self._gradients(roots, (x, *self.tensors), cotangents)
+
+    def _gradients(
+        self, roots: Sequence[GradientEdge], inputs: Sequence[Tensor], cotangents: Sequence[Tensor]
+    ) -> tuple[Tensor | None, ...]:
         if not self.tangled:
             return torch.autograd.grad(roots, inputs, cotangents, allow_unused=True)
         captured = [node for node, _ in self._tensors if not _is_leaf(node)]
@@ -121,6 +141,27 @@ class Dependencies:
         finally:
             for handle in handles:
                 handle.remove()
+
+
+@contextmanager
+def _silent(tensors: Sequence[Tensor]) -> Iterator[None]:
+    """Leave the user's hooks on these tensors, and what `retain_grad` keeps, to the gradient of the whole solve."""
+    heard = [x for x in tensors if x._backward_hooks or (x.retains_grad and not x.is_leaf)]
+    if not heard:
+        yield
+        return
+    before = [(dict(x._backward_hooks or {}), x.grad if x.retains_grad else None) for x in heard]
+    for x in heard:
+        if x._backward_hooks:
+            x._backward_hooks.clear()
+    try:
+        yield
+    finally:
+        for x, (hooks, grad) in zip(heard, before, strict=True):
+            if hooks:
+                x._backward_hooks.update(hooks)  # type: ignore[union-attr]
+            if x.retains_grad and not x.is_leaf:
+                x.grad = grad
 
 
 class _Arguments(TorchFunctionMode):
@@ -145,14 +186,15 @@ class _Arguments(TorchFunctionMode):
 def _met(root: GradientEdge, start: Node | None, known: dict[Edge, Tensor]) -> list[Edge]:
     """Edges from an evaluation's graph to leaves and older nodes that are not among the known ones."""
     assert start is not None
-    first = start._sequence_nr()
+    first, around = start._sequence_nr(), _AROUND.get()
     met, seen = [], {start}
     ahead: list[tuple[Node | None, int]] = [(root.node, root.output_nr)]
     while ahead:
         node, number = ahead.pop()
         if node is None or node in seen or (node, number) in known:
             continue
-        if _is_leaf(node) or node._sequence_nr() < first:
+        older = node._sequence_nr() < first or any((node, number) in edges for edges in around)
+        if _is_leaf(node) or older:
             met.append((node, number))
         else:
             seen.add(node)

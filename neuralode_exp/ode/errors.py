@@ -29,6 +29,9 @@ class SolverError(RuntimeError):
         seen = f"dt={dt:.3g}, {steps} steps so far, max|z|={self.max_abs_z:.3g}"
         super().__init__(f"{self.what}{where} at t={t:.6g} ({seen}); {self.advice}")
 
+    def __reduce__(self) -> tuple[object, ...]:
+        return _restore, (type(self), self.args, self.__dict__)  # workers of a launcher send it back pickled
+
 
 class NonFiniteState(SolverError):
     """The state or the vector field is NaN or infinite, and a smaller step does not help."""
@@ -49,6 +52,12 @@ class MaxStepsExceeded(SolverError):
 
     what = "max_steps was reached"
     advice = "raise max_steps, loosen the tolerances (or enlarge step_size), or use an implicit method if it is stiff"
+
+
+def _restore(kind: type[SolverError], args: tuple[object, ...], attributes: dict[str, object]) -> SolverError:
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(attributes)
+    return error
 
 
 def all_finite(z: Tensor) -> bool:

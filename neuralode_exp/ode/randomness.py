@@ -86,18 +86,6 @@ class Generators:
         """The states before the evaluations since a mark; None if f draws nothing."""
         return None if self.log is None else self.log[mark:]
 
-    def check_quiet(self) -> None:
-        """Refuse an f that drew nothing at its first evaluation and something later.
-
-        Raises:
-            ValueError: its later draws could not be repeated.
-        """
-        if self._start is not None and self.log is None and self._moved():
-            raise ValueError(
-                "f(t, z) must draw random numbers at every evaluation or at none, got some after a first evaluation "
-                "without; draw them before the solve, or use gradient='backprop'"
-            )
-
     @contextmanager
     def replay(self, states: Sequence[State] | None) -> Iterator[None]:
         """Let the evaluations inside draw what the ones with these states drew."""

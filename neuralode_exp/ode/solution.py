@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -10,14 +9,16 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from neuralode_exp.ode.errors import NonFiniteState, all_finite
 from neuralode_exp.ode.field import VectorField, time_like
 from neuralode_exp.ode.gradients import GRADIENTS, Adjoint, SolveGradient
 from neuralode_exp.ode.methods import Method, TorchdiffeqMethod
 from neuralode_exp.ode.state import SingleState, State, TupleState
 from neuralode_exp.ode.stats import Stats
+from neuralode_exp.ode.times import Stops, check_times
 from neuralode_exp.ode.walk import Walk
 
-Gradient = Literal["backprop", "checkpoint", "adjoint"]
+Gradient = Literal["backprop", "checkpoint", "adjoint", "reversible"]
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ def solve(
     z0: Tensor | tuple[Tensor, ...],
     t: Tensor | Sequence[float],
     method: Method,
-    gradient: Gradient = "backprop",
+    gradient: Gradient | SolveGradient = "backprop",
     *,
     parameters: Iterable[Tensor] = (),
     stops: Sequence[float] = (),
@@ -57,8 +58,12 @@ def solve(
     - `adjoint`: the continuous adjoint (arXiv 1806.07366, Algorithm 1), solved backwards; keeps the observations
       only. Its error is that of the backward solve, and it is large where f is not smooth: 8 to 22 % on a
       convolutional field with ReLUs at rtol=1e-3.
+    - `reversible`: the exact gradient of steps that can be undone (arXiv 2410.11648); keeps the last state, and one for
+      each time that the solve has contracted by as much as the precision allows. Its steps cost twice as many
+      evaluations, and are a method of their own with the order of `method`. Its constants are those of
+      `Reversible(coupling=..., stored_states=...)`, which may stand in the name's place.
 
-    The last two evaluate f again in backward. Its random draws are repeated (`checkpoint`) or refused (`adjoint`);
+    The last three evaluate f again in backward. Its random draws are repeated, or refused (`adjoint`);
     buffers that f changes, as BatchNorm's running statistics, are changed again. A gradient that cannot be right is a
     ValueError: a tensor that f keeps from one call to the next, or one that only later calls use and that is neither
     a parameter of the module f nor in `parameters`.
@@ -70,7 +75,7 @@ def solve(
             several parts, which f takes and returns as a tuple.
         t: observation times, shape (n,), strictly increasing or decreasing.
         method: from `make_method`.
-        gradient: see above. Both `checkpoint` and `adjoint` can be differentiated once.
+        gradient: see above. All but `backprop` can be differentiated once.
         parameters: tensors that f depends on, for those that its first evaluation does not use.
         stops: times at which f jumps, in any order. A step ends at each, and the next one evaluates f anew: f is
             called with the next number beside a stop, never with the stop itself.
@@ -95,35 +100,43 @@ def solve(
         ('0.367879', 11)
     """
     way = _gradient(gradient, adjoint_method)
-    times = _check_times(t)
+    times = check_times(t)
     layout = _layout(z0, in_norm)
-    _check_stops(stops)
     state = layout.pack(z0)
+    jumps = Stops(stops, times, state.dtype)
     stats = Stats(records=[] if record else None)
     field = VectorField(layout.field(f), state, of_module=f)
-    t_grad = t if isinstance(t, Tensor) and t.requires_grad and torch.is_grad_enabled() else None
-
-    start = state if t_grad is None else _move_start(field, state, t_grad, times)
     given = [p for p in parameters if p.requires_grad]
+    along = _AlongTimes(field, times, jumps, t)
+    start = along.start(state)
     if isinstance(method, TorchdiffeqMethod):
         from neuralode_exp.ode.torchdiffeq_engine import solve_with_torchdiffeq
 
-        if stops:
+        if jumps:
             raise ValueError(f"`stops` need a method of ours, got {method.name} of torchdiffeq, which steps over them")
-        z = solve_with_torchdiffeq(field, start, times, method, gradient, given, adjoint_method, layout.norm, stats)
+        z = solve_with_torchdiffeq(field, start, times, method, way, given, adjoint_method, layout.norm, stats)
     else:
         if isinstance(adjoint_method, TorchdiffeqMethod):
             raise ValueError(
                 f"`adjoint_method` must be of the engine of `method`, native, got {adjoint_method.name} of torchdiffeq"
             )
-        z = way.observations(Walk(field, start, times, method, stats, layout.norm, stops), given)
-    if t_grad is not None:
-        z = _move_observations(field, z, t_grad, times)
+        z = way.observations(Walk(field, start, times, method, stats, layout.norm, jumps), given)
+        if (layout.partial or method.stepper.unseen) and not all_finite(z.detach()):
+            raise NonFiniteState(
+                t=times[-1], dt=0.0, steps=stats.trials, z=state, state=z, where=", where the error test does not look,"
+            )
+    z = along.observations(z)
     stats.nfe_forward = field.nfe
     return Solution(layout.unpack(z), stats)
 
 
-def _gradient(name: str, adjoint_method: Method | None) -> SolveGradient:
+def _gradient(name: str | SolveGradient, adjoint_method: Method | None) -> SolveGradient:
+    if isinstance(name, SolveGradient):
+        if adjoint_method is not None:
+            raise ValueError(
+                "`adjoint_method` belongs to gradient='adjoint', got a gradient object as well; give it that"
+            )
+        return name
     if name not in GRADIENTS:
         *names, last = GRADIENTS
         raise ValueError(f"`gradient` must be {', '.join(names)} or {last}, got {name!r}")
@@ -134,46 +147,51 @@ def _gradient(name: str, adjoint_method: Method | None) -> SolveGradient:
     return Adjoint(None if isinstance(adjoint_method, TorchdiffeqMethod) else adjoint_method)
 
 
-def _move_start(f: VectorField, z0: Tensor, t: Tensor, times: Sequence[float]) -> Tensor:
-    """z0 with dz/dt0 = -f(t0, z0): a later start leaves less time to move. The value is z0's."""
-    with torch.no_grad():
-        f0 = f(time_like(times[0], z0), z0)
-    return z0 - (t[0] - t[0].detach()).to(z0) * f0
+class _AlongTimes:
+    """The gradient of t, if it wants one: the solve itself sees times without a history."""
+
+    def __init__(self, f: VectorField, times: Sequence[float], stops: Stops, t: object) -> None:
+        self.f, self.times, self.stops = f, times, stops
+        self.t = t if isinstance(t, Tensor) and t.requires_grad and torch.is_grad_enabled() else None
+
+    def start(self, z0: Tensor) -> Tensor:
+        """z0 with dz/dt0 = -f(t0, z0): a later start leaves less time to move."""
+        if self.t is None:
+            return z0
+        moved: Tensor = _Move.apply(z0[None], self.t[:1], -self._slopes(z0[None]))
+        return moved[0]
+
+    def observations(self, z: Tensor) -> Tensor:
+        """z with dz_i/dt_i = f(t_i, z_i)."""
+        if self.t is None:
+            return z
+        moved: Tensor = _Move.apply(z, self.t, self._slopes(z))
+        return moved
+
+    @torch.no_grad()
+    def _slopes(self, z: Tensor) -> Tensor:
+        """f after the first time, and before the others: at a stop it jumps."""
+        times = [self.stops.beside(t, -1 if i else 1) for i, t in enumerate(self.times[: len(z)])]
+        return torch.stack([self.f(time_like(t, z_i), z_i) for t, z_i in zip(times, z.detach(), strict=True)])
 
 
-def _move_observations(f: VectorField, z: Tensor, t: Tensor, times: Sequence[float]) -> Tensor:
-    """z with dz_i/dt_i = f(t_i, z_i). The values are z's."""
-    with torch.no_grad():
-        dz = torch.stack([f(time_like(t_i, z_i), z_i) for t_i, z_i in zip(times, z, strict=True)])
-    shift = (t - t.detach()).to(z).reshape(-1, *[1] * (z.dim() - 1))
-    return z + shift * dz
+class _Move(torch.autograd.Function):
+    """z (n, *shape) with the derivatives dz/dt of its rows after t (n,)."""
 
+    @staticmethod
+    def forward(ctx: Any, z: Tensor, t: Tensor, dz: Tensor) -> Tensor:
+        ctx.save_for_backward(dz)
+        ctx.dtype = t.dtype
+        return z.view_as(z)
 
-def _check_times(t: Tensor | Sequence[float]) -> list[float]:
-    if isinstance(t, Tensor) and not t.is_floating_point():
-        raise ValueError(f"`t` must be floating point, got {str(t.dtype).removeprefix('torch.')}; use t.double()")
-    if isinstance(t, Tensor) and t.dim() != 1:
-        raise ValueError(f"`t` must have one dimension, got shape {tuple(t.shape)}; use t.flatten()")
-    times = [float(x) for x in (t.tolist() if isinstance(t, Tensor) else t)]
-    if not times:
-        raise ValueError("`t` must hold at least one time, got none")
-    for i, x in enumerate(times):
-        if not math.isfinite(x):
-            raise ValueError(f"`t` must be finite, got t[{i}]={x}")
-    increasing = len(times) < 2 or times[1] > times[0]
-    for i, (x, y) in enumerate(zip(times, times[1:], strict=False), start=1):
-        if x == y or (y > x) is not increasing:
-            raise ValueError(
-                f"`t` must be strictly increasing or decreasing, got t[{i}]={y:g} after {x:g}; "
-                "sort the times and drop repeats"
+    @staticmethod
+    def backward(ctx: Any, adj: Tensor) -> tuple[Tensor, Tensor, None]:
+        if torch.is_grad_enabled():
+            raise RuntimeError(
+                "a solve can be differentiated once if t requires a gradient, got backward(create_graph=True); detach t"
             )
-    return times
-
-
-def _check_stops(stops: Sequence[float]) -> None:
-    for i, stop in enumerate(stops):
-        if not math.isfinite(stop):
-            raise ValueError(f"`stops` must be finite, got stops[{i}]={stop}")
+        (dz,) = ctx.saved_tensors
+        return adj, (adj * dz).reshape(len(dz), -1).sum(1).to(ctx.dtype), None
 
 
 def _layout(z0: State, in_norm: Sequence[bool] | None) -> SingleState | TupleState:

@@ -15,6 +15,8 @@ State = Tensor | tuple[Tensor, ...]
 class SingleState:
     """A state that is one tensor: nothing to do."""
 
+    partial = False
+
     def pack(self, z: State) -> Tensor:
         assert isinstance(z, Tensor)
         return z
@@ -43,6 +45,7 @@ class TupleState:
         self.sizes = [z.numel() for z in z0]
         self.shapes = [[z.shape[d] for d in order] for z, order in zip(z0, self.orders, strict=True)]
         self.in_norm = tuple(in_norm) if in_norm is not None else (True,) * len(self.sizes)
+        self.partial = not all(self.in_norm)
 
     def pack(self, z: State) -> Tensor:
         return torch.cat([z_i.permute(order).reshape(-1) for z_i, order in zip(z, self.orders, strict=True)])

@@ -15,6 +15,8 @@ class Stats:
         accepted: accepted steps of the forward solve.
         rejected: rejected steps of the forward solve.
         first_step: unsigned size of the first accepted step; None before it, and where steps cannot be seen.
+        stored_states: states that `reversible` kept between the first and the last one; None for other gradients.
+        reconstruction: largest relative difference of a state that backward reconstructed from the kept one.
         records: (t, dt, error ratio, accepted) of every trial step if asked for; fixed steps have the ratio 0.
     """
 
@@ -23,6 +25,8 @@ class Stats:
     accepted: int = 0
     rejected: int = 0
     first_step: float | None = None
+    stored_states: int | None = None
+    reconstruction: float | None = None
     records: list[tuple[float, float, float, bool]] | None = None
 
     @property

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from neuralode_exp.ode.control import Norm, smallest_step
 from neuralode_exp.ode.errors import MaxStepsExceeded, NonFiniteState, StepSizeUnderflow, all_finite
 from neuralode_exp.ode.field import Stage, VectorField, time_like
+from neuralode_exp.ode.gradients import Adjoint, Backprop, SolveGradient
 from neuralode_exp.ode.methods import FixedStep, Method, TorchdiffeqMethod
 from neuralode_exp.ode.solvers import SOLVERS
 from neuralode_exp.ode.stats import Stats
@@ -32,7 +33,7 @@ def solve_with_torchdiffeq(
     z0: Tensor,
     times: Sequence[float],
     method: TorchdiffeqMethod,
-    gradient: str,
+    gradient: SolveGradient,
     parameters: Sequence[Tensor],
     adjoint_method: Method | None,
     norm: Norm,
@@ -43,7 +44,7 @@ def solve_with_torchdiffeq(
     if len(times) == 1:
         return z0[None]
     t = torch.tensor(times, dtype=torch.float64, device=z0.device)
-    first = _find_dependencies(f, times[0], z0, parameters) if gradient == "adjoint" else None
+    first = _find_dependencies(f, times[0], z0, parameters) if isinstance(gradient, Adjoint) else None
     floor = smallest_step(times[0], times[-1])
     backwards = adjoint_method if isinstance(adjoint_method, TorchdiffeqMethod) else method
     watched = _WatchedField(f, method, backwards, stats, z0, floor, first)
@@ -53,7 +54,7 @@ def solve_with_torchdiffeq(
     arguments: dict[str, Any] = {"rtol": method.rtol, "atol": method.absolute_tolerance}
     arguments |= {"method": name, "options": options}
     solver = torchdiffeq.odeint
-    if gradient == "adjoint":
+    if isinstance(gradient, Adjoint):
         solver = torchdiffeq.odeint_adjoint
         # Backward solves each interval by itself; it sees times that decrease negated.
         arguments |= _adjoint_arguments(f, backwards, (t if times[-1] > times[0] else -t)[:-1])
@@ -75,10 +76,13 @@ def solve_with_torchdiffeq(
     return z
 
 
-def _check(f: VectorField, z0: Tensor, method: TorchdiffeqMethod, gradient: str, adjoint_method: Method | None) -> None:
-    if gradient == "checkpoint":
-        raise ValueError("torchdiffeq has no gradient='checkpoint'; use engine='native', or gradient='adjoint'")
-    if method.is_scipy and gradient == "backprop" and torch.is_grad_enabled() and _needs_gradient(f, z0):
+def _check(
+    f: VectorField, z0: Tensor, method: TorchdiffeqMethod, gradient: SolveGradient, adjoint_method: Method | None
+) -> None:
+    if not isinstance(gradient, Backprop | Adjoint):
+        name = type(gradient).__name__.lower()
+        raise ValueError(f"torchdiffeq has no gradient={name!r}; use engine='native', or gradient='adjoint'")
+    if method.is_scipy and isinstance(gradient, Backprop) and torch.is_grad_enabled() and _needs_gradient(f, z0):
         raise ValueError(
             f"{method.name} runs outside autograd; use gradient='adjoint', or call it under torch.no_grad()"
         )

@@ -6,7 +6,6 @@ and over the augmented system backwards in time (`adjoint`).
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -21,6 +20,7 @@ from neuralode_exp.ode.randomness import Generators, State
 from neuralode_exp.ode.state import stack
 from neuralode_exp.ode.stats import Stats
 from neuralode_exp.ode.steppers import Dense, Field, Span, Trial
+from neuralode_exp.ode.times import Stops
 
 # Observations inside steps cost one product for so many steps, of states of so many entries. Larger ones would rather
 # not be copied, nor their stages kept.
@@ -63,7 +63,7 @@ class Walk:
         method: of our own engine.
         stats: counts the steps.
         norm: size of (error / tolerance), one number.
-        stops: times at which f jumps. A step ends there, and neither side's steps evaluate f on the other.
+        stops: where f jumps. A step ends there, and neither side's steps evaluate f on the other.
     """
 
     def __init__(
@@ -74,12 +74,11 @@ class Walk:
         method: FixedStep | Adaptive,
         stats: Stats,
         norm: Norm,
-        stops: Sequence[float] = (),
+        stops: Stops,
     ) -> None:
         self.f, self.z0, self.times, self.method, self.stats, self.norm = f, z0, times, method, stats, norm
         self.stepper = method.stepper
-        low, high = min(times), max(times)
-        self.stops = frozenset(stop for stop in stops if low <= stop <= high)
+        self.stops = stops
         self._carry: Any = None
 
     @property
@@ -91,10 +90,11 @@ class Walk:
     def find_dependencies(self, listed: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """Evaluate f where the first step does, and return what it depends on, see `VectorField`."""
         finding = Finding(self.field, listed)
-        start = self._beside(self.times[0], 1)
-        self._carry = self.stepper.start(finding, start, self.z0.detach())
+        start = self.stops.beside(self.times[0], 1)
+        z0 = self.z0.detach()
+        self._carry = self.stepper.start(finding, start, self.stepper.begin(z0))
         if not finding.found:
-            finding.stage(time_like(start, self.z0), self.z0.detach())
+            finding.stage(time_like(start, z0), z0)
         return self.field.depends_on
 
     def steps(self, *, f_last: Field | None = None, dt: float | None = None) -> Iterator[Step]:
@@ -109,17 +109,18 @@ class Walk:
             return
         stepper, stats, log = self.stepper, self.stats, self.f.generators
         control = self._control(dt)
-        t, z, index, t_end = self.times[0], self.z0, 1, self.times[-1]
+        t, z, index, t_end = self.times[0], stepper.begin(self.z0), 1, self.times[-1]
         carry, self._carry = self._carry, None  # its graph goes with the first step
         carry_drawn: Sequence[State] | None = log.since(0)
         first = True
         while index < len(self.times):
-            at = self._beside(t, 1) if self.stops else t
+            at = self.stops.beside(t, 1) if self.stops else t
             if control.needs_slope:
                 carry, carry_drawn = self._start(self.f, at, z, carry, carry_drawn)
-                control.begin(self.f, z, stepper.slope(self.f, at, z, carry))
-            dt, t1 = control.ahead(t, z, stats)
-            span = Span(at, self._beside(t1, -1) if self.stops else t1, dt)
+                control.begin(self.f, stepper.show(z), stepper.slope(self.f, at, z, carry))
+            shown = stepper.show(z)
+            dt, t1 = control.ahead(t, shown, stats)
+            span = Span(at, self.stops.beside(t1, -1) if self.stops else t1, dt)
             f = self.f if f_last is None or t1 != t_end else f_last
             if first and carry is not None and f is self.f:
                 carry = stepper.forget(carry)
@@ -127,7 +128,7 @@ class Walk:
                 carry, carry_drawn = self._start(f, at, z, carry, carry_drawn)
             drawn = log.mark()
             trial = stepper.trial(f, span, z, carry)
-            ratio, accepted = control.judge(t, dt, z, trial)
+            ratio, accepted = control.judge(t, dt, shown, stepper.show(trial.z1), trial.error)
             stats.record(t, dt, ratio, accepted)
             if not accepted:
                 continue
@@ -160,7 +161,7 @@ class Walk:
         waiting: list[Step] = []
         for step in steps:
             if step.ends_at is not None:
-                states[step.ends_at] = step.trial.z1
+                states[step.ends_at] = self.stepper.show(step.trial.z1)
             if step.inside:
                 waiting.append(step)
                 if len(waiting) == together:
@@ -178,13 +179,15 @@ class Walk:
             steps.clear()
 
     def _control(self, dt: float | None) -> Control:
-        sign = 1 if self.times[-1] > self.times[0] else -1
+        def marks(*times: float) -> list[float]:
+            return sorted({*times, *self.stops.between}, key=lambda t: self.stops.sign * t)
+
         if isinstance(self.method, FixedStep):
-            marks = sorted({*self.times, *self.stops}, key=lambda t: sign * t)
-            return FixedControl(self.method, marks, self.z0, self.stats)
-        onto = self.times[-1:] if self.stepper.interpolates else self.times
-        marks = sorted({self.times[0], *onto, *self.stops}, key=lambda t: sign * t)
-        return AdaptiveControl(self.method, marks, self.norm, self.stepper.order, dt)
+            return FixedControl(self.method, marks(*self.times), self.z0, self.stats)
+        onto = (t for t in self.times[1:-1] if not self.stepper.interpolates or t in self.stops)
+        ends = marks(self.times[0], *onto, self.times[-1])
+        first_stop = next((t for t in ends[1:] if t in self.stops), None)
+        return AdaptiveControl(self.method, ends, self.norm, self.stepper.order, dt, first_stop)
 
     def _start(
         self, f: Field, t: float, z: Tensor, carry: Any, drawn: Sequence[State] | None
@@ -207,22 +210,15 @@ class Walk:
             return tuple(inside), index, index + 1
         return tuple(inside), None, index
 
-    def _beside(self, t: float, sign: int) -> float:
-        """t, or at a stop the next number of the state's precision after it (sign 1) or before it (-1)."""
-        if t not in self.stops:
-            return t
-        forwards = sign if self.times[-1] > self.times[0] else -sign
-        at = torch.tensor([t, forwards * math.inf], dtype=self.z0.dtype)
-        return float(torch.nextafter(at[0], at[1]))
-
     @torch.no_grad()
     def _first_bad_step(self) -> NonFiniteState:
         """Repeat a fixed-step solve whose last state is not finite, to say where it went wrong."""
         stats = Stats()
-        again = Walk(self.f, self.z0.detach(), self.times, self.method, stats, self.norm, tuple(self.stops))
+        again = Walk(self.f, self.z0.detach(), self.times, self.method, stats, self.norm, self.stops)
         t, z = self.times[0], again.z0
         for step in again.steps():
-            if not all_finite(step.trial.z1):
-                return NonFiniteState(t=t, dt=step.dt_next, steps=stats.trials, z=z, state=step.trial.z1)
-            t, z = t + step.dt_next, step.trial.z1
+            z1 = self.stepper.show(step.trial.z1)
+            if not all_finite(z1):
+                return NonFiniteState(t=t, dt=step.dt_next, steps=stats.trials, z=z, state=z1)
+            t, z = t + step.dt_next, z1
         return NonFiniteState(t=t, dt=0.0, steps=stats.trials, z=z)

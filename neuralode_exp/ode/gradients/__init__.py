@@ -6,7 +6,13 @@ from neuralode_exp.ode.gradients.adjoint import Adjoint
 from neuralode_exp.ode.gradients.backprop import Backprop
 from neuralode_exp.ode.gradients.checkpoint import Checkpoint
 from neuralode_exp.ode.gradients.gradient import SolveGradient
+from neuralode_exp.ode.gradients.reversible import Reversible
 
-GRADIENTS: dict[str, type[SolveGradient]] = {"backprop": Backprop, "checkpoint": Checkpoint, "adjoint": Adjoint}
+GRADIENTS: dict[str, type[SolveGradient]] = {
+    "backprop": Backprop,
+    "checkpoint": Checkpoint,
+    "adjoint": Adjoint,
+    "reversible": Reversible,
+}
 
-__all__ = ["GRADIENTS", "Adjoint", "Backprop", "Checkpoint", "SolveGradient"]
+__all__ = ["GRADIENTS", "Adjoint", "Backprop", "Checkpoint", "Reversible", "SolveGradient"]

@@ -62,7 +62,6 @@ class _Adjoint(torch.autograd.Function):
                 yield step
 
         z = walk.observe(noted())
-        walk.f.generators.check_quiet()
         # Where a method closes its steps, f at the end is known: the backward solve begins there.
         ctx.expected = fingerprint(closing.value) if isinstance(closing, Stage) else None
         ctx.walk, ctx.method = walk, method
@@ -95,16 +94,20 @@ def _solve_backwards(
 ) -> tuple[Tensor, list[Tensor | None]]:
     """dL/dz0 and dL/dtheta from the cotangents of the observations z (n, *shape)."""
     system: _Beside | _Inside
-    system = _Inside(walk, z[-1]) if method.stepper.quadrature is None else _Beside(walk, method.stepper)
-    method = replace(method, stepper=system.stepper or method.stepper)
+    if method.stepper.quadrature is None:
+        system = _Inside(walk, z[-1])
+    else:
+        system = _Beside(walk)
+        method = replace(method, stepper=_Summing(method.stepper, system))
     terms: list[Tensor | None] = [None] * len(walk.field.depends_on)
     adj_z = same_format(adj_output[-1], z[-1])
     dt: float | None = None
     stats = Stats()  # of all intervals together: max_steps bounds the whole backward solve
-    times, stops = walk.times, tuple(walk.stops)
+    times = walk.times
     for i in range(len(times) - 1, 0, -1):
         state = system.state(z[i], adj_z)
-        backwards = Walk(system, state, (times[i], times[i - 1]), method, stats, system.norm, stops)
+        interval = (times[i], times[i - 1])
+        backwards = Walk(system, state, interval, method, stats, system.norm, walk.stops.over(interval))
         # The first step of an interval is the one that the interval after it ended with, not a blind start.
         for step in backwards.steps(dt=dt):
             state, dt = step.trial.z1, step.dt_next
@@ -132,9 +135,8 @@ class _Augmented:
 class _Beside(_Augmented):
     """The system [z, a]. The parameters' terms of a trial step are summed as its stages are evaluated."""
 
-    def __init__(self, walk: Walk, stepper: Stepper) -> None:
+    def __init__(self, walk: Walk) -> None:
         super().__init__(walk)
-        self.stepper = _Summing(stepper, self)
         self.weights: Sequence[float] = ()  # of the evaluations of the trial at hand that are still to come
         self.sums: list[Tensor | None] = []
 
@@ -190,8 +192,8 @@ class _Summing(Stepper):
         stage: Stage = self.inner.start(f, t, z)
         return stage
 
-    def slope(self, f: Field, t: Time, z: Tensor, carry: Stage) -> Tensor:
-        return self.inner.slope(f, t, z, carry)
+    def known_slope(self, carry: Stage) -> Tensor | None:
+        return self.inner.known_slope(carry)
 
     def trial(self, f: Field, span: Span, z: Tensor, carry: Stage) -> Trial:
         assert self.inner.quadrature is not None
@@ -205,8 +207,6 @@ class _Summing(Stepper):
 
 class _Inside(_Augmented):
     """The system (z, a, G) in one vector, for a stepper without quadrature weights."""
-
-    stepper = None
 
     def __init__(self, walk: Walk, z: Tensor) -> None:
         super().__init__(walk)

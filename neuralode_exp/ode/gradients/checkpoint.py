@@ -48,7 +48,6 @@ class _Checkpoint(torch.autograd.Function):
                 yield last
 
         z = walk.observe(noted())
-        walk.f.generators.check_quiet()
         assert last is not None
         ctx.kept = walk.stepper.keep(last.trial, dense=bool(last.inside))
         ctx.walk, ctx.steps = walk, steps
@@ -68,16 +67,15 @@ class _Checkpoint(torch.autograd.Function):
             return (None, None, *terms)
         kept, ctx.kept = ctx.kept, None  # for one backward: a further one evaluates them, too
         nfe = f.nfe
-        adj_z = torch.zeros_like(states[0])
+        adj_z, end = torch.zeros_like(states[0]), None
         for (span, inside, ends_at, drawn), z in zip(reversed(ctx.steps), reversed(states), strict=True):
             if ends_at is not None:
                 adj_z = adj_z + same_format(adj_output[ends_at], z)
-            cotangents = Cotangents(adj_z, [(x, same_format(adj_output[i], z)) for i, x in inside])
-            f.expect(f.first if z is states[0] and kept is None else None)
+            cotangents = Cotangents(adj_z, [(x, same_format(adj_output[i], z)) for i, x in inside], end)
             with f.generators.replay(drawn):
                 adj_z, terms_of_step = walk.stepper.pull_back(f, span, z, cotangents, kept)
             accumulate(terms, terms_of_step)
-            kept = None
-        f.expect(None)
+            kept, end = None, z
+        f.refuse_difference()
         walk.stats.nfe_backward += f.nfe - nfe
         return (None, adj_z + same_format(adj_output[0], adj_z), *terms)

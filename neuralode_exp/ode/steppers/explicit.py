@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from neuralode_exp.ode.field import Stage, Terms, Time, VectorField, accumulate, time_like
-from neuralode_exp.ode.steppers.stepper import Cotangents, Dense, Field, Span, Stepper, Trial
+from neuralode_exp.ode.steppers.stepper import Cotangents, Dense, Field, Span, Stepper, Trial, compare_end
 from neuralode_exp.ode.tableau import Row, Sparse, Tableau, sparse
 
 
@@ -54,10 +54,21 @@ class ExplicitRungeKutta(Stepper):
         closing = self.tableau.stages - 1  # k_0 is carried in
         return slice(closing, closing + 1)
 
+    @property
+    def unseen(self) -> bool:  # type: ignore[override]
+        return self.interpolates and len(self.tableau.extra_c) > 0
+
+    @property
+    def evaluations(self) -> int:  # type: ignore[override]
+        return self.tableau.stages + (self.estimate and self.tableau.closes_before_test)
+
+    def without_estimate(self) -> ExplicitRungeKutta:
+        return ExplicitRungeKutta(self.tableau, estimate=False)
+
     def start(self, f: Field, t: Time, z: Tensor) -> Stage:
         return f.stage(time_like(t, z), z)
 
-    def slope(self, f: Field, t: Time, z: Tensor, carry: Stage) -> Tensor:
+    def known_slope(self, carry: Stage) -> Tensor:
         return carry.value
 
     def trial(self, f: Field, span: Span, z: Tensor, carry: Stage) -> Trial:
@@ -127,6 +138,9 @@ class ExplicitRungeKutta(Stepper):
         tableau, dt = self.tableau, span.dt
         count = self._needed(bool(cotangents.inside))
         stages = self._linearise(f, span, z, count, kept or [])
+        if cotangents.end is not None:
+            z1 = combine(z, [stage.value for stage in stages], tableau.rows[tableau.stages], dt)
+            compare_end(f, z1, cotangents.end)
         outputs = [(tableau.b, cotangents.z1)]
         outputs += [(tableau.dense_weights(x), g) for x, g in cotangents.inside]
         adj_x: dict[int, Tensor] = {}

@@ -30,6 +30,10 @@ class Span(NamedTuple):
     t1: Time
     dt: Time
 
+    def backwards(self) -> Span:
+        """The step back."""
+        return Span(self.t1, self.t, -self.dt)
+
 
 class Trial(NamedTuple):
     """What a step gives back, accepted or not.
@@ -63,10 +67,12 @@ class Cotangents:
     Attributes:
         z1: of the state at its end.
         inside: of the states interpolated inside it, each with its fraction x of the step.
+        end: the state at its end, to be compared with the one that comes out again; None if it is not known.
     """
 
     z1: Tensor
     inside: Sequence[tuple[float, Tensor]] = ()
+    end: Tensor | None = None
 
 
 class Stepper(ABC):
@@ -80,6 +86,8 @@ class Stepper(ABC):
         carries: whether `close` gives the next step something to start from.
         interpolates: whether it has `interpolate`; if not, observations are stepped onto.
         quadrature: weights of the stages if z1 = z + dt sum_i weights_i k_i in the order of evaluation, else None.
+        unseen: whether what it interpolates may be NaN where its steps are finite.
+        evaluations: of f in `start` and `trial` together; 0: it may vary.
         carried: which of the evaluations since `trial` began, `close` included, is the one that `carry` stands for.
     """
 
@@ -88,14 +96,33 @@ class Stepper(ABC):
     interpolates: bool = False
     quadrature: Row | None = None
     carried: slice = slice(0, 0)
+    evaluations: int = 0
+    unseen: bool = False
+
+    def begin(self, z0: Tensor) -> Tensor:
+        """The stepper's own state at the start."""
+        return z0
+
+    def show(self, z: Tensor) -> Tensor:
+        """The user's state in the stepper's own."""
+        return z
+
+    def without_estimate(self) -> Stepper:
+        """The same step without an error estimate, where that saves something."""
+        return self
 
     def start(self, f: Field, t: Time, z: Tensor) -> Any:
         """Evaluate what a step takes over from the step before it, where there is none."""
         return None
 
+    def known_slope(self, carry: Any) -> Tensor | None:
+        """dz/dt at the start of a step, if the carry holds it."""
+        return None
+
     def slope(self, f: Field, t: Time, z: Tensor, carry: Any) -> Tensor:
         """dz/dt at the start of a step, for the choice of the first step size."""
-        return f(time_like(t, z), z)
+        known = self.known_slope(carry)
+        return f(time_like(t, z), z) if known is None else known
 
     @abstractmethod
     def trial(self, f: Field, span: Span, z: Tensor, carry: Any) -> Trial:
@@ -139,8 +166,16 @@ class Stepper(ABC):
                 outputs += self.interpolate(trial, span, start, fractions)
                 adj += adj_inside
             roots = [get_gradient_edge(z1) for z1 in outputs]
+        compare_end(f, trial.z1, cotangents.end)
         for root in roots:
             f.dependencies.check(root, start.grad_fn, span.t)
         adj_z, *terms = f.dependencies.gradients(roots, x, adj)
         assert adj_z is not None
         return adj_z, tuple(terms)
+
+
+def compare_end(f: VectorField, z1: Tensor, end: Tensor | None) -> None:
+    """Note how far the end of a step that was taken again is from what it was."""
+    if end is not None:
+        size = torch.linalg.vector_norm(end).clamp(min=torch.finfo(end.dtype).tiny)
+        f.compare(torch.linalg.vector_norm(z1.detach() - end) / size)

@@ -1,0 +1,240 @@
+"""gradient="reversible": the exact gradient of the steps taken, with one state kept.
+
+The solve takes the steps of `ReversibleStepper` and keeps the last pair of states. Backward undoes the steps one after
+the other and pulls the cotangents back through each, with the stages of one step in memory.
+
+Undoing enlarges round-off by what the solve contracted. A state is kept in between where the enlargement since the last
+one, estimated from the slopes that the solve meets, would leave too few digits: memory grows with the contraction, in
+units of the precision's digits, and not with the steps. At each kept state backward compares. Where the estimate was
+too small the steps since then are taken again from the kept state, and pulled back from their true states.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from neuralode_exp.ode.field import accumulate
+from neuralode_exp.ode.gradients.gradient import SolveGradient, dependencies, refuse_double_backward
+from neuralode_exp.ode.randomness import State
+from neuralode_exp.ode.state import same_format
+from neuralode_exp.ode.steppers import Span
+from neuralode_exp.ode.steppers.reversible import ReversibleStepper
+from neuralode_exp.ode.walk import Step, Walk
+
+
+class Reversible(SolveGradient):
+    """Keeps the last pair of states, and few in between.
+
+    Args:
+        coupling: of y and z, see `ReversibleStepper`.
+        stored_states: how many states to keep in between, evenly over the steps; None decides by the contraction.
+    """
+
+    def __init__(self, coupling: float = 0.999, stored_states: int | None = None) -> None:
+        if stored_states is not None and stored_states < 0:
+            raise ValueError(f"`stored_states` must be >= 0 or None, got {stored_states}")
+        self.coupling, self.stored_states = coupling, stored_states
+
+    def observations(self, walk: Walk, listed: Sequence[Tensor]) -> Tensor:
+        stepper = ReversibleStepper(walk.method.stepper, self.coupling)
+        method = replace(walk.method, stepper=stepper)
+        walk = Walk(walk.f, walk.z0, walk.times, method, walk.stats, walk.norm, walk.stops)
+        depends_on = dependencies(walk, listed)
+        if depends_on is None:
+            return walk.run()
+        if walk.f.generators.draws and not stepper.base.evaluations:
+            raise ValueError(
+                "gradient='reversible' must know how often a stepper evaluates an f that draws random numbers, got "
+                f"{type(stepper.base).__name__}, which does not say; use gradient='checkpoint'"
+            )
+        z: Tensor = _Reversible.apply(walk, stepper, self.stored_states, walk.z0, *depends_on)
+        return z
+
+
+class _Reversible(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, walk: Walk, stepper: ReversibleStepper, number: int | None, z0: Tensor, *depends_on: Tensor
+    ) -> Tensor:
+        walk.z0 = z0.detach()
+        keep = _ByContraction(stepper.coupling) if number is None else _Evenly(walk.times, number)
+        steps: list[Noted] = []
+        kept: list[tuple[int, Tensor]] = []  # (number of steps before it, the pair)
+        last = walk.z0
+
+        def noted() -> Iterator[Step]:
+            nonlocal last
+            for step in walk.steps():
+                if keep(step):
+                    kept.append((len(steps), step.z))
+                steps.append((step.span, step.inside, step.ends_at, step.drawn))
+                last = step.trial.z1
+                yield step
+
+        z = walk.observe(noted())
+        ctx.walk, ctx.stepper, ctx.steps, ctx.starts = walk, stepper, steps, [0, *(i for i, _ in kept)]
+        walk.stats.stored_states = len(kept)
+        ctx.save_for_backward(last, z0, *(pair for _, pair in kept), *depends_on)
+        ctx.set_materialize_grads(False)
+        walk.z0 = walk.z0.new_empty(0)  # saved above
+        return z
+
+    @staticmethod
+    def backward(ctx: Any, adj_output: Tensor | None) -> tuple[Tensor | None, ...]:
+        refuse_double_backward("reversible")
+        walk, f, stepper = ctx.walk, ctx.walk.field, ctx.stepper
+        terms: list[Tensor | None] = [None] * len(f.depends_on)
+        if adj_output is None:
+            return (None, None, None, None, *terms)
+        after, z0, *saved = ctx.saved_tensors
+        pairs = [stepper.begin(z0), *saved[: len(ctx.starts) - 1]]
+        nfe = f.nfe
+        adj = torch.zeros_like(after)
+        backwards = _Backwards(walk, stepper, adj_output)
+        ends = [*ctx.starts[1:], len(ctx.steps)]
+        for pair, start, end in zip(reversed(pairs), reversed(ctx.starts), reversed(ends), strict=True):
+            adj, terms_of_part = backwards.part(ctx.steps[start:end], pair, after, adj)
+            accumulate(terms, terms_of_part)
+            after = pair
+        walk.stats.nfe_backward += f.nfe - nfe
+        return (None, None, None, adj[0] + adj[1] + same_format(adj_output[0], z0), *terms)
+
+
+Noted = tuple[Span, Sequence[tuple[int, float]], int | None, Sequence[State] | None]  # of a step, see `Step`
+
+
+class _Backwards:
+    """The steps between two known states, taken back."""
+
+    def __init__(self, walk: Walk, stepper: ReversibleStepper, adj_output: Tensor) -> None:
+        self.walk, self.f, self.stepper, self.adj_output = walk, walk.field, stepper, adj_output
+
+    def part(
+        self, steps: Sequence[Noted], before: Tensor, after: Tensor, adj: Tensor
+    ) -> tuple[Tensor, list[Tensor | None]]:
+        """The cotangent of the pair `before` the steps from that of the pair `after` them, and the terms of f."""
+        found, adj_before, terms = self._take_back(steps, after, adj, None)
+        difference = _relative(found - before, before)
+        stats = self.walk.stats
+        stats.reconstruction = max(stats.reconstruction or 0.0, difference)
+        if difference <= torch.finfo(before.dtype).eps ** RECONSTRUCTED:  # false for NaN
+            return adj_before, terms
+        states = self._take_again(steps, before, after)
+        _, adj_before, terms = self._take_back(steps, after, adj, states)
+        return adj_before, terms
+
+    def _take_back(
+        self, steps: Sequence[Noted], after: Tensor, adj: Tensor, states: Sequence[Tensor] | None
+    ) -> tuple[Tensor, Tensor, list[Tensor | None]]:
+        terms: list[Tensor | None] = [None] * len(self.f.depends_on)
+        for i in reversed(range(len(steps))):
+            span, inside, ends_at, drawn = steps[i]
+            if ends_at is not None:
+                adj = torch.stack([adj[0] + same_format(self.adj_output[ends_at], adj[0]), adj[1]])
+            cotangents = [(x, same_format(self.adj_output[j], adj[0])) for j, x in inside]
+            known = None if states is None else states[i]
+            step = self.stepper.take_back(self.f, span, after, adj, cotangents, drawn, known)
+            after, adj = step.before, step.adj_before
+            for terms_of_step in step.terms:
+                accumulate(terms, terms_of_step)
+        return after, adj, terms
+
+    @torch.no_grad()
+    def _take_again(self, steps: Sequence[Noted], before: Tensor, after: Tensor) -> list[Tensor]:
+        """The pairs before each of the steps, from the solve's own arithmetic.
+
+        Raises:
+            ValueError: they do not lead to where the solve came to: f is another one.
+        """
+        states = [before]
+        for span, _, _, drawn in steps:
+            with self.f.generators.replay(drawn):
+                z = states[-1]
+                states.append(self.stepper.trial(self.f, span, z, self.stepper.start(self.f, span.t, z)).z1)
+        if not _relative(states.pop() - after, after) <= torch.finfo(after.dtype).eps ** 0.75:
+            raise ValueError(
+                "f(t, z) must be the same in backward as in the solve, got other states from the same steps; between "
+                "them, change nothing that f reads, or use gradient='backprop'"
+            )
+        return states
+
+
+# Powers of eps. Between kept states round-off may grow from eps to eps^ENLARGED, 3e-13 in float64 and 3e-6 in float32; it
+# gathers over the steps, so that a reconstructed state may be off by eps^RECONSTRUCTED, relative: 1e-10 and 4e-5.
+ENLARGED = 0.8
+RECONSTRUCTED = 0.64
+
+
+class _ByContraction:
+    """Keep a state where undoing the steps since the last one would enlarge round-off from eps to eps^ENLARGED.
+
+    Undoing enlarges by what the solve contracts; and where it expands, y and z part on the way back as fast. Both are
+    told without an evaluation for it: by y and z, which are two states at one time, each with its slope, and by the
+    slope's change along the solution.
+    """
+
+    def __init__(self, coupling: float) -> None:
+        self.of_coupling = -math.log(coupling)
+        self.parted, self.steps = 0.0, 0  # logs: of y and z since the last kept state, and the coupling's each step
+        self.rate = 0.0
+        self.kept_slope: float | None = None
+        self.slope_y1: Tensor | None = None
+
+    def __call__(self, step: Step) -> bool:
+        """Whether to keep the pair that the step begins with."""
+        assert isinstance(step.span.dt, float)
+        rate, slope = self._look(step)
+        self.rate = self.rate if rate is None else rate
+        self.parted += self.rate * abs(step.span.dt)
+        self.steps += 1
+        changed = 0.0
+        if slope is not None:
+            self.kept_slope = slope if self.kept_slope is None else self.kept_slope
+            changed = abs(math.log(self.kept_slope / slope))
+        enlarged = max(self.parted, changed) + self.steps * self.of_coupling
+        if enlarged <= (ENLARGED - 1.0) * math.log(torch.finfo(step.z.dtype).eps):
+            return False
+        self.parted, self.steps, self.kept_slope = self.rate * abs(step.span.dt), 1, slope
+        return True
+
+    def _look(self, step: Step) -> tuple[float | None, float | None]:
+        """The rate at which y and z part or meet, and |dz/dt|; None where they are round-off."""
+        (y, z), y1, pair = step.z.unbind(), step.trial.z1[0], step.trial.data
+        apart = y - z
+        numbers = [torch.linalg.vector_norm(x) for x in (y, y1 - y, apart)]
+        if self.slope_y1 is not None and pair.slope_z is not None:
+            numbers.append(torch.sum(apart * (self.slope_y1 - pair.slope_z)))
+        self.slope_y1 = pair.slope_y1
+        size, moved, distance, *parting = torch.stack(numbers).tolist()
+        noise = 1e3 * torch.finfo(y.dtype).eps * size
+        rate = abs(parting[0]) / distance**2 if parting and distance > noise else None
+        return rate, moved / abs(step.span.dt) if moved > noise else None
+
+
+class _Evenly:
+    """Keep a number of states, evenly in time."""
+
+    def __init__(self, times: Sequence[float], number: int) -> None:
+        length = (times[-1] - times[0]) / (number + 1)
+        self.marks = [times[0] + i * length for i in range(number, 0, -1)]
+        self.sign = 1.0 if length > 0.0 else -1.0
+
+    def __call__(self, step: Step) -> bool:
+        """Whether to keep the pair that the step begins with."""
+        passed = False
+        while self.marks and self.sign * (step.span.t - self.marks[-1]) >= -1e-9 * abs(self.marks[-1]):
+            self.marks.pop()
+            passed = True
+        return passed
+
+
+def _relative(difference: Tensor, state: Tensor) -> float:
+    """The larger one of the relative differences of y and z."""
+    parts = torch.linalg.vector_norm(difference.flatten(1), dim=1) / torch.linalg.vector_norm(state.flatten(1), dim=1)
+    return float(parts.max())

@@ -1,0 +1,166 @@
+"""A step that can be undone: any stepper made algebraically reversible (McCallum & Foster, arXiv 2410.11648).
+
+The state is a pair (y, z), both z0 at the start. With Psi_h(t, x) the base method's increment over a step of size h,
+
+    y1 = l y + (1 - l) z + Psi_h(t, z),        z = z1 + Psi_{-h}(t1, y1),
+    z1 = z - Psi_{-h}(t1, y1),                 y = z + (y1 - z - Psi_h(t, z)) / l,
+
+so that (y, z) follows from (y1, z1) by arithmetic alone. It is a numerical method of its own, of the base's order, with
+a smaller region of stability; the coupling l in (0, 1] draws y and z together. Undoing a step enlarges the round-off in
+y - z by 1 / l, and all round-off as much as the step contracted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from neuralode_exp.ode.field import Linearised, Terms, Time, VectorField
+from neuralode_exp.ode.randomness import State
+from neuralode_exp.ode.steppers.stepper import Cotangents, Dense, Field, Span, Stepper, Trial
+
+
+@dataclass(frozen=True)
+class Reversed:
+    """A step taken back: the pair before it, its cotangent, and the cotangents of what f depends on."""
+
+    before: Tensor
+    adj_before: Tensor
+    terms: Sequence[Terms]
+
+
+class Pair(NamedTuple):
+    """What a step leaves: the base's step from z, and dz/dt at (t, z) and (t1, y1) where the base knows them."""
+
+    ahead: Trial
+    slope_z: Tensor | None
+    slope_y1: Tensor | None
+
+
+@dataclass(frozen=True)
+class ReversibleStepper(Stepper):
+    """The base's steps on a pair of states, shape (2, *z0.shape); the user's state is y.
+
+    Args:
+        base: any stepper. Its error estimate is that of the step from z.
+        coupling: l.
+    """
+
+    base: Stepper
+    coupling: float = 0.999
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.coupling <= 1.0:
+            raise ValueError(f"`coupling` must be in (0, 1], got {self.coupling}")
+
+    @property
+    def order(self) -> int:  # type: ignore[override]
+        return self.base.order
+
+    @property
+    def interpolates(self) -> bool:  # type: ignore[override]
+        return self.base.interpolates
+
+    @property
+    def unseen(self) -> bool:  # type: ignore[override]
+        return self.base.unseen
+
+    def begin(self, z0: Tensor) -> Tensor:
+        return torch.stack([z0, z0])
+
+    def show(self, z: Tensor) -> Tensor:
+        return z[0]
+
+    def start(self, f: Field, t: Time, z: Tensor) -> Any:
+        return self.base.start(f, t, z[1])
+
+    def slope(self, f: Field, t: Time, z: Tensor, carry: Any) -> Tensor:
+        return self.base.slope(f, t, z[1], carry)
+
+    def trial(self, f: Field, span: Span, z: Tensor, carry: Any) -> Trial:
+        y, z = z.unbind()
+        ahead = self.base.trial(f, span, z, carry)
+        y1 = self.coupling * (y - z) + ahead.z1
+        back, plain = span.backwards(), self.base.without_estimate()
+        carry_back = plain.start(f, back.t, y1)
+        z1 = z + y1 - plain.trial(f, back, y1, carry_back).z1
+        slopes = self.base.known_slope(carry), plain.known_slope(carry_back)
+        return Trial(torch.stack([y1, z1]), ahead.error, None, Pair(ahead, *slopes))
+
+    def close(self, f: Field, span: Span, z: Tensor, trial: Trial, *, dense: bool) -> Trial:
+        if not dense:
+            return trial
+        ahead = self.base.close(f, span, z[1], trial.data.ahead, dense=True)
+        return trial._replace(data=trial.data._replace(ahead=ahead))
+
+    def interpolate(self, trial: Trial, span: Span, z: Tensor, fractions: Sequence[float]) -> list[Tensor]:
+        return self.base.interpolate(trial.data.ahead, span, z[1], fractions)
+
+    def interpolate_all(self, steps: Sequence[Dense]) -> list[Tensor]:
+        return self.base.interpolate_all([Dense(trial.data.ahead, span, z[1], x) for trial, span, z, x in steps])
+
+    def take_back(
+        self,
+        f: VectorField,
+        span: Span,
+        after: Tensor,
+        adj_after: Tensor,
+        inside: Sequence[tuple[float, Tensor]],
+        drawn: Sequence[State] | None,
+        before: Tensor | None = None,
+    ) -> Reversed:
+        """Undo a step and pull its cotangents back, with each stage evaluated once.
+
+        With A(z) = z + Psi_h(t, z) and B(y1) = y1 + Psi_{-h}(t1, y1), the step is y1 = l (y - z) + A(z) and
+        z1 = z + y1 - B(y1).
+
+        Args:
+            after, adj_after: (y1, z1) and its cotangent.
+            inside: observations inside the step with their cotangents.
+            drawn: the generators' states before the evaluations of the step, in its own order.
+            before: (y, z) if it is known; else it follows from `after`.
+        """
+        (y1, z1), (adj_y1, adj_z1) = after.unbind(), adj_after.unbind()
+        base = self.base if inside else self.base.without_estimate()
+        of_b, of_a = self._draws(drawn, bool(inside))
+        b, adj_b, terms_b = _linearised(self.base.without_estimate(), f, span.backwards(), y1, -adj_z1, (), of_b)
+        z = z1 - y1 + b if before is None else before[1]
+        adj_y1 = adj_y1 + adj_z1 + adj_b
+        a, adj_a, terms_a = _linearised(base, f, span, z, adj_y1, inside, of_a)
+        if before is None:
+            before = torch.stack([z + (y1 - a) / self.coupling, z])
+        adj_y = self.coupling * adj_y1
+        return Reversed(before, torch.stack([adj_y, adj_z1 - adj_y + adj_a]), (terms_b, terms_a))
+
+    def _draws(
+        self, drawn: Sequence[State] | None, dense: bool
+    ) -> tuple[Sequence[State] | None, Sequence[State] | None]:
+        """Of B's evaluations and of A's, which stand before and, those of the interpolant, after them."""
+        if drawn is None:
+            return None, None
+        ahead, back = self.base.evaluations, self.base.without_estimate().evaluations
+        return drawn[ahead : ahead + back], [*drawn[:ahead], *(drawn[ahead + back :] if dense else ())]
+
+
+def _linearised(
+    base: Stepper,
+    f: VectorField,
+    span: Span,
+    z: Tensor,
+    adj_z1: Tensor,
+    inside: Sequence[tuple[float, Tensor]],
+    drawn: Sequence[State] | None,
+) -> tuple[Tensor, Tensor, Terms]:
+    """The base's step from z: its end, the cotangent of z and those of what f depends on."""
+    stages = Linearised(f)
+    with f.generators.replay(drawn):
+        trial = base.trial(stages, span, z, base.start(stages, span.t, z))
+        if inside:
+            trial = base.close(stages, span, z, trial, dense=True)
+        kept = base.keep(trial, dense=bool(inside))
+        adj_z, terms = base.pull_back(f, span, z, Cotangents(adj_z1, inside), kept)
+    return trial.z1, adj_z, terms

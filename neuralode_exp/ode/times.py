@@ -1,0 +1,91 @@
+"""Observation times and stops: checked once, then numbers on the host in float64."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def check_times(t: Tensor | Sequence[float]) -> list[float]:
+    """The observation times as numbers.
+
+    Raises:
+        ValueError: they are not strictly increasing or decreasing, or not finite.
+    """
+    if isinstance(t, Tensor) and not t.is_floating_point():
+        raise ValueError(f"`t` must be floating point, got {str(t.dtype).removeprefix('torch.')}; use t.double()")
+    if isinstance(t, Tensor) and t.dim() != 1:
+        raise ValueError(f"`t` must have one dimension, got shape {tuple(t.shape)}; use t.flatten()")
+    if not isinstance(t, Tensor):
+        _refuse_gradients("t", t, "pass one tensor, torch.stack(...)")
+    times = [float(x) for x in (t.tolist() if isinstance(t, Tensor) else t)]
+    if not times:
+        raise ValueError("`t` must hold at least one time, got none")
+    for i, x in enumerate(times):
+        if not math.isfinite(x):
+            raise ValueError(f"`t` must be finite, got t[{i}]={x}")
+    increasing = len(times) < 2 or times[1] > times[0]
+    for i, (x, y) in enumerate(zip(times, times[1:], strict=False), start=1):
+        if x == y or (y > x) is not increasing:
+            raise ValueError(
+                f"`t` must be strictly increasing or decreasing, got t[{i}]={y:g} after {x:g}; "
+                "sort the times and drop repeats"
+            )
+    return times
+
+
+def _refuse_gradients(name: str, times: Sequence[float] | Sequence[Tensor], fix: str) -> None:
+    for i, x in enumerate(times):
+        if isinstance(x, Tensor) and x.requires_grad:
+            raise ValueError(f"`{name}` must hold numbers, got {name}[{i}], a tensor that requires a gradient; {fix}")
+
+
+class Stops:
+    """The times at which f jumps, in the precision in which f is told the time: an observation may be a stop there.
+
+    Args:
+        stops: in any order; those outside the interval do not count.
+        times: observation times.
+        dtype: of the state, and of the t that f gets.
+
+    Raises:
+        ValueError: a stop is not a finite number.
+    """
+
+    def __init__(self, stops: Sequence[float], times: Sequence[float], dtype: torch.dtype) -> None:
+        _refuse_gradients("stops", stops, "detach it")
+        for i, stop in enumerate(stops):
+            if not math.isfinite(stop):
+                raise ValueError(f"`stops` must be finite, got stops[{i}]={stop}")
+        self.dtype = dtype
+        self.sign = 1 if times[-1] > times[0] else -1
+        low, high = min(times), max(times)
+        ends = (self._rounded(low), self._rounded(high)) if stops else ()
+        self._stops = frozenset(
+            self._rounded(stop) for stop in stops if low <= stop <= high or self._rounded(stop) in ends
+        )
+        observed = {self._rounded(t) for t in times} if self._stops else set()
+        self.between = tuple(stop for stop in self._stops if stop not in observed and low < stop < high)
+
+    def over(self, times: Sequence[float]) -> Stops:
+        """The same stops for other times."""
+        return Stops(tuple(self._stops), times, self.dtype)
+
+    def __bool__(self) -> bool:
+        return bool(self._stops)
+
+    def __contains__(self, t: float) -> bool:
+        return bool(self._stops) and self._rounded(t) in self._stops
+
+    def beside(self, t: float, side: int) -> float:
+        """t, or at a stop the next number of the precision after it (side 1) or before it (-1) on the way."""
+        if t not in self:
+            return t
+        at = torch.tensor([t, side * self.sign * math.inf], dtype=self.dtype)
+        return float(torch.nextafter(at[0], at[1]))
+
+    def _rounded(self, t: float) -> float:
+        return float(torch.tensor(t, dtype=self.dtype))
