@@ -165,7 +165,7 @@ class _Backwards:
         return states
 
 
-# Powers of eps. Between kept states round-off may grow from eps to eps^ENLARGED, 3e-13 in float64 and 3e-6 in float32; it
+# Powers of eps. Between kept states round-off may grow from eps to eps^ENLARGED: 3e-13 in float64, 3e-6 in float32. It
 # gathers over the steps, so that a reconstructed state may be off by eps^RECONSTRUCTED, relative: 1e-10 and 4e-5.
 ENLARGED = 0.8
 RECONSTRUCTED = 0.64
