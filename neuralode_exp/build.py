@@ -139,7 +139,8 @@ def _density(config: Config, device: torch.device) -> Task:
 def _dynamics(config: Config, device: torch.device) -> Task:
     from neuralode_exp.data.csv_trajectories import read_trajectories, split
     from neuralode_exp.data.dynamics import make_dynamics
-    from neuralode_exp.models.vectors import MLPField, ODEFlow, ResidualFlow
+    from neuralode_exp.models.neural_ode import NeuralODE
+    from neuralode_exp.models.vectors import MLPField, ResidualFlow
     from neuralode_exp.trainers.dynamics import LearnDynamics, Trajectories
     from neuralode_exp.trainers.dynamics_truth import truth_of
     from neuralode_exp.trainers.shooting import MultipleShooting, SingleShooting, cut, estimate_noise, units
@@ -172,12 +173,12 @@ def _dynamics(config: Config, device: torch.device) -> Task:
         scale=scales.scale,
         rate=scales.rate,
     )
-    flow: ODEFlow | ResidualFlow
+    flow: NeuralODE[MLPField] | ResidualFlow
     if model.name == "resnet":
         assert data is not None  # resnet on csv has no meaning
         flow = ResidualFlow(field, float(data.t[-1]) / (len(data.t) - 1))
     else:
-        flow = ODEFlow(field, build_method(config), model.gradient)
+        flow = NeuralODE(field, build_method(config), model.gradient)
     shooting: MultipleShooting | SingleShooting
     if trainer.shooting == "single":
         assert data is not None  # csv with single shooting has no meaning

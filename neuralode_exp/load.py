@@ -13,6 +13,7 @@ from neuralode_exp.build import build_image_module, build_task
 from neuralode_exp.config import Config, ConfigError, stored_config
 from neuralode_exp.tracking import checkpoints
 from neuralode_exp.tracking.summary import Summary, read_summary
+from neuralode_exp.trainers import earlier
 
 Weights = Literal["last", "best"]
 
@@ -91,7 +92,7 @@ def restore_weights(model: nn.Module, module: nn.Module, folder: Path | str, wei
     path = Path(folder) / "checkpoints" / f"{weights}.pt"
     try:
         state: dict[str, Any] = checkpoints.load(path)
-        named = state["module"]
+        named = earlier.weights(state["module"], module)
         if state.get("average") is not None:
             named |= dict(zip((name for name, _ in module.named_parameters()), state["average"], strict=True))
         prefix = next(f"{name}." if name else "" for name, part in module.named_modules() if part is model)

@@ -60,7 +60,7 @@ def test_load_run_gives_the_weights_that_the_run_was_judged_by(trained: Path) ->
     assert torch.equal(torch.get_rng_state(), before)
     assert not module.training
     assert config.model.name == "rknet"
-    assert isinstance(module.body.method, FixedStep)
+    assert isinstance(module.body.ode.method, FixedStep)
     saved = torch.load(trained / "checkpoints" / "last.pt", weights_only=True)
     for parameter, average in zip(module.parameters(), saved["average"], strict=True):
         assert torch.equal(parameter, average)

@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from neuralode_exp.models.group_norm import group_norm
+from neuralode_exp.models.neural_ode import NeuralODE
 from neuralode_exp.models.torus import convolve, spectrum, to_images, to_space_first
-from neuralode_exp.ode import Gradient, Method, Stats, solve
+from neuralode_exp.ode import Gradient, Method, Stats
 
 
 def make_norm(channels: int) -> nn.GroupNorm:
@@ -141,28 +142,18 @@ class ConvField(nn.Module):
 class ODEBlock(nn.Module):
     """The continuous way of depth: z(1) of dz/dt = f(t, z), z(0) = the features (B, C, n, n).
 
-    `method`, `gradient` and `adjoint_method` are those of `neuralode_exp.ode.solve`, plain attributes that may be
-    set anew at any time: a trained block can be solved by another method. They are no part of the state_dict.
+    Attributes:
+        ode: what solves it; a trained block is solved by another method after `block.ode.method = make_method(...)`.
     """
 
-    def __init__(self, channels: int, method: Method, gradient: Gradient, adjoint_method: Method | None = None) -> None:
+    def __init__(self, channels: int, method: Method, gradient: Gradient) -> None:
         super().__init__()
-        self.field = ConvField(channels)
-        self.method = method
-        self.gradient: Gradient = gradient
-        self.adjoint_method = adjoint_method
-        self.stats = Stats()
+        self.ode = NeuralODE(ConvField(channels), method, gradient)
 
     def forward(self, z: Tensor) -> Tensor:
-        f, tensors = self.field.prepare(z.shape[-1])
-        solution = solve(
-            f,
-            to_space_first(z),
-            (0.0, 1.0),
-            self.method,
-            self.gradient,
-            parameters=tensors,
-            adjoint_method=self.adjoint_method,
-        )
-        self.stats = solution.stats
-        return to_images(solution.z[-1])
+        f, tensors = self.ode.field.prepare(z.shape[-1])
+        return to_images(self.ode(to_space_first(z), (0.0, 1.0), f, tensors)[-1])
+
+    @property
+    def stats(self) -> Stats:
+        return self.ode.stats

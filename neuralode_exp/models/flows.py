@@ -1,13 +1,14 @@
 """Continuous normalizing flows (Chen et al. 2018, https://arxiv.org/abs/1806.07366, Sec. 4)."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
 from neuralode_exp.models.flow_field import FlowField
-from neuralode_exp.ode import Gradient, Method, Stats, solve
+from neuralode_exp.models.neural_ode import NeuralODE
+from neuralode_exp.ode import Gradient, Method, Stats
 
 BASE, DATA = 0.0, 1.0
 
@@ -31,7 +32,7 @@ class Flow(nn.Module):
         gradient: how the solve is differentiated, see `solve`.
 
     Attributes:
-        stats: what the last solve cost; backward fills in its part.
+        ode: what solves it.
 
     Example:
         >>> import torch
@@ -59,12 +60,18 @@ class Flow(nn.Module):
         if noise not in ("rademacher", "gaussian"):
             raise ValueError(f"`noise` must be rademacher or gaussian, got {noise!r}")
         self.dim = dim
-        self.field = FlowField(dim, width, depth)
+        self.ode = NeuralODE(FlowField(dim, width, depth), method, gradient)
         self.trace = trace
         self.noise = noise
-        self.method = method
-        self.gradient = gradient
-        self.stats = Stats()
+
+    @property
+    def field(self) -> FlowField:
+        return self.ode.field
+
+    @property
+    def stats(self) -> Stats:
+        """What the last solve cost; backward fills in its part."""
+        return self.ode.stats
 
     def log_prob(self, x: Tensor) -> Tensor:
         """Evaluate the log-density by the solve from data to base.
@@ -106,15 +113,15 @@ class Flow(nn.Module):
         """
         if not times or times[0] != BASE or times[-1] > DATA:
             raise ValueError(f"`times` must start at 0 and stay below or at 1, got {list(times)}")
-        return self._solve(self.field, self._base(n, generator), times)
+        return self.ode(self._base(n, generator), times)
 
     def to_base(self, x: Tensor) -> Tensor:
         """Carry points (n, d) from data to base, without their density."""
-        return self._solve(self.field, x, [DATA, BASE])[-1]
+        return self.ode(x, [DATA, BASE])[-1]
 
     def to_data(self, z0: Tensor) -> Tensor:
         """Carry points (n, d) from base to data, the inverse of `to_base`."""
-        return self._solve(self.field, z0, [BASE, DATA])[-1]
+        return self.ode(z0, [BASE, DATA])[-1]
 
     def _base(self, n: int, generator: torch.Generator) -> Tensor:
         # Drawn in float64 and rounded: every precision has the same samples.
@@ -122,9 +129,9 @@ class Flow(nn.Module):
         return z0.to(self.field.time_weight)
 
     def _solve_with_trace(self, z: Tensor, log_p: Tensor, times: Sequence[float]) -> tuple[Tensor, Tensor]:
-        probes = self.probes(z)
+        field, probes = self.field, self.probes(z)
         state = torch.cat((z, log_p[:, None]), 1)
-        end = self._solve(lambda t, state: self.field.with_trace(t, state, probes), state, times)[-1]
+        end = self.ode(state, times, lambda t, state: field.with_trace(t, state, probes))[-1]
         return end[:, :-1], end[:, -1]
 
     def probes(self, z: Tensor) -> Tensor:
@@ -133,11 +140,6 @@ class Flow(nn.Module):
             return torch.eye(self.dim, dtype=z.dtype, device=z.device)[:, None, :]
         noise = torch.randn_like(z)
         return (noise if self.noise == "gaussian" else noise.sign())[None]
-
-    def _solve(self, f: Callable[[Tensor, Tensor], Tensor], z0: Tensor, times: Sequence[float]) -> Tensor:
-        solution = solve(f, z0, times, self.method, self.gradient, parameters=self.field.parameters())
-        self.stats = solution.stats
-        return solution.z
 
 
 def _log_normal(z: Tensor) -> Tensor:

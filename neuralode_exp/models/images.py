@@ -100,7 +100,7 @@ class ConvNet(nn.Module):
 
     Attributes:
         body: `NoDepth`, `ResidualBlocks` or `ODEBlock`. A trained ODE-Net is evaluated under another solver by
-            `model.body.method = make_method(...)`.
+            `model.body.ode.method = make_method(...)`.
     """
 
     def __init__(self, channels: int, body: NoDepth | ResidualBlocks | ODEBlock) -> None:
@@ -141,7 +141,6 @@ def image_model(
     *,
     method: Method | None = None,
     gradient: Gradient | None = None,
-    adjoint_method: Method | None = None,
     channels: int = 64,
     blocks: int = 6,
     hidden: int = 300,
@@ -154,7 +153,6 @@ def image_model(
         name: mlp, stem, resnet, rknet or odenet.
         method: solver of the ODE block, from `make_method`; needed by rknet and odenet.
         gradient: of the ODE block: backprop, checkpoint or adjoint; None takes the one that the name stands for.
-        adjoint_method: method of the adjoint's backward solve; None takes `method`.
         channels: of the convolutions: at most 32, or a multiple of 32.
         blocks: residual blocks of resnet.
         hidden: width of mlp.
@@ -166,7 +164,7 @@ def image_model(
     def ode_net(default: Gradient) -> ConvNet:
         if method is None:
             raise ValueError(f"{name} solves an ODE and needs `method`, got None; make one with make_method")
-        return ConvNet(channels, ODEBlock(channels, method, gradient or default, adjoint_method))
+        return ConvNet(channels, ODEBlock(channels, method, gradient or default))
 
     models: dict[str, Callable[[], ConvNet | MLP]] = {
         "mlp": lambda: MLP(hidden),

@@ -1,4 +1,4 @@
-"""Networks on vectors: vector fields, and the flows z0 -> z(t) that they make.
+"""Networks on vectors: a vector field, and the discrete flow z0 -> z(t) that it makes.
 
 Every network here is a stack of R independent replicas of one architecture, trained side by side: states have shape
 (R, B, d), weights (R, inputs, outputs), and a layer is one batched matrix product. R = 1 is the ordinary case.
@@ -10,7 +10,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from neuralode_exp.ode import Gradient, Method, Stats, solve
+from neuralode_exp.models.neural_ode import eigenvalues
+from neuralode_exp.ode import Stats
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "tanh": torch.tanh,
@@ -111,85 +112,6 @@ def _layer(inputs: int, outputs: int, generator: torch.Generator) -> tuple[Tenso
     return weight, torch.empty(1, outputs).uniform_(-bound, bound, generator=generator)
 
 
-class ODEFlow(nn.Module):
-    """z(t) of dz/dt = f(t, z), z(t[0]) = z0.
-
-    With an adaptive method all states of all replicas share their steps.
-
-    Args:
-        field: f.
-        method: of the solves, from `make_method`.
-        gradient: how the solve is differentiated, see `solve`.
-
-    Attributes:
-        stats: what the last solve cost; backward fills in its part.
-
-    Example:
-        >>> import torch
-        >>> from neuralode_exp.models.vectors import MLPField, ODEFlow
-        >>> from neuralode_exp.ode import make_method
-        >>> field = MLPField(2, generators=[torch.Generator().manual_seed(0)])
-        >>> flow = ODEFlow(field, make_method("rk4", step_size=0.1))
-        >>> flow(torch.zeros(1, 10, 2), torch.linspace(0, 1, 5)).shape
-        torch.Size([5, 1, 10, 2])
-    """
-
-    def __init__(self, field: MLPField, method: Method, gradient: Gradient = "backprop") -> None:
-        super().__init__()
-        self.field = field
-        self.method = method
-        self.gradient = gradient
-        self.stats = Stats()
-
-    def forward(self, z0: Tensor, t: Tensor) -> Tensor:
-        """Solve to the times t.
-
-        Args:
-            z0: initial states, shape (R, B, d).
-            t: times, shape (T,), increasing.
-
-        Returns:
-            shape (T, R, B, d).
-
-        Raises:
-            SolverError: if the solve cannot be finished.
-        """
-        solution = solve(self.field, z0, t, self.method, self.gradient)
-        self.stats = solution.stats
-        return solution.z
-
-    def advance(self, z0: Tensor, duration: Tensor) -> Tensor:
-        """Solve for a time of its own in each state, z(duration).
-
-        All are one solve on [0, D], D the longest, of dz/ds = (duration / D) f(z), so that no step is longer than
-        the method's step size.
-
-        Args:
-            z0: shape (R, B, d).
-            duration: positive, shape (R, B, 1).
-
-        Returns:
-            shape (R, B, d).
-
-        Raises:
-            SolverError: if the solve cannot be finished.
-        """
-        longest = duration.max()
-        pace = duration / longest
-
-        def f(s: Tensor, z: Tensor) -> Tensor:
-            return pace * self.field(s, z)
-
-        t = [0.0, float(longest)]
-        solution = solve(f, z0, t, self.method, self.gradient, parameters=self.field.parameters())
-        self.stats = solution.stats
-        return solution.z[-1]
-
-    def eigenvalues(self, z: Tensor) -> Tensor:
-        """Eigenvalues of df/dz at a state z of shape (d,), for each replica: (R, d), complex128."""
-        return torch.linalg.eigvals(_jacobian(lambda z: self.field(z.new_zeros(()), z), z, self.field.replicas))
-
-
 class ResidualFlow(nn.Module):
     """z(t + dt) = z(t) + g(z(t)), g = dt f: a residual block for each step of a regular grid of times.
 
@@ -231,8 +153,8 @@ class ResidualFlow(nn.Module):
         return z
 
     def eigenvalues(self, z: Tensor) -> Tensor:
-        """log(mu) / dt of the eigenvalues mu of d(z + g)/dz at a state z of shape (d,): (R, d), complex128."""
-        return torch.linalg.eigvals(_jacobian(self._step, z, self.field.replicas)).log() / self.dt
+        """log(mu) / dt of the eigenvalues mu of d(z + g)/dz at z, shape (..., d): the same shape, complex128."""
+        return eigenvalues(self._step, z).log() / self.dt
 
     def _step(self, z: Tensor) -> Tensor:
         return z + self.dt * self.field(z.new_zeros(()), z)
@@ -249,11 +171,3 @@ class ResidualFlow(nn.Module):
                 f"times must be {blocks} * {self.dt:.6g} apart, a residual flow's grid, got {wrong:.6g}; "
                 "take sampling=regular"
             )
-
-
-def _jacobian(f: Callable[[Tensor], Tensor], z: Tensor, replicas: int) -> Tensor:
-    """df/dz at one state, shape (replicas, d, d), float64: the i-th copy of z gives the i-th row."""
-    with torch.enable_grad():
-        copies = z.detach().expand(replicas, len(z), len(z)).clone().requires_grad_()
-        outputs = f(copies).diagonal(dim1=1, dim2=2).sum()
-        return torch.autograd.grad(outputs, copies)[0].double()

@@ -111,7 +111,7 @@ class Classification(Task):
         start = module.features(normalise(few.images).double())
         try:
             z, error = body(start), self._measure(module, few)[1]
-            body.method = accurate_method(body.method)
+            body.ode.method = accurate_method(body.ode.method)
             reference, reference_error = body(start), self._measure(module, few)[1]
         except SolverError:
             return {"solver/consistency": float("inf")}

@@ -131,7 +131,7 @@ class DensityEstimation(Task):
         x = self.test[: min(SAMPLES, self.chunk)].to(self.device)
         try:
             z, nll = module.to_base(x), -module.log_prob(x).mean()
-            module.method = accurate_method(module.method)
+            module.ode.method = accurate_method(module.ode.method)
             reference, reference_nll = module.to_base(x), -module.log_prob(x).mean()
         except SolverError:
             return {"solver/consistency": float("inf")}

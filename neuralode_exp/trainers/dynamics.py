@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from neuralode_exp.models.vectors import ODEFlow, ResidualFlow
+from neuralode_exp.models.neural_ode import NeuralODE
+from neuralode_exp.models.vectors import MLPField, ResidualFlow
 from neuralode_exp.ode import SolverError, Stats
 from neuralode_exp.trainers.consistency import SAMPLES, accurate_method, relative_change
 from neuralode_exp.trainers.dynamics_errors import eigenvalue_error, relative_error, trajectory_error
@@ -81,7 +82,7 @@ class LearnDynamics(Task):
 
     def __init__(
         self,
-        flow: ODEFlow | ResidualFlow,
+        flow: NeuralODE[MLPField] | ResidualFlow,
         shooting: MultipleShooting | SingleShooting,
         validation: Sequence[Trajectories],
         test: Sequence[Trajectories],
@@ -151,7 +152,7 @@ class LearnDynamics(Task):
             learned = learned * self.flow.dt
         values = {"dynamics/field_error": relative_error(learned, self.truth.field)}
         if self.truth.fixed_point is not None and self.truth.eigenvalues is not None:
-            learned_eigenvalues = self.flow.eigenvalues(self.truth.fixed_point)
+            learned_eigenvalues = self.flow.eigenvalues(self.truth.fixed_point.expand(self.replicas, -1))
             values["dynamics/eigenvalue_error"] = eigenvalue_error(learned_eigenvalues, self.truth.eigenvalues)
         return values
 
@@ -178,7 +179,7 @@ class LearnDynamics(Task):
 
     def _consistency(self) -> dict[str, float]:
         """How far an accurate solve in float64 moves the last states of the test, and their error."""
-        if not isinstance(self.flow, ODEFlow) or not (known := self.test or self.validation):
+        if not isinstance(self.flow, NeuralODE) or not (known := self.test or self.validation):
             return {}
         flow = copy.deepcopy(self.flow).double()
         few = known[0]

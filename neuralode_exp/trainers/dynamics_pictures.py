@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from neuralode_exp.models.vectors import ODEFlow
+from neuralode_exp.models.neural_ode import NeuralODE
 from neuralode_exp.ode import SolverError
 from neuralode_exp.tracking.figures import dynamics as pictures
 from neuralode_exp.tracking.figures.style import limits
@@ -33,7 +33,7 @@ def take_snapshot(task: LearnDynamics, step: int) -> None:
     task.steps.append(step)
     task.snapshots.append(learned.cpu())
     if task.truth is not None and task.truth.fixed_point is not None:
-        task.eigenvalues.append(task.flow.eigenvalues(task.truth.fixed_point).cpu())
+        task.eigenvalues.append(task.flow.eigenvalues(task.truth.fixed_point.expand(task.replicas, -1)).cpu())
 
 
 def draw_all(task: LearnDynamics, step: int, recorder: Recorder) -> None:
@@ -50,7 +50,7 @@ def draw_all(task: LearnDynamics, step: int, recorder: Recorder) -> None:
         recorder.figure(
             step, "dynamics/eigenvalues", pictures.draw_eigenvalues(task.steps, learned, _array(truth.eigenvalues))
         )
-    if truth is not None and task.flow.field.dim == 2 and isinstance(task.flow, ODEFlow):
+    if truth is not None and task.flow.field.dim == 2 and isinstance(task.flow, NeuralODE):
         states = _array(truth.states)
         x, y = (np.linspace(*limits(states[:, k], margin=0.0), GRID) for k in range(2))
         grid = torch.tensor(np.stack(np.meshgrid(x, y), axis=-1)).to(truth.states)

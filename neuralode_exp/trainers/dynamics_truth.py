@@ -8,14 +8,15 @@ import math
 import torch
 
 from neuralode_exp.data.dynamics import Dynamics, NoRealLogarithm, least_squares_generator
-from neuralode_exp.models.vectors import ODEFlow, ResidualFlow
+from neuralode_exp.models.neural_ode import NeuralODE
+from neuralode_exp.models.vectors import MLPField, ResidualFlow
 from neuralode_exp.trainers.dynamics import Truth
 from neuralode_exp.trainers.dynamics_errors import eigenvalue_error, relative_error
 
 log = logging.getLogger(__name__)
 
 
-def truth_of(data: Dynamics, flow: ODEFlow | ResidualFlow, device: torch.device) -> Truth:
+def truth_of(data: Dynamics, flow: NeuralODE[MLPField] | ResidualFlow, device: torch.device) -> Truth:
     """Values of the true field at the noise-free training states, or the displacements that a residual map learns."""
     system = data.system
     states = data.train.clean.flatten(0, 1)

@@ -20,6 +20,7 @@ from neuralode_exp.ode import SolverError
 from neuralode_exp.tracking import checkpoints, memory
 from neuralode_exp.tracking.progress import Progress
 from neuralode_exp.tracking.recorder import Recorder
+from neuralode_exp.trainers import earlier
 from neuralode_exp.trainers.failures import Failures, NonFiniteGradient, diverged_replicas
 from neuralode_exp.trainers.meter import Meter
 from neuralode_exp.trainers.optimisation import (
@@ -257,7 +258,7 @@ class Loop:
         self.step, self.seconds, self.best = state["step"], state["seconds"], state["best"]
         self.evaluations_without_better = state["evaluations_without_better"]
         self.metrics, self.recorded = dict(state["metrics"]), set(state["recorded"])
-        self.task.module.load_state_dict(state["module"])
+        self.task.module.load_state_dict(earlier.weights(state["module"], self.task.module))
         self.optimizer.load_state_dict(state["optimizer"])
         if self.average is not None:
             self.average.weights = [w.to(self.device) for w in state["average"]]

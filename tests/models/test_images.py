@@ -164,7 +164,7 @@ def test_resnet_is_preactivation_blocks():
 def test_odenet_is_one_step_of_rk4():
     torch.manual_seed(0)
     model, x = perturbed(image_model("odenet", method=ONE_STEP)), images()
-    z, f = model.features(x), concat_field(model.body.field)
+    z, f = model.features(x), concat_field(model.body.ode.field)
     # The 3/8 rule: Hairer, Norsett & Wanner, Solving ODEs I, 2nd ed., Table II.1.2.
     k1 = f(0, z)
     k2 = f(1 / 3, z + k1 / 3)
@@ -177,7 +177,7 @@ def test_odenet_is_one_step_of_rk4():
 
 def test_states_stay_contiguous_through_a_solve(monkeypatch):
     block, seen = ODEBlock(8, make_method("dopri5", rtol=1e-3, atol=1e-3), "checkpoint"), []
-    prepare = block.field.prepare
+    prepare = block.ode.field.prepare
 
     def watched(n):
         f, tensors = prepare(n)
@@ -189,7 +189,7 @@ def test_states_stay_contiguous_through_a_solve(monkeypatch):
 
         return watched_f, tensors
 
-    monkeypatch.setattr(block.field, "prepare", watched)
+    monkeypatch.setattr(block.ode.field, "prepare", watched)
     block(torch.randn(2, 8, 6, 6)).sum().backward()
     assert block.stats.nfe_backward > 0
     assert len(seen) == 2 * (block.stats.nfe_forward + block.stats.nfe_backward)
@@ -201,7 +201,7 @@ def test_checkpoint_is_backprop():
     method = make_method("dopri5", rtol=1e-3, atol=1e-3)
     model, x = perturbed(image_model("rknet", method=method, channels=64)), images(2)
     exact = gradients(model, x)
-    model.body.gradient = "checkpoint"
+    model.body.ode.gradient = "checkpoint"
     for a, b in zip(gradients(model, x), exact, strict=True):
         torch.testing.assert_close(a, b, **TOLERANCE)
 
@@ -212,7 +212,7 @@ def test_adjoint_approaches_backprop():
         method = make_method("dopri5", rtol=tolerance, atol=tolerance)
         model, x = perturbed(image_model("rknet", method=method, channels=4)), images(2)
         exact = torch.cat([g.flatten() for g in gradients(model, x)])
-        model.body.gradient = "adjoint"
+        model.body.ode.gradient = "adjoint"
         adjoint = torch.cat([g.flatten() for g in gradients(model, x)])
         return (adjoint - exact).norm() / exact.norm()
 
@@ -225,7 +225,7 @@ def test_torchdiffeq_engine_gives_the_same_network():
     torch.manual_seed(0)
     model, x = perturbed(image_model("odenet", method=ONE_STEP, channels=4)), images(2)
     expected = model(x)
-    model.body.method = make_method("rk4", step_size=1.0, engine="torchdiffeq")
+    model.body.ode.method = make_method("rk4", step_size=1.0, engine="torchdiffeq")
     torch.testing.assert_close(model(x), expected, **TOLERANCE)
 
 
@@ -249,9 +249,9 @@ def test_stats(name, gradient, forward, backward):
 def test_weights_move_between_gradients_and_methods():
     rknet = image_model("rknet", method=ONE_STEP, channels=4)
     odenet = image_model("odenet", method=make_method("dopri5", rtol=1e-5, atol=1e-5), channels=4)
-    assert (rknet.body.gradient, odenet.body.gradient) == ("backprop", "adjoint")
+    assert (rknet.body.ode.gradient, odenet.body.ode.gradient) == ("backprop", "adjoint")
     odenet.load_state_dict(rknet.state_dict(), strict=True)
-    odenet.body.method = ONE_STEP
+    odenet.body.ode.method = ONE_STEP
     x = images(dtype=torch.float32)
     assert torch.equal(odenet(x), rknet(x))
     assert odenet.stats.nfe_forward == 4

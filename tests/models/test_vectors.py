@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from neuralode_exp.models.vectors import ACTIVATIONS, MLPField, ODEFlow, ResidualFlow
+from neuralode_exp.models.neural_ode import NeuralODE
+from neuralode_exp.models.vectors import ACTIVATIONS, MLPField, ResidualFlow
 from neuralode_exp.ode import make_method
 
 T0 = torch.tensor(0.0)
@@ -70,7 +71,7 @@ def test_units_scale_inputs_and_outputs() -> None:
 @pytest.mark.parametrize("gradient", ["backprop", "checkpoint", "adjoint"])
 def test_linear_field_follows_matrix_exponential(gradient: str) -> None:
     units = {"centre": torch.tensor([1.0, -2.0]), "scale": torch.tensor([3.0, 0.5]), "rate": torch.tensor([10.0, 0.1])}
-    flow = ODEFlow(linear_field(A, 2, **units), make_method("dopri5", rtol=1e-9, atol=1e-9), gradient)
+    flow = NeuralODE(linear_field(A, 2, **units), make_method("dopri5", rtol=1e-9, atol=1e-9), gradient)
     z0, t = states(2).double(), torch.tensor([0.0, 0.3, 2.0], dtype=torch.float64)
     expected = torch.einsum("tij,rbj->trbi", torch.linalg.matrix_exp(A * t[:, None, None]), z0)
     torch.testing.assert_close(flow(z0, t), expected, rtol=0, atol=1e-7)  # 1e-9 for each step
@@ -79,7 +80,7 @@ def test_linear_field_follows_matrix_exponential(gradient: str) -> None:
 @pytest.mark.parametrize("name", ["dopri5", "rk4"])
 def test_advance_gives_each_state_its_own_time(name: str) -> None:
     settings = {"rtol": 1e-9, "atol": 1e-9} if name == "dopri5" else {"step_size": 0.01}
-    flow = ODEFlow(linear_field(A), make_method(name, **settings))
+    flow = NeuralODE(linear_field(A), make_method(name, **settings))
     z0 = states(1, 3).double()
     duration = torch.tensor([0.1, 0.5, 1.5], dtype=torch.float64)[None, :, None]
     expected = torch.einsum("rbij,rbj->rbi", torch.linalg.matrix_exp(A * duration[..., None]), z0)
@@ -87,14 +88,14 @@ def test_advance_gives_each_state_its_own_time(name: str) -> None:
 
 
 def test_step_size_is_in_units_of_time_in_advance() -> None:
-    flow = ODEFlow(linear_field(A), make_method("rk4", step_size=0.25))
+    flow = NeuralODE(linear_field(A), make_method("rk4", step_size=0.25))
     flow.advance(states(1).double(), torch.full((1, 7, 1), 1.0, dtype=torch.float64))
     assert flow.stats.nfe_forward == 4 * 4  # four stages, four steps
 
 
 def test_frozen_replica_stays_and_leaves_the_others_alone() -> None:
     field = linear_field(A, 3)
-    flow = ODEFlow(field, make_method("rk4", step_size=0.1))
+    flow = NeuralODE(field, make_method("rk4", step_size=0.1))
     z0, t = states(3).double(), torch.tensor([0.0, 1.0], dtype=torch.float64)
     free = flow(z0, t)[-1]
     with torch.no_grad():
@@ -111,9 +112,9 @@ def test_frozen_replica_stays_and_leaves_the_others_alone() -> None:
 
 def test_eigenvalues_of_linear_field_and_residual_map() -> None:
     field = linear_field(A, 2)
-    at = torch.zeros(2, dtype=torch.float64)
+    at = torch.zeros(2, 2, dtype=torch.float64)
     expected = torch.tensor([-1 - 1j, -1 + 1j], dtype=torch.complex128).expand(2, 2)
-    ode = ODEFlow(field, make_method("rk4", step_size=0.1)).eigenvalues(at)
+    ode = NeuralODE(field, make_method("rk4", step_size=0.1)).eigenvalues(at)
     torch.testing.assert_close(sorted_by_imag(ode), expected)
     dt = 0.1
     residual = ResidualFlow(field, dt).eigenvalues(at)
@@ -127,7 +128,7 @@ def sorted_by_imag(x: Tensor) -> Tensor:
 def test_eigenvalues_are_those_of_the_jacobian() -> None:
     field = MLPField(3, generators=generators(0, 1))
     z = torch.tensor([0.3, -0.2, 1.0])
-    learned = ODEFlow(field, make_method("rk4", step_size=0.1)).eigenvalues(z)
+    learned = NeuralODE(field, make_method("rk4", step_size=0.1)).eigenvalues(z.expand(2, -1))
     for k in range(2):
         jacobian = torch.func.jacrev(lambda z, k=k: field(T0, z.expand(2, 1, 3))[k, 0])(z)
         expected = torch.linalg.eigvals(jacobian.double())
@@ -158,7 +159,7 @@ def test_residual_flow_refuses_irregular_times() -> None:
 @pytest.mark.parametrize("flow_of", ["ode", "residual"])
 def test_gradients(flow_of: str) -> None:
     field = MLPField(2, width=4, depth=1, generators=generators(0, 1)).double()
-    flow = ODEFlow(field, make_method("rk4", step_size=0.1)) if flow_of == "ode" else ResidualFlow(field, 0.1)
+    flow = NeuralODE(field, make_method("rk4", step_size=0.1)) if flow_of == "ode" else ResidualFlow(field, 0.1)
     z0 = states(2, 3).double().requires_grad_()
     duration = torch.full((2, 3, 1), 0.2, dtype=torch.float64)
     # gradcheck moves the parameters themselves, which the flow sees.

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from neuralode_exp.data.dynamics import make_dynamics
-from neuralode_exp.models.vectors import MLPField, ODEFlow, ResidualFlow
+from neuralode_exp.models.neural_ode import NeuralODE
+from neuralode_exp.models.vectors import MLPField, ResidualFlow
 from neuralode_exp.ode import make_method
 from neuralode_exp.trainers.dynamics_errors import eigenvalue_error, relative_error
 from neuralode_exp.trainers.shooting import (
@@ -85,13 +86,13 @@ def test_loss_of_a_replica_is_its_own() -> None:
     stack = MLPField(2, width=8, generators=generators(0, 1))
     together = MultipleShooting(segments, units(segments), 0.01, replicas=2)
     drawn = together.draw(generators(5, 6), 16)
-    losses = together(ODEFlow(stack, method), drawn)
+    losses = together(NeuralODE(stack, method), drawn)
     losses.sum().backward()
     for k in range(2):
         field = MLPField(2, width=8, generators=generators(k))
         alone = MultipleShooting(segments, units(segments), 0.01)
         assert torch.equal(alone.draw(generators(5 + k), 16)[0], drawn[k])
-        loss = alone(ODEFlow(field, method), drawn[k : k + 1])
+        loss = alone(NeuralODE(field, method), drawn[k : k + 1])
         loss.sum().backward()
         # Sums of a batched product may run in another order.
         torch.testing.assert_close(losses[k], loss[0], rtol=1e-4, atol=0)
@@ -136,7 +137,7 @@ def test_unstable_generator_is_learned(kind: str) -> None:
     found = units(segments)
     field = MLPField(2, depth=0, generators=generators(0), centre=found.centre, scale=found.scale, rate=found.rate)
     dt = float(data.t[1])
-    flow = ODEFlow(field, make_method("rk4", step_size=0.5)) if kind == "ode" else ResidualFlow(field, dt)
+    flow = NeuralODE(field, make_method("rk4", step_size=0.5)) if kind == "ode" else ResidualFlow(field, dt)
     loss = MultipleShooting(segments, found, 0.01)
     optimizer = torch.optim.Adam([*field.parameters(), *loss.parameters()], lr=0.03)
     generator = generators(1)
@@ -148,7 +149,7 @@ def test_unstable_generator_is_learned(kind: str) -> None:
     true = data.system.eigenvalues
     assert true is not None
     # Observations of 1 % noise at |z| = 1 and exact ones, so to say, at |z| = 50.
-    assert eigenvalue_error(flow.eigenvalues(torch.zeros(2)), true)[0] < 0.01
+    assert eigenvalue_error(flow.eigenvalues(torch.zeros(1, 2)), true)[0] < 0.01
     if kind == "ode":
         z = data.train.clean.reshape(1, -1, 2)
         assert relative_error(field(torch.tensor(0.0), z), data.system.f(0.0, z[0]))[0] < 0.01
