@@ -1,7 +1,7 @@
 """What stands between the image stem and the classifier: residual blocks, or one ODE block.
 
 Both map features (B, C, n, n) to features of the same shape and count what that cost in `stats`. Inside, states are
-space first and batch last (see `torus`).
+space first and batch last (see `frequency_conv`).
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from neuralode_exp.models.frequency_conv import convolve, spectrum, to_images, to_space_first
 from neuralode_exp.models.group_norm import group_norm
 from neuralode_exp.models.neural_ode import NeuralODE
-from neuralode_exp.models.torus import convolve, spectrum, to_images, to_space_first
 from neuralode_exp.ode import Gradient, Method, Stats
 
 

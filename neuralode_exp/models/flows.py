@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from neuralode_exp.models.flow_field import FlowField
+from neuralode_exp.models.fields.flow import FlowField
 from neuralode_exp.models.neural_ode import NeuralODE
 from neuralode_exp.ode import Gradient, Method, Stats
 

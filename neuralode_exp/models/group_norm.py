@@ -1,4 +1,4 @@
-"""Group normalisation (arXiv 1803.08494) of states that are space first and batch last (see `torus`)."""
+"""Group normalisation (arXiv 1803.08494) of states that are space first and batch last (see `frequency_conv`)."""
 
 from __future__ import annotations
 

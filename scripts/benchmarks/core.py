@@ -26,7 +26,7 @@ from benchmarks import small_states
 from benchmarks.table import Figure
 from benchmarks.timing import interleaved, ratio
 from neuralode_exp.models.blocks import ConvField
-from neuralode_exp.models.torus import to_space_first
+from neuralode_exp.models.frequency_conv import to_space_first
 from neuralode_exp.ode import Gradient, Stats, make_method, solve
 from neuralode_exp.tracking.memory import SavedTensors
 

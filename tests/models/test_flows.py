@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from neuralode_exp.models.flow_field import FlowField
+from neuralode_exp.models.fields.flow import FlowField
 from neuralode_exp.models.flows import Flow
 from neuralode_exp.ode import make_method, solve
 

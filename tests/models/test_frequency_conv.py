@@ -5,8 +5,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from neuralode_exp.models.frequency_conv import convolve, spectrum, to_images, to_space_first
 from neuralode_exp.models.group_norm import group_norm
-from neuralode_exp.models.torus import convolve, spectrum, to_images, to_space_first
 
 # Float64 round-off of sums of a few hundred terms of order one.
 TOLERANCE = {"rtol": 1e-12, "atol": 1e-12}
