@@ -139,9 +139,12 @@ def _density(config: Config, device: torch.device) -> Task:
 def _dynamics(config: Config, device: torch.device) -> Task:
     from neuralode_exp.data.csv_trajectories import read_trajectories, split
     from neuralode_exp.data.dynamics import make_dynamics
+    from neuralode_exp.models.fields.mlp import MLPField
+    from neuralode_exp.models.fields.scaled import Scaled
     from neuralode_exp.models.neural_ode import NeuralODE
-    from neuralode_exp.models.vectors import MLPField, ResidualFlow
-    from neuralode_exp.trainers.dynamics import LearnDynamics, Trajectories
+    from neuralode_exp.models.replicas import Replicas, stack
+    from neuralode_exp.models.residual_flow import ResidualFlow
+    from neuralode_exp.trainers.dynamics import Flow, LearnDynamics, Trajectories
     from neuralode_exp.trainers.dynamics_truth import truth_of
     from neuralode_exp.trainers.shooting import MultipleShooting, SingleShooting, cut, estimate_noise, units
 
@@ -163,17 +166,19 @@ def _dynamics(config: Config, device: torch.device) -> Task:
             held_out = [Trajectories(data.t, data.validation.clean, data.validation.noisy)]
     segments = cut([t for t, _ in train], [z for _, z in train], trainer.window)
     scales = units(segments)
-    field = MLPField(
-        segments.z.shape[1],
-        width=model.width,
-        depth=_depth(model, 2),
-        activation=model.activation or "silu",
-        generators=[torch.Generator().manual_seed(config.seed + k) for k in range(trainer.replicas)],
-        centre=scales.centre,
-        scale=scales.scale,
-        rate=scales.rate,
-    )
-    flow: NeuralODE[MLPField] | ResidualFlow
+    replicas = Replicas(trainer.replicas)
+    fields = [
+        MLPField(
+            segments.z.shape[1],
+            width=model.width,
+            depth=_depth(model, 2),
+            activation=model.activation or "silu",
+            generator=torch.Generator().manual_seed(config.seed + k),
+        )
+        for k in range(replicas.n)
+    ]
+    field = Scaled(stack(fields, replicas), scales)
+    flow: Flow
     if model.name == "resnet":
         assert data is not None  # resnet on csv has no meaning
         flow = ResidualFlow(field, float(data.t[-1]) / (len(data.t) - 1))
@@ -182,9 +187,9 @@ def _dynamics(config: Config, device: torch.device) -> Task:
     shooting: MultipleShooting | SingleShooting
     if trainer.shooting == "single":
         assert data is not None  # csv with single shooting has no meaning
-        shooting = SingleShooting(data.t, data.train.noisy)
+        shooting = SingleShooting(data.t, data.train.noisy, replicas)
     else:
-        shooting = MultipleShooting(segments, scales, noise, trainer.replicas)
+        shooting = MultipleShooting(segments, scales, noise, replicas)
     return LearnDynamics(
         flow.to(device, dtype),
         shooting.to(device, dtype),
@@ -192,6 +197,7 @@ def _dynamics(config: Config, device: torch.device) -> Task:
         [] if data is None else [Trajectories(data.t, data.test.clean, data.test.noisy).to(device)],
         None if data is None else Trajectories(data.t_long, data.z_long, data.z_long).to(device),
         None if data is None else truth_of(data, flow, device),
+        replicas=replicas,
         batch_size=trainer.batch_size,
         seed=config.seed,
         figures=config.figures,

@@ -94,7 +94,8 @@ def restore_weights(model: nn.Module, module: nn.Module, folder: Path | str, wei
         state: dict[str, Any] = checkpoints.load(path)
         named = earlier.weights(state["module"], module)
         if state.get("average") is not None:
-            named |= dict(zip((name for name, _ in module.named_parameters()), state["average"], strict=True))
+            averages = earlier.averages(state["average"], module)
+            named |= dict(zip((name for name, _ in module.named_parameters()), averages, strict=True))
         prefix = next(f"{name}." if name else "" for name, part in module.named_modules() if part is model)
         model.load_state_dict({key.removeprefix(prefix): x for key, x in named.items() if key.startswith(prefix)})
     except checkpoints.CheckpointError as error:

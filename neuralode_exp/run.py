@@ -166,7 +166,7 @@ def _train(
 ) -> float:
     seed_everything(config.seed)
     task = build_task(config, device)
-    summary["parameters"] = sum(p.numel() for p in task.model.parameters()) // task.replicas
+    summary["parameters"] = task.parameters
     cadence = Cadence.of(task, config.trainer, config.log_every)
     objective = config.objective or task.objective
     loop = Loop(task, config.trainer, cadence, objective, folder, signals)

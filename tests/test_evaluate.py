@@ -123,7 +123,7 @@ def test_every_kind_of_model_is_taken_up_and_put_before_other_data(
     model, config = neuralode_exp.load_run(folder)
     if config.dataset.kind == "dynamics":
         dt = model.dt if config.model.name == "resnet" else 1.0
-        assert model(torch.ones(1, 5, 2), torch.tensor([0.0, dt])).shape == (2, 1, 5, 2)
+        assert model(torch.ones(5, 2), torch.tensor([0.0, dt])).shape == (2, 5, 2)
 
 
 def copy(trained: Path, folder: Path) -> Path:

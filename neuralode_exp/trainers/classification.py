@@ -71,7 +71,7 @@ class Classification(Task):
     def loss(self, step: int) -> Tensor:
         images, labels = self._batch(step)
         logits = self.module(images)
-        return F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)[None]
+        return F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
 
     def _batch(self, step: int) -> tuple[Tensor, Tensor]:
         epoch, i = divmod(step - 1, self.steps_per_epoch)

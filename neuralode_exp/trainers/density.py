@@ -69,7 +69,7 @@ class DensityEstimation(Task):
 
     def loss(self, step: int) -> Tensor:
         x = self.target.sample(self.batch_size, seeded(self.seed, "batch", step), self.dtype)
-        return -self.module.log_prob(x.to(self.device)).mean()[None]
+        return -self.module.log_prob(x.to(self.device)).mean()
 
     def evaluate(self) -> dict[str, float]:
         if not len(self.validation):

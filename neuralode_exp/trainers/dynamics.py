@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from neuralode_exp.models.neural_ode import NeuralODE
-from neuralode_exp.models.vectors import MLPField, ResidualFlow
+from neuralode_exp.models.replicas import Replicas
+from neuralode_exp.models.residual_flow import ResidualFlow
 from neuralode_exp.ode import SolverError, Stats
 from neuralode_exp.trainers.consistency import SAMPLES, accurate_method, relative_change
 from neuralode_exp.trainers.dynamics_errors import eigenvalue_error, relative_error, trajectory_error
@@ -21,6 +22,8 @@ from neuralode_exp.trainers.task import Task, seeded
 
 if TYPE_CHECKING:
     from neuralode_exp.tracking.recorder import Recorder
+
+Flow = NeuralODE[nn.Module] | ResidualFlow
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,11 +71,12 @@ class LearnDynamics(Task):
     Replica k draws from (seed + k, step), so that it equals the run with that seed.
 
     Args:
-        flow: z0 to z(t), of all replicas.
+        flow: z0 to z(t).
         shooting: the loss; of multiple shooting, with the estimated states.
         validation, test: unseen trajectories, each entry with times of its own.
         long: the test over a longer time, None if the data end.
         truth: None for measured data.
+        replicas: the networks that flow and shooting are made of.
         batch_size: segments or trajectories a step, of each replica.
         seed: of the batches.
         figures: whether to draw.
@@ -82,13 +86,14 @@ class LearnDynamics(Task):
 
     def __init__(
         self,
-        flow: NeuralODE[MLPField] | ResidualFlow,
+        flow: Flow,
         shooting: MultipleShooting | SingleShooting,
         validation: Sequence[Trajectories],
         test: Sequence[Trajectories],
         long: Trajectories | None,
         truth: Truth | None,
         *,
+        replicas: Replicas,
         batch_size: int,
         seed: int,
         figures: bool,
@@ -97,7 +102,7 @@ class LearnDynamics(Task):
         self.flow, self.shooting = flow, shooting
         self.validation, self.test, self.long, self.truth = validation, test, long, truth
         self.batch_size, self.seed, self.figures = batch_size, seed, figures
-        self.replicas = flow.field.replicas
+        self.replicas: Replicas = replicas
         self.steps_per_epoch = max(1, len(shooting) // batch_size)
         self.objective = "dynamics/validation_error" if validation else None
         if isinstance(shooting, SingleShooting):
@@ -118,13 +123,8 @@ class LearnDynamics(Task):
         return self.flow.stats
 
     def loss(self, step: int) -> Tensor:
-        generators = [seeded(self.seed + k, "batch", step) for k in range(self.replicas)]
+        generators = [seeded(self.seed + k, "batch", step) for k in range(self.replicas.n)]
         return self.shooting(self.flow, self.shooting.draw(generators, self.batch_size))
-
-    def freeze(self, replicas: Tensor) -> None:
-        replicas = replicas.to(self.flow.field.active.device)
-        self.flow.field.freeze(replicas)
-        self.shooting.freeze(replicas)
 
     def evaluate(self) -> dict[str, float]:
         values = {}
@@ -139,41 +139,41 @@ class LearnDynamics(Task):
         if self.long is not None:
             values["dynamics/long_trajectory_error"] = self._trajectory_error([self.long])
         summary = self._summarise(values | self._against_truth()) | self._consistency()
-        if self.replicas > 1:
-            summary["dynamics/active_replicas"] = float(self.flow.field.active.sum())
+        if self.replicas.n > 1:
+            summary["dynamics/active_replicas"] = float((~self.replicas.frozen).sum())
         return summary | (dict(self.truth.least_squares) if self.truth else {})
 
     def _against_truth(self) -> dict[str, Tensor]:
         if self.truth is None:
             return {}
         states = self.truth.states
-        learned = self.flow.field(states.new_zeros(()), states.expand(self.replicas, *states.shape))
+        learned = self.flow.field(states.new_zeros(()), self.replicas.expand(states))
         if isinstance(self.flow, ResidualFlow):
             learned = learned * self.flow.dt
         values = {"dynamics/field_error": relative_error(learned, self.truth.field)}
         if self.truth.fixed_point is not None and self.truth.eigenvalues is not None:
-            learned_eigenvalues = self.flow.eigenvalues(self.truth.fixed_point.expand(self.replicas, -1))
+            learned_eigenvalues = self.flow.eigenvalues(self.replicas.expand(self.truth.fixed_point))
             values["dynamics/eigenvalue_error"] = eigenvalue_error(learned_eigenvalues, self.truth.eigenvalues)
         return values
 
     def _trajectory_error(self, trajectories: Sequence[Trajectories]) -> Tensor:
-        """Mean over all trajectories, shape (R,); infinite where the learned field cannot be solved."""
+        """Mean over all trajectories, of each replica; infinite where the learned field cannot be solved."""
         errors, counts = [], []
         for known in trajectories:
             try:
-                learned = self.flow(known.z[0].expand(self.replicas, *known.z.shape[1:]), known.t)
+                learned = self.flow(self.replicas.expand(known.z[0]), known.t)
                 errors.append(trajectory_error(learned, known.z).cpu())
             except SolverError:
-                errors.append(torch.full((self.replicas,), torch.inf, dtype=torch.float64))
+                errors.append(self.replicas.expand(torch.tensor(torch.inf, dtype=torch.float64)))
             counts.append(known.z.shape[1])
         weights = torch.tensor(counts, dtype=torch.float64) / sum(counts)
-        return (torch.stack(errors) * weights[:, None]).sum(0)
+        return torch.tensordot(weights, torch.stack(errors), 1)
 
     def _summarise(self, values: Mapping[str, Tensor]) -> dict[str, float]:
         """Means over the replicas under the tag, standard deviations beside it."""
         self.by_replica.update({tag: value.cpu() for tag, value in values.items()})
         summary = {tag: float(value.mean()) for tag, value in values.items()}
-        if self.replicas > 1:
+        if self.replicas.n > 1:
             summary |= {f"{tag}_std": float(value.std()) for tag, value in values.items()}
         return summary
 
@@ -184,7 +184,7 @@ class LearnDynamics(Task):
         flow = copy.deepcopy(self.flow).double()
         few = known[0]
         z, t = few.z[:, :SAMPLES].double(), few.t.double()
-        start = z[0].expand(self.replicas, *z.shape[1:])
+        start = self.replicas.expand(z[0])
         try:
             learned = flow(start, t)
             flow.method = accurate_method(flow.method)
@@ -206,9 +206,9 @@ class LearnDynamics(Task):
 
     @torch.no_grad()
     def draw(self, step: int, recorder: Recorder, *, last: bool) -> None:
-        if last and self.replicas > 1:
+        if last and self.replicas.n > 1:
             self._write_replicas(recorder)
-        if not self.figures or self.flow.field.dim < 2:
+        if not self.figures or self.shooting.z.shape[-1] < 2:
             return
         from neuralode_exp.trainers.dynamics_pictures import draw_all, take_snapshot
 
@@ -221,7 +221,6 @@ class LearnDynamics(Task):
         with open(recorder.folder / "replicas.csv", "w", newline="") as file:
             rows = csv.writer(file, lineterminator="\n")
             rows.writerow(["replica", "seed", "active", *self.by_replica])
-            active = self.flow.field.active.flatten().bool().tolist()
-            for k in range(self.replicas):
+            for k, frozen in enumerate(self.replicas.frozen.tolist()):
                 values = [repr(float(value[k])) for value in self.by_replica.values()]
-                rows.writerow([k, self.seed + k, active[k], *values])
+                rows.writerow([k, self.seed + k, not frozen, *values])

@@ -1,4 +1,6 @@
-"""How far learned dynamics are from the true ones; one number for each replica.
+"""How far learned dynamics are from the true ones: one number, or one for each replica.
+
+Shapes are those of one network; replicas have R more entries in an axis before (n, d), and R results.
 
 All is computed in float64, where the square of a float32 number cannot overflow.
 """
@@ -12,14 +14,11 @@ def relative_error(learned: Tensor, true: Tensor) -> Tensor:
     """||learned - true|| / ||true|| over all samples and components: field error, if they are values of the field.
 
     Args:
-        learned: shape (R, n, d).
+        learned: shape (n, d).
         true: shape (n, d).
-
-    Returns:
-        shape (R,).
     """
     learned, true = learned.double(), true.double()
-    return torch.linalg.vector_norm(learned - true, dim=(1, 2)) / torch.linalg.vector_norm(true)
+    return torch.linalg.vector_norm(learned - true, dim=(-2, -1)) / torch.linalg.vector_norm(true)
 
 
 def trajectory_error(learned: Tensor, true: Tensor) -> Tensor:
@@ -28,30 +27,27 @@ def trajectory_error(learned: Tensor, true: Tensor) -> Tensor:
     So that a trajectory counts the same at any size.
 
     Args:
-        learned: z', shape (T, R, n, d).
+        learned: z', shape (T, n, d).
         true: z, shape (T, n, d).
-
-    Returns:
-        shape (R,).
     """
     learned, true = learned.double(), true.double()
-    off = torch.linalg.vector_norm(learned - true[:, None], dim=(0, 3))
-    return (off / torch.linalg.vector_norm(true, dim=(0, 2))).mean(dim=1)
+    if learned.dim() > true.dim():
+        true = true[:, None]
+    off = torch.linalg.vector_norm(learned - true, dim=(0, -1))
+    return (off / torch.linalg.vector_norm(true, dim=(0, -1))).mean(dim=-1)
 
 
 def eigenvalue_error(learned: Tensor, true: Tensor) -> Tensor:
     """max_i |lambda'_i - lambda_i| / max_i |lambda_i|, the pairs matched for the least sum of distances.
 
     Args:
-        learned: lambda', shape (R, d), complex.
+        learned: lambda', shape (d,), complex; where one is not finite, the error is infinite.
         true: lambda, shape (d,), complex, not all 0.
-
-    Returns:
-        shape (R,); infinity where a lambda' is not finite.
     """
     true = true.to(learned)
-    distances = (learned[:, :, None] - true).abs().cpu()
+    distances = (learned[..., :, None] - true).abs().cpu()
     largest = [
-        d[linear_sum_assignment(d.numpy())].max() if d.isfinite().all() else d.new_tensor(torch.inf) for d in distances
+        d[linear_sum_assignment(d.numpy())].max() if d.isfinite().all() else d.new_tensor(torch.inf)
+        for d in distances.view(-1, *distances.shape[-2:])
     ]
-    return torch.stack(largest) / true.abs().max().cpu()
+    return torch.stack(largest).view(learned.shape[:-1]) / true.abs().max().cpu()

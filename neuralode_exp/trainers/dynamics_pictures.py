@@ -25,15 +25,16 @@ def take_snapshot(task: LearnDynamics, step: int) -> None:
     known = _drawn(task)
     if step in task.steps or known is None:
         return
-    shown = known.z[0, : pictures.SHOWN].expand(task.replicas, -1, -1)
+    shown = known.z[0, : pictures.SHOWN]
     try:
-        learned = task.flow(shown, known.t).transpose(0, 1)
+        learned = task.flow(task.replicas.expand(shown), known.t)
     except SolverError:
-        learned = torch.full((task.replicas, len(known.t), *shown.shape[1:]), torch.nan)
+        learned = torch.full((len(known.t), task.replicas.n, *shown.shape), torch.nan)
     task.steps.append(step)
-    task.snapshots.append(learned.cpu())
+    task.snapshots.append(learned.view(len(known.t), -1, *shown.shape).transpose(0, 1).cpu())
     if task.truth is not None and task.truth.fixed_point is not None:
-        task.eigenvalues.append(task.flow.eigenvalues(task.truth.fixed_point.expand(task.replicas, -1)).cpu())
+        point = task.truth.fixed_point
+        task.eigenvalues.append(task.flow.eigenvalues(task.replicas.expand(point)).view(-1, len(point)).cpu())
 
 
 def draw_all(task: LearnDynamics, step: int, recorder: Recorder) -> None:
@@ -50,14 +51,12 @@ def draw_all(task: LearnDynamics, step: int, recorder: Recorder) -> None:
         recorder.figure(
             step, "dynamics/eigenvalues", pictures.draw_eigenvalues(task.steps, learned, _array(truth.eigenvalues))
         )
-    if truth is not None and task.flow.field.dim == 2 and isinstance(task.flow, NeuralODE):
+    if truth is not None and truth.states.shape[-1] == 2 and isinstance(task.flow, NeuralODE):
         states = _array(truth.states)
         x, y = (np.linspace(*limits(states[:, k], margin=0.0), GRID) for k in range(2))
         grid = torch.tensor(np.stack(np.meshgrid(x, y), axis=-1)).to(truth.states)
         zero = truth.states.new_zeros(())
-        learned_field = (
-            task.flow.field(zero, grid.view(-1, 2).expand(task.replicas, -1, -1)).mean(0).view(GRID, GRID, 2)
-        )
+        learned_field = task.flow.field(zero, task.replicas.expand(grid.view(-1, 2))).view(-1, GRID, GRID, 2).mean(0)
         figure = pictures.draw_fields(x, y, _array(truth.f(zero, grid)), _array(learned_field))
         recorder.figure(step, "dynamics/field", figure)
 

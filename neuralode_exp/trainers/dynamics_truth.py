@@ -8,15 +8,14 @@ import math
 import torch
 
 from neuralode_exp.data.dynamics import Dynamics, NoRealLogarithm, least_squares_generator
-from neuralode_exp.models.neural_ode import NeuralODE
-from neuralode_exp.models.vectors import MLPField, ResidualFlow
-from neuralode_exp.trainers.dynamics import Truth
+from neuralode_exp.models.residual_flow import ResidualFlow
+from neuralode_exp.trainers.dynamics import Flow, Truth
 from neuralode_exp.trainers.dynamics_errors import eigenvalue_error, relative_error
 
 log = logging.getLogger(__name__)
 
 
-def truth_of(data: Dynamics, flow: NeuralODE[MLPField] | ResidualFlow, device: torch.device) -> Truth:
+def truth_of(data: Dynamics, flow: Flow, device: torch.device) -> Truth:
     """Values of the true field at the noise-free training states, or the displacements that a residual map learns."""
     system = data.system
     states = data.train.clean.flatten(0, 1)
@@ -49,9 +48,9 @@ def least_squares_errors(data: Dynamics) -> dict[str, float]:
     except ValueError:  # irregular times have no one one-step map
         return {}
     states = data.train.clean.flatten(0, 1).double()
-    fitted = torch.linalg.eigvals(a)[None]
+    fitted = torch.linalg.eigvals(a)
     errors = {
         "least_squares/eigenvalue_error": float(eigenvalue_error(fitted, system.eigenvalues)),
-        "least_squares/field_error": float(relative_error((states @ a.T)[None], states @ system.matrix.double().T)),
+        "least_squares/field_error": float(relative_error(states @ a.T, states @ system.matrix.double().T)),
     }
     return {tag: value for tag, value in errors.items() if math.isfinite(value)}

@@ -1,22 +1,53 @@
-"""Checkpoints of earlier versions, under the names that today's modules give their parameters."""
+"""Checkpoints of earlier versions, under the names and in the shapes that today's modules have.
+
+Once every network on vectors was a stack of replicas, if only of one: its parameters, moments and averages had a
+leading axis of length 1. A field knew its units and which replicas were frozen, a block or a flow was its own solver.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import Any
 
+import torch
 from torch import Tensor, nn
 
-RENAMED = {"body.field.": "body.ode.field.", "field.": "ode.field."}  # beginnings of names
+# Beginnings of names: what each has become, whichever the module has.
+RENAMED = (
+    ("flow.field.", "flow.field.field."),
+    ("flow.field.", "flow.field.field.stacked."),
+    ("body.field.", "body.ode.field."),
+    ("field.", "ode.field."),
+)
+GONE = ("flow.field.active",)
 
 
 def weights(stored: Mapping[str, Tensor], module: nn.Module) -> dict[str, Tensor]:
     """Return a stored state_dict as one of `module`; what fits already is left as it is."""
-    names = module.state_dict().keys()
-    return {_renamed(name) if name not in names else name: x for name, x in stored.items()}
+    now = module.state_dict()
+    named = {_name(name, now): x for name, x in stored.items() if name not in GONE or name in now}
+    return {name: _without_replicas(x, now[name]) if name in now else x for name, x in named.items()}
 
 
-def _renamed(name: str) -> str:
-    for old, new in RENAMED.items():
-        if name.startswith(old):
-            return new + name.removeprefix(old)
-    return name
+def averages(stored: Iterable[Tensor], module: nn.Module) -> list[Tensor]:
+    """Return stored averages of a module's parameters in their shapes."""
+    return [_without_replicas(x, p) for x, p in zip(stored, module.parameters(), strict=True)]
+
+
+def moments(stored: dict[str, Any], optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """Return the stored state of an optimiser with the moments in the shapes of its parameters."""
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    state = {
+        i: {key: _without_replicas(x, parameters[i]) for key, x in values.items()}
+        for i, values in stored["state"].items()
+    }
+    return stored | {"state": state}
+
+
+def _name(name: str, now: Mapping[str, Tensor]) -> str:
+    candidates = (new + name.removeprefix(old) for old, new in RENAMED if name.startswith(old))
+    return name if name in now else next((new for new in candidates if new in now), name)
+
+
+def _without_replicas(x: Any, like: Tensor) -> Any:
+    return x[0] if isinstance(x, Tensor) and x.shape == (1, *like.shape) else x

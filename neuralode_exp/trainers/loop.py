@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,20 +16,15 @@ from torch import Tensor
 
 from neuralode_exp import tags
 from neuralode_exp.config.schema import Trainer
+from neuralode_exp.models.replicas import Replicas
 from neuralode_exp.ode import SolverError
 from neuralode_exp.tracking import checkpoints, memory
 from neuralode_exp.tracking.progress import Progress
 from neuralode_exp.tracking.recorder import Recorder
 from neuralode_exp.trainers import earlier
-from neuralode_exp.trainers.failures import Failures, NonFiniteGradient, diverged_replicas
+from neuralode_exp.trainers.failures import Failures, NonFiniteGradient
 from neuralode_exp.trainers.meter import Meter
-from neuralode_exp.trainers.optimisation import (
-    Average,
-    gradient_norms,
-    learning_rate,
-    make_optimizer,
-    scale_gradients,
-)
+from neuralode_exp.trainers.optimisation import Average, learning_rate, make_optimizer
 from neuralode_exp.trainers.task import Task
 
 log = logging.getLogger(__name__)
@@ -82,8 +77,8 @@ class Loop:
         self.device = next(task.module.parameters()).device
         self.optimizer = make_optimizer(task.module, trainer)
         self.average = Average(task.module, trainer.average) if trainer.average else None
-        self.failures = Failures(trainer.on_solver_failure, trainer.max_failures, task.replicas)
-        self.frozen = self.failures.frozen.clone()  # replicas that the task leaves out now
+        self.replicas = task.replicas or Replicas()
+        self.failures = Failures(trainer.on_solver_failure, trainer.max_failures, self.replicas)
         self.meter = Meter()
         self.step = 0
         self.seconds = 0.0  # of training, over all processes
@@ -117,57 +112,43 @@ class Loop:
         began = time.perf_counter()
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.step, self.cadence.total, self.trainer)
-        self.optimizer.zero_grad(set_to_none=True)
-        losses, out = self._loss_and_backward(measure_memory)
-        if bool(out.all()):
-            return
-        parameters = [p for p in self.task.module.parameters() if p.requires_grad]
-        norms, losses = gradient_norms(parameters, self.task.replicas).cpu(), losses.cpu()
-        good = torch.isfinite(norms) & torch.isfinite(losses) & ~out
-        if bool((bad := ~good & ~out).any()):
-            error = NonFiniteGradient("the loss or its gradient is NaN or infinite")
-            self.failures.count(self.step, bad, error)
-            self._freeze(self.failures.frozen)
-        self.failures.progressed(good)
-        if bool(good.any()):
-            clip = self.trainer.clip or math.inf
-            factors = torch.clamp(clip / norms.clamp(min=1e-12), max=1.0).where(good, torch.zeros(()))
-            if bool((factors != 1.0).any()):
-                scale_gradients(parameters, factors)
-            self._optimizer_step(parameters, good)
-            self.meter.add("loss/train", float(losses[good].mean()))
-        stats = self.task.stats
-        self.meter.add_stats(stats)
-        self.meter.add("time/step_ms", 1e3 * (time.perf_counter() - began))
+        losses = self._loss_and_backward(measure_memory)
+        if losses is not None:
+            self._update(losses)
+            self.meter.add_stats(self.task.stats)
+            self.meter.add("time/step_ms", 1e3 * (time.perf_counter() - began))
+        self.replicas.take_back()
 
-    def _loss_and_backward(self, measure_memory: bool) -> tuple[Tensor, Tensor]:
-        """Losses of the replicas after backward, and the mask of those that are left out of this step.
+    def _loss_and_backward(self, measure_memory: bool) -> Tensor | None:
+        """Loss of each replica after backward, shape (R,); None where the step fails.
 
         A solve that fails because of some replicas is repeated without them.
         """
-        out = self.failures.frozen.clone()
-        while True:
+        while not bool(self.replicas.out.all()):
+            self.optimizer.zero_grad(set_to_none=True)
             try:
                 losses = self._measured(self.step) if measure_memory else self._unmeasured(self.step)
-                break
+                return losses.detach().view(-1).cpu()
             except SolverError as error:
-                self.optimizer.zero_grad(set_to_none=True)
-                culprits = diverged_replicas(error, self.task.replicas) & ~out
-                self.failures.count(self.step, culprits, error)
-                out |= culprits
-                if not bool(culprits.any()):  # nobody new to blame: leave the whole step out
-                    out = torch.ones_like(out)
-                if bool(out.all()):
-                    losses = torch.full((self.task.replicas,), math.nan)
-                    break
-                self._freeze(out)
-        self._freeze(self.failures.frozen)
-        return losses.detach(), out
+                self.failures.count(self.step, self.replicas.blame(error.state), error)
+        return None
 
-    def _freeze(self, replicas: Tensor) -> None:
-        if self.task.replicas > 1 and not torch.equal(replicas, self.frozen):
-            self.task.freeze(replicas)
-            self.frozen = replicas.clone()
+    def _update(self, losses: Tensor) -> None:
+        """Clip the gradients and step, where loss and gradient are finite."""
+        parameters = [p for p in self.task.module.parameters() if p.requires_grad]
+        norms = self.replicas.gradient_norms(parameters)
+        finite = torch.isfinite(norms) & torch.isfinite(losses)
+        good = finite & ~self.replicas.out
+        if bool((bad := ~finite & ~self.replicas.out).any()):
+            self.failures.count(self.step, bad, NonFiniteGradient("the loss or its gradient is NaN or infinite"))
+        self.failures.progressed(good)
+        if bool(good.any()):
+            self.replicas.clip(parameters, norms, self.trainer.clip or math.inf, good)
+            with self.replicas.only(good, parameters, self.optimizer):
+                self.optimizer.step()
+            if self.average is not None:
+                self.average.update(self.task.module, self.step)
+            self.meter.add("loss/train", float(losses[good].mean()))
 
     def _unmeasured(self, step: int) -> Tensor:
         losses = self.task.loss(step)
@@ -183,19 +164,6 @@ class Loop:
         self.metrics["memory/saved_mib"] = probe.saved_mib
         self.metrics["memory/autograd_peak_mib"] = probe.autograd_peak_mib
         return losses
-
-    def _optimizer_step(self, parameters: Sequence[Tensor], good: Tensor) -> None:
-        """Step, leaving the weights and moments of replicas that are not good as they were."""
-        kept = [] if bool(good.all()) else self._slices(parameters, ~good)
-        self.optimizer.step()
-        for tensor, values in kept:
-            tensor[~good.to(tensor.device)] = values
-        if self.average is not None:
-            self.average.update(self.task.module, self.step)
-
-    def _slices(self, parameters: Sequence[Tensor], replicas: Tensor) -> list[tuple[Tensor, Tensor]]:
-        moments = [x for p in parameters for x in self.optimizer.state[p].values() if torch.is_tensor(x) and x.dim()]
-        return [(x.data, x.data[replicas.to(x.device)].clone()) for x in (*parameters, *moments)]
 
     def _training_metrics(self) -> dict[str, float]:
         values = self.meter.means_and_reset()
@@ -259,13 +227,12 @@ class Loop:
         self.evaluations_without_better = state["evaluations_without_better"]
         self.metrics, self.recorded = dict(state["metrics"]), set(state["recorded"])
         self.task.module.load_state_dict(earlier.weights(state["module"], self.task.module))
-        self.optimizer.load_state_dict(state["optimizer"])
+        self.optimizer.load_state_dict(earlier.moments(state["optimizer"], self.optimizer))
         if self.average is not None:
-            self.average.weights = [w.to(self.device) for w in state["average"]]
+            self.average.weights = [w.to(self.device) for w in earlier.averages(state["average"], self.task.module)]
         self.failures.restore(state["failures"])
         self.meter.restore(state["meter"])
         self.task.restore(state["task"])
-        self._freeze(self.failures.frozen)
         checkpoints.restore_rng_state(state["rng"])
 
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from neuralode_exp.config.schema import Trainer
 
@@ -38,23 +37,6 @@ def learning_rate(step: int, total: int, trainer: Trainer) -> float:
         return trainer.lr * step / rise
     done = (step - rise) / max(1.0, total - rise + 1)
     return trainer.lr * 0.5 * (1.0 + math.cos(math.pi * done))
-
-
-@torch.no_grad()
-def gradient_norms(parameters: Iterable[Tensor], replicas: int) -> Tensor:
-    """Norm of the whole gradient, one for each replica, shape (replicas,)."""
-    squares = [torch.linalg.vector_norm(p.grad.reshape(replicas, -1), dim=1) for p in parameters if p.grad is not None]
-    return torch.linalg.vector_norm(torch.stack(squares), dim=0)
-
-
-@torch.no_grad()
-def scale_gradients(parameters: Iterable[Tensor], factors: Tensor) -> None:
-    """Multiply each replica's gradient by its factor, shape (replicas,); a factor of 0 removes NaN too."""
-    for p in parameters:
-        if p.grad is not None:
-            by_replica = p.grad.view(len(factors), -1)
-            factor = factors.to(p.grad)[:, None]
-            p.grad.copy_(torch.where(factor == 0, 0.0, by_replica * factor).view_as(p.grad))
 
 
 class Average:

@@ -28,12 +28,15 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from neuralode_exp.models.fields.scaled import Units
+from neuralode_exp.models.replicas import Replicas
+
 FEW = 8  # fewer initial states than this do not tell the size of what is observed
 CUBIC = torch.tensor([-1.0, 4.0, 0.0, 4.0, -1.0]) / 6
 
 
 class Flow(Protocol):
-    """What a loss needs of a flow: z0 (R, B, d) led on by the durations (R, B, 1), or to the times t (T,)."""
+    """What a loss needs of a flow: z0 (..., d) led on by the durations (..., 1), or to the times t (T,)."""
 
     def advance(self, z0: Tensor, duration: Tensor) -> Tensor: ...
 
@@ -83,19 +86,6 @@ def cut(times: Sequence[Tensor], states: Sequence[Tensor], window: int) -> Segme
     return Segments(z, torch.cat(starts), torch.cat(ends), duration, torch.tensor(first))
 
 
-@dataclass(frozen=True, eq=False)
-class Units:
-    """Sizes that make a field's inputs and outputs of order 1, each of shape (d,); see `units`."""
-
-    centre: Tensor
-    scale: Tensor
-    rate: Tensor
-
-    def size(self, z: Tensor) -> Tensor:
-        """|x|, x = (z - centre) / scale: shape (..., d) to (..., 1)."""
-        return torch.linalg.vector_norm((z - self.centre) / self.scale, dim=-1, keepdim=True)
-
-
 def units(segments: Segments) -> Units:
     """Measure the units of the states in the data.
 
@@ -133,17 +123,17 @@ def estimate_noise(states: Sequence[Tensor]) -> Tensor:
 
 
 class MultipleShooting(nn.Module):
-    """The loss above for R replicas, each with its own estimate of the states.
+    """The loss above, with the estimate of the states; each replica has its own.
 
     Args:
         segments: from `cut`.
         units: from `units`.
         noise: standard deviation of the observations, a number or shape (d,).
-        replicas: R.
+        replicas: the networks that are trained side by side, R of them.
         relative: precision that is asked for beside the noise, relative to the state.
 
     Attributes:
-        e: the estimates' distance from the observations, shape (R, M, d); a parameter, 0 at first.
+        e: the estimates' distance from the observations, shape (M, d), of replicas (R, M, d); a parameter, 0 at first.
     """
 
     z: Tensor
@@ -153,9 +143,15 @@ class MultipleShooting(nn.Module):
     duration: Tensor
 
     def __init__(
-        self, segments: Segments, units: Units, noise: float | Tensor, replicas: int = 1, relative: float = 0.003
+        self,
+        segments: Segments,
+        units: Units,
+        noise: float | Tensor,
+        replicas: Replicas | None = None,
+        relative: float = 0.003,
     ) -> None:
         super().__init__()
+        self.replicas = replicas or Replicas()
         z = segments.z
         # A state at the centre, observed without noise, would have no uncertainty at all.
         size = units.size(z).clamp(min=0.01)
@@ -164,43 +160,37 @@ class MultipleShooting(nn.Module):
         self.register_buffer("start", segments.start)
         self.register_buffer("end", segments.end)
         self.register_buffer("duration", segments.duration)
-        self.e = nn.Parameter(z.new_zeros(replicas, *z.shape))
+        self.e = nn.Parameter(self.replicas.expand(torch.zeros_like(z)).clone())
         length = torch.linalg.vector_norm((z[segments.end] - z[segments.start]) / units.scale, dim=1).double()
         evenly = torch.full_like(length, 1 / len(length))
         self._chances = (0.5 * evenly + 0.5 * length / length.sum() if length.any() else evenly).cpu()
-        self._frozen: Tensor | None = None
-
-    def freeze(self, replicas: Tensor) -> None:
-        """Take the observations themselves as states of these replicas, a mask of shape (R,): theirs may be NaN."""
-        self._frozen = replicas[:, None, None] if bool(replicas.any()) else None
 
     def draw(self, generators: Sequence[torch.Generator], batch_size: int) -> Tensor:
-        """Draw segments with replacement, replica k's from the k-th generator: places, shape (R, batch_size)."""
+        """Draw segments with replacement, replica k's from the k-th generator: places, (batch_size,) or (R, ...)."""
         drawn = [torch.multinomial(self._chances, batch_size, replacement=True, generator=g) for g in generators]
-        return torch.stack(drawn).to(self.start.device)
+        return self.replicas.join(drawn).to(self.start.device)
 
     def forward(self, flow: Flow, segments: Tensor) -> Tensor:
-        """Evaluate the loss, shape (R,), over a batch of segments, shape (R, B). Gradients flow to flow and e."""
+        """Evaluate the loss over a batch of segments, shape (B,); of replicas (R,), over (R, B).
+
+        Gradients flow to flow and e.
+        """
         start, end = self.start[segments], self.end[segments]
-        e = self.e if self._frozen is None else torch.where(self._frozen, 0.0, self.e)
-        e_start = torch.take_along_dim(e, start[..., None], dim=1)
-        e_end = torch.take_along_dim(e, end[..., None], dim=1)
+        e = self.replicas.masked(self.e)
+        e_start = torch.take_along_dim(e, start[..., None], dim=-2)
+        e_end = torch.take_along_dim(e, end[..., None], dim=-2)
         z_start = self.z[start] + self.sigma[start] * e_start
         led_on = flow.advance(z_start, self.duration[segments])
         miss = (led_on - self.z[end]) / self.sigma[end] - e_end
-        return (e_start.square() + e_end.square() + miss.square()).mean(dim=(1, 2))
+        return (e_start.square() + e_end.square() + miss.square()).mean(dim=(-2, -1))
 
     def __len__(self) -> int:
         """Number of segments."""
         return len(self.start)
 
-    def estimates(self) -> Tensor:
-        """The estimated states z_i at all observed times, shape (R, M, d)."""
-        return self.z + self.sigma * self.e
-
 
 class SingleShooting(nn.Module):
-    """The plain loss for R replicas: whole trajectories, each from its first observation, in the units of the data,
+    """The plain loss: whole trajectories, each from its first observation, in the units of the data,
 
         mean over trajectories, times and dimensions of (flow(y_0, t) - y(t))^2.
 
@@ -210,13 +200,15 @@ class SingleShooting(nn.Module):
     Args:
         t: the times that all trajectories share, shape (T,).
         z: observed states, shape (T, N, d).
+        replicas: the networks that are trained side by side.
     """
 
     t: Tensor
     z: Tensor
 
-    def __init__(self, t: Tensor, z: Tensor) -> None:
+    def __init__(self, t: Tensor, z: Tensor, replicas: Replicas | None = None) -> None:
         super().__init__()
+        self.replicas = replicas or Replicas()
         self.register_buffer("t", t)
         self.register_buffer("z", z)
 
@@ -224,15 +216,12 @@ class SingleShooting(nn.Module):
         """Number of trajectories."""
         return self.z.shape[1]
 
-    def freeze(self, replicas: Tensor) -> None:
-        """Nothing to do: no parameter is its own, and the field of a frozen replica does not move."""
-
     def draw(self, generators: Sequence[torch.Generator], batch_size: int) -> Tensor:
-        """Draw trajectories without replacement, at most all: places, shape (R, min(batch_size, N))."""
+        """Draw trajectories without replacement, at most all: places, shape (min(batch_size, N),) or (R, ...)."""
         drawn = [torch.randperm(len(self), generator=g)[:batch_size] for g in generators]
-        return torch.stack(drawn).to(self.z.device)
+        return self.replicas.join(drawn).to(self.z.device)
 
     def forward(self, flow: Flow, trajectories: Tensor) -> Tensor:
-        """Evaluate the loss, shape (R,), over a batch of trajectories, shape (R, B)."""
-        observed = self.z[:, trajectories]  # (T, R, B, d)
-        return (flow(observed[0], self.t) - observed).square().mean(dim=(0, 2, 3))
+        """Evaluate the loss over a batch of trajectories, shape (B,); of replicas (R,), over (R, B)."""
+        observed = self.z[:, trajectories]  # (T, B, d) or (T, R, B, d)
+        return (flow(observed[0], self.t) - observed).square().mean(dim=(0, -2, -1))

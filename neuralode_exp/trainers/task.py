@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from neuralode_exp.models.replicas import Replicas
 from neuralode_exp.ode import Stats
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ class Task(ABC):
     Attributes:
         module: all that is trained.
         steps_per_epoch: number of batches in one pass over the training data.
-        replicas: number of independent networks stacked in the first axis of every parameter; 1 for a plain module.
+        replicas: the networks that are trained side by side; None for one alone.
         log_every, evaluate_every: steps, where the config leaves them open.
         objective: tag that is minimised, where the config leaves it open; None where nothing is held out.
         advice: what usually helps where training ends in NaN or infinity.
@@ -31,7 +32,7 @@ class Task(ABC):
 
     module: nn.Module
     steps_per_epoch: int
-    replicas: int = 1
+    replicas: Replicas | None = None
     log_every: int = 10
     evaluate_every: int
     objective: str | None
@@ -42,9 +43,14 @@ class Task(ABC):
         """The part of `module` that is the result: what is counted and handed to a notebook."""
         return self.module
 
+    @property
+    def parameters(self) -> int:
+        """Number of parameters of the model, of one replica."""
+        return sum(p.numel() for p in self.model.parameters()) // (self.replicas.n if self.replicas else 1)
+
     @abstractmethod
     def loss(self, step: int) -> Tensor:
-        """Loss of the batch of this step, one for each replica, shape (replicas,)."""
+        """Loss of the batch of this step, a number; of replicas one for each, shape (R,)."""
 
     @property
     @abstractmethod
@@ -58,10 +64,6 @@ class Task(ABC):
     @abstractmethod
     def final(self) -> dict[str, float]:
         """Metrics on test data and against the truth, by tag; called once, after training."""
-
-    def freeze(self, replicas: Tensor) -> None:
-        """Leave these replicas, a mask of shape (replicas,), out of every further solve."""
-        raise NotImplementedError("a task with one replica has nothing to freeze")
 
     def draw(self, step: int, recorder: Recorder, *, last: bool) -> None:  # noqa: B027 - not every task draws
         """Draw figures; called at evaluations, and after training with `last`."""

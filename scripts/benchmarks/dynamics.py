@@ -75,7 +75,7 @@ def write_problem(path: Path, config: Config) -> None:
     tensors |= {"t": data.t, "observed": data.train.noisy}
     numbers = {
         "width": config.model.width,
-        "depth": len(field.weights) - 1,
+        "depth": config.model.depth or 2,
         "batch_size": trainer.batch_size,
         "steps": Cadence.of(task, trainer, None).total,
         "evaluate_every": Cadence.of(task, trainer, None).evaluate,

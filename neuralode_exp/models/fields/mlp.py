@@ -1,0 +1,72 @@
+"""A multilayer perceptron as a vector field."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "tanh": torch.tanh,
+    "softplus": nn.functional.softplus,
+    "silu": nn.functional.silu,
+}
+
+
+class MLPField(nn.Module):
+    """dz/dt = h_L W_L + b_L, h_l = act(h_{l-1} W_{l-1} + b_{l-1}), h_0 = z, for states z of shape (..., d).
+
+    It does not depend on t. Weights, of shape (inputs, outputs), start uniform in +-1 / sqrt(inputs), as those of
+    `nn.Linear`. Biases have the shape (1, outputs): with one more axis of replicas before all of its parameters the
+    same code is batched products, on states of shape (R, B, d).
+
+    Args:
+        dim: d.
+        width: units of a hidden layer.
+        depth: number L of hidden layers; 0 makes the field affine.
+        activation: `tanh`, `softplus` or `silu`.
+        generator: of the weights, on the CPU; None takes torch's own.
+
+    Example:
+        >>> import torch
+        >>> from neuralode_exp.models.fields.mlp import MLPField
+        >>> MLPField(2)(torch.tensor(0.0), torch.zeros(10, 2)).shape
+        torch.Size([10, 2])
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        *,
+        width: int = 64,
+        depth: int = 2,
+        activation: str = "silu",
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__()
+        if activation not in ACTIVATIONS:
+            raise ValueError(f"`activation` must be one of {', '.join(ACTIVATIONS)}, got {activation!r}")
+        self.activation = ACTIVATIONS[activation]
+        self.weights, self.biases = nn.ParameterList(), nn.ParameterList()
+        sizes = [dim, *[width] * depth, dim]
+        for inputs, outputs in zip(sizes, sizes[1:], strict=False):
+            bound = 1 / math.sqrt(inputs)
+            for tensors, rows in ((self.weights, inputs), (self.biases, 1)):
+                tensors.append(torch.empty(rows, outputs).uniform_(-bound, bound, generator=generator))
+
+    def forward(self, t: Tensor, z: Tensor) -> Tensor:
+        """Evaluate dz/dt at z; t is not used."""
+        *hidden, (weight, bias) = zip(self.weights, self.biases, strict=True)
+        h = z
+        for w, b in hidden:
+            h = self.activation(_affine(h, w, b))
+        return _affine(h, weight, bias)
+
+
+def _affine(h: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """h W + b in one product where the shapes are those of training."""
+    if weight.dim() == 3:
+        return torch.baddbmm(bias, h, weight)
+    return torch.addmm(bias, h, weight) if h.dim() == 2 else h @ weight + bias.squeeze(0)

@@ -1,0 +1,52 @@
+"""The units of the data around a vector field."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+Field = TypeVar("Field", bound=nn.Module)
+
+
+@dataclass(frozen=True, eq=False)
+class Units:
+    """Sizes that make a field's inputs and outputs of order 1, each of shape (d,).
+
+    Args:
+        centre, scale: of the states; x = (z - centre) / scale is of order 1.
+        rate: of dz/dt where |x| is about 1.
+    """
+
+    centre: Tensor
+    scale: Tensor
+    rate: Tensor
+
+    @staticmethod
+    def none(dim: int) -> Units:
+        """0, 1 and 1: a field as it is."""
+        return Units(torch.zeros(dim), torch.ones(dim), torch.ones(dim))
+
+    def size(self, z: Tensor) -> Tensor:
+        """|x|, x = (z - centre) / scale: shape (..., d) to (..., 1)."""
+        return torch.linalg.vector_norm((z - self.centre) / self.scale, dim=-1, keepdim=True)
+
+
+class Scaled(nn.Module, Generic[Field]):
+    """dz/dt = rate * field(t, (z - centre) / scale), on states of shape (..., d)."""
+
+    centre: Tensor
+    scale: Tensor
+    rate: Tensor
+
+    def __init__(self, field: Field, units: Units) -> None:
+        super().__init__()
+        self.field = field
+        for name in ("centre", "scale", "rate"):
+            self.register_buffer(name, getattr(units, name).clone())
+
+    def forward(self, t: Tensor, z: Tensor) -> Tensor:
+        dx: Tensor = self.field(t, (z - self.centre) / self.scale)
+        return dx * self.rate

@@ -1,0 +1,164 @@
+"""Several networks of one architecture, trained side by side in one batch of tensors.
+
+Whoever trains one network need not read this: one replica is the plain module, and `Replicas(1)` does to its loss and
+gradients what anybody would.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, stack_module_state, vmap
+
+from neuralode_exp.models.fields.mlp import MLPField
+
+
+class Replicas:
+    """R networks whose parameters, gradients, moments and states have R entries in their first axis.
+
+    Those of one network, R = 1, have no such axis.
+
+    A replica whose training fails must not disturb the others. It is left out of a step, or frozen, out of all further
+    ones: wherever its numbers meet a solve they are replaced by 0, so that its state stays where it is and neither
+    overflows nor shortens the others' adaptive steps, and its weights and moments stay as they were.
+
+    Args:
+        n: R.
+
+    Attributes:
+        frozen: left out for good, a mask of shape (R,).
+        out: left out now, the frozen ones among them.
+        some_out: whether there is one.
+    """
+
+    def __init__(self, n: int = 1) -> None:
+        self.n = n
+        self.frozen = self.out = torch.zeros(n, dtype=torch.bool)
+        self.some_out = False
+
+    def freeze(self, replicas: Tensor) -> None:
+        """Leave these, a mask of shape (R,), out for good."""
+        self.frozen = self.frozen | replicas
+        self.leave_out(self.frozen)
+
+    def leave_out(self, replicas: Tensor) -> None:
+        """Leave these out too, until `take_back`."""
+        self.out = self.out | replicas
+        self.some_out = bool(self.out.any())
+
+    def take_back(self) -> None:
+        """Let all take part that are not frozen."""
+        self.out = torch.zeros_like(self.frozen)
+        self.leave_out(self.frozen)
+
+    def masked(self, x: Tensor) -> Tensor:
+        """x, its first axis that of the replicas, with 0 for those that are left out, whatever stands there."""
+        if not self.some_out:
+            return x
+        return torch.where(self.out.to(x.device).view(-1, *[1] * (x.dim() - 1)), 0.0, x)
+
+    def expand(self, x: Tensor) -> Tensor:
+        """The same x for each: (R, *x.shape); x itself for one network."""
+        return x if self.n == 1 else x.expand(self.n, *x.shape)
+
+    def join(self, each: Sequence[Tensor]) -> Tensor:
+        """One tensor for each as one: (R, ...); the tensor itself for one network."""
+        return each[0] if self.n == 1 else torch.stack(list(each))
+
+    def blame(self, state: Tensor) -> Tensor:
+        """Leave out whom a failed solve is to be blamed on, and return their mask, shape (R,).
+
+        Those with non-finite entries in the offending state; if all are finite, the one with the largest. If that is
+        nobody new, all are left out: there is no one without whom the solve could be repeated.
+
+        Args:
+            state: shape (..., R, B, d), with further axes in backward or at several times.
+        """
+        if self.n == 1:
+            bad = torch.ones(1, dtype=torch.bool)
+        else:
+            each = state.movedim(-3, 0).reshape(self.n, -1).cpu()
+            bad = ~torch.isfinite(each).all(dim=1)
+            if not bool(bad.any()):
+                bad[each.abs().amax(dim=1).argmax()] = True
+        new = bad & ~self.out
+        self.leave_out(new if bool(new.any()) else torch.ones_like(new))
+        return new
+
+    @torch.no_grad()
+    def gradient_norms(self, parameters: Iterable[Tensor]) -> Tensor:
+        """Norm of the whole gradient of each, shape (R,), on the CPU."""
+        squares = [
+            torch.linalg.vector_norm(p.grad.reshape(self.n, -1), dim=1) for p in parameters if p.grad is not None
+        ]
+        return torch.linalg.vector_norm(torch.stack(squares), dim=0).cpu()
+
+    @torch.no_grad()
+    def clip(self, parameters: Iterable[Tensor], norms: Tensor, largest: float, good: Tensor) -> None:
+        """Shrink the gradients of the mask `good` to norms of at most `largest`, and set the others to 0."""
+        factors = torch.clamp(largest / norms.clamp(min=1e-12), max=1.0).where(good, torch.zeros(()))
+        if not bool((factors != 1.0).any()):
+            return
+        for p in parameters:
+            if p.grad is not None:
+                each, factor = p.grad.view(self.n, -1), factors.to(p.grad)[:, None]
+                p.grad.copy_(torch.where(factor == 0, 0.0, each * factor).view_as(p.grad))  # NaN times 0 is NaN
+
+    @contextmanager
+    def only(self, good: Tensor, parameters: Sequence[Tensor], optimizer: torch.optim.Optimizer) -> Iterator[None]:
+        """Around a step of the optimiser: keep the weights and moments of all replicas but those of the mask `good`."""
+        kept = []
+        if not bool(good.all()):
+            moments = [x for p in parameters for x in optimizer.state[p].values() if torch.is_tensor(x) and x.dim()]
+            kept = [(x.data, x.data[~good.to(x.device)].clone()) for x in (*parameters, *moments)]
+        yield
+        for tensor, values in kept:
+            tensor[~good.to(tensor.device)] = values
+
+
+def stack(fields: Sequence[nn.Module], replicas: Replicas) -> nn.Module:
+    """One field on states (R, B, d) out of R fields on states (B, d); of one it is that one."""
+    return fields[0] if len(fields) == 1 else Stack(fields, replicas)
+
+
+class Stack(nn.Module):
+    """R vector fields of one architecture as one, on states of shape (R, B, d).
+
+    Any module can be stacked, by `torch.func.vmap`. `MLPField` is a batched product when its parameters are stacked,
+    three times as fast.
+
+    Args:
+        fields: the networks; their parameters are copied.
+        replicas: which of them are left out: their derivative is 0.
+
+    Attributes:
+        stacked: the architecture, with parameters that have R entries in their first axis.
+    """
+
+    def __init__(self, fields: Sequence[nn.Module], replicas: Replicas) -> None:
+        super().__init__()
+        self.stacked = copy.deepcopy(fields[0])
+        parameters, buffers = stack_module_state(list(fields))
+        for name, x in parameters.items():
+            self.stacked.get_parameter(name).data = x.detach()
+        for name, x in buffers.items():
+            self.stacked.get_buffer(name).data = x
+        self.replicas = replicas
+        self.batched = type(fields[0]) is MLPField
+
+    def forward(self, t: Tensor, z: Tensor) -> Tensor:
+        """Evaluate dz/dt, shape (R, B, d), at time t for z of shape (R, B, d)."""
+        if self.batched and not self.replicas.some_out:
+            return self.stacked(t, z)
+        named = (*self.stacked.named_parameters(), *self.stacked.named_buffers())
+        tensors = {name: self.replicas.masked(x) for name, x in named}
+
+        def f(tensors: dict[str, Tensor], z: Tensor) -> Tensor:
+            return functional_call(self.stacked, tensors, (t, z))
+
+        dz = f(tensors, z) if self.batched else vmap(f, randomness="different")(tensors, z)
+        return self.replicas.masked(dz)
