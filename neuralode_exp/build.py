@@ -77,7 +77,7 @@ def build_image_module(config: Config) -> torch.nn.Module:
 
 def _classification(config: Config, device: torch.device) -> Task:
     from neuralode_exp.data.mnist import load_mnist
-    from neuralode_exp.trainers.classification import Classification
+    from neuralode_exp.trainers.classification.task import Classification
 
     dataset, trainer = config.dataset, config.trainer
     assert isinstance(dataset, ImagesKeys)
@@ -98,7 +98,7 @@ def _density(config: Config, device: torch.device) -> Task:
     from neuralode_exp.data.densities import density
     from neuralode_exp.data.points import Points
     from neuralode_exp.models.flows import Flow
-    from neuralode_exp.trainers.density import DensityEstimation
+    from neuralode_exp.trainers.density.task import DensityEstimation
     from neuralode_exp.trainers.task import seeded
 
     dataset, model, trainer = config.dataset, config.model, config.trainer
@@ -144,9 +144,9 @@ def _dynamics(config: Config, device: torch.device) -> Task:
     from neuralode_exp.models.neural_ode import NeuralODE
     from neuralode_exp.models.replicas import Replicas, stack
     from neuralode_exp.models.residual_flow import ResidualFlow
-    from neuralode_exp.trainers.dynamics import Flow, LearnDynamics, Trajectories
-    from neuralode_exp.trainers.dynamics_truth import truth_of
-    from neuralode_exp.trainers.shooting import MultipleShooting, SingleShooting, cut, estimate_noise, units
+    from neuralode_exp.trainers.dynamics.shooting import MultipleShooting, SingleShooting, cut, estimate_noise, units
+    from neuralode_exp.trainers.dynamics.task import Flow, LearnDynamics, Trajectories
+    from neuralode_exp.trainers.dynamics.truth import truth_of
 
     dataset, model, trainer = config.dataset, config.model, config.trainer
     dtype = DTYPES[config.precision]

@@ -31,9 +31,9 @@ from neuralode_exp.build import build_task
 from neuralode_exp.config import Config
 from neuralode_exp.data.dynamics import make_dynamics
 from neuralode_exp.run import default_threads, keep_freed_memory
-from neuralode_exp.trainers.dynamics import LearnDynamics
+from neuralode_exp.trainers.dynamics.shooting import MultipleShooting
+from neuralode_exp.trainers.dynamics.task import LearnDynamics
 from neuralode_exp.trainers.loop import Cadence, Loop
-from neuralode_exp.trainers.shooting import MultipleShooting
 
 HERE = Path(__file__).parent
 TARGET, LIMIT, ROUNDS = 0.01, 75.0, 3

@@ -30,7 +30,7 @@ from neuralode_exp.build import build_task
 from neuralode_exp.tracking.progress import Lines
 from neuralode_exp.tracking.recorder import Recorder
 from neuralode_exp.tracking.summary import read_summary
-from neuralode_exp.trainers.classification import Classification
+from neuralode_exp.trainers.classification.task import Classification
 from neuralode_exp.trainers.loop import Cadence, Loop
 
 BATCH, STEPS_A_TURN = 128, 2

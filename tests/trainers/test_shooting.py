@@ -13,8 +13,8 @@ from neuralode_exp.models.neural_ode import NeuralODE
 from neuralode_exp.models.replicas import Replicas, stack
 from neuralode_exp.models.residual_flow import ResidualFlow
 from neuralode_exp.ode import make_method
-from neuralode_exp.trainers.dynamics_errors import eigenvalue_error, relative_error
-from neuralode_exp.trainers.shooting import (
+from neuralode_exp.trainers.dynamics.metrics import eigenvalue_error, relative_error
+from neuralode_exp.trainers.dynamics.shooting import (
     MultipleShooting,
     Segments,
     SingleShooting,

@@ -7,8 +7,8 @@ import torch
 
 from neuralode_exp.models.flows import Flow
 from neuralode_exp.ode import make_method
-from neuralode_exp.trainers import trace_cost
-from neuralode_exp.trainers.trace_cost import evaluation_ms
+from neuralode_exp.trainers.density import trace_cost
+from neuralode_exp.trainers.density.trace_cost import evaluation_ms
 
 X = torch.randn(8, 3, generator=torch.Generator().manual_seed(0))
 

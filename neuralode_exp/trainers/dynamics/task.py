@@ -16,8 +16,8 @@ from neuralode_exp.models.replicas import Replicas
 from neuralode_exp.models.residual_flow import ResidualFlow
 from neuralode_exp.ode import SolverError, Stats
 from neuralode_exp.trainers.consistency import SAMPLES, accurate_method, relative_change
-from neuralode_exp.trainers.dynamics_errors import eigenvalue_error, relative_error, trajectory_error
-from neuralode_exp.trainers.shooting import MultipleShooting, SingleShooting
+from neuralode_exp.trainers.dynamics.metrics import eigenvalue_error, relative_error, trajectory_error
+from neuralode_exp.trainers.dynamics.shooting import MultipleShooting, SingleShooting
 from neuralode_exp.trainers.task import Task, seeded
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ class Truth:
 
 
 class LearnDynamics(Task):
-    """Shooting over segments, or trajectories, drawn anew at each step; see `neuralode_exp.trainers.shooting`.
+    """Shooting over segments, or trajectories, drawn anew at each step; see `neuralode_exp.trainers.dynamics.shooting`.
 
     Replica k draws from (seed + k, step), so that it equals the run with that seed.
 
@@ -210,7 +210,7 @@ class LearnDynamics(Task):
             self._write_replicas(recorder)
         if not self.figures or self.shooting.z.shape[-1] < 2:
             return
-        from neuralode_exp.trainers.dynamics_pictures import draw_all, take_snapshot
+        from neuralode_exp.trainers.dynamics.pictures import draw_all, take_snapshot
 
         take_snapshot(self, step)
         if last:

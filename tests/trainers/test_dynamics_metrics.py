@@ -2,7 +2,7 @@
 
 import torch
 
-from neuralode_exp.trainers.dynamics_errors import eigenvalue_error, relative_error, trajectory_error
+from neuralode_exp.trainers.dynamics.metrics import eigenvalue_error, relative_error, trajectory_error
 
 
 def test_relative_error_is_over_all_samples() -> None:

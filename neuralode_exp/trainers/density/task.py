@@ -13,8 +13,8 @@ from neuralode_exp.data.target import Target
 from neuralode_exp.models.flows import Flow
 from neuralode_exp.ode import SolverError, Stats
 from neuralode_exp.trainers.consistency import SAMPLES, accurate_method, relative_change
+from neuralode_exp.trainers.density.trace_cost import evaluation_ms
 from neuralode_exp.trainers.task import Task, seeded
-from neuralode_exp.trainers.trace_cost import evaluation_ms
 
 if TYPE_CHECKING:
     from neuralode_exp.tracking.recorder import Recorder

@@ -15,7 +15,7 @@ from neuralode_exp.tracking.figures.style import limits
 
 if TYPE_CHECKING:
     from neuralode_exp.tracking.recorder import Recorder
-    from neuralode_exp.trainers.dynamics import LearnDynamics, Trajectories
+    from neuralode_exp.trainers.dynamics.task import LearnDynamics, Trajectories
 
 GRID = 20  # points a side of a drawn field
 

@@ -9,8 +9,8 @@ import torch
 
 from neuralode_exp.data.dynamics import Dynamics, NoRealLogarithm, least_squares_generator
 from neuralode_exp.models.residual_flow import ResidualFlow
-from neuralode_exp.trainers.dynamics import Flow, Truth
-from neuralode_exp.trainers.dynamics_errors import eigenvalue_error, relative_error
+from neuralode_exp.trainers.dynamics.metrics import eigenvalue_error, relative_error
+from neuralode_exp.trainers.dynamics.task import Flow, Truth
 
 log = logging.getLogger(__name__)
 
