@@ -104,7 +104,7 @@ def normalise(images: Tensor) -> Tensor:
     return (images.float() - 255 * MEAN) / (255 * STD)
 
 
-def random_shift(images: Tensor, pixels: int, generator: torch.Generator | None = None) -> Tensor:
+def random_shift(images: Tensor, pixels: int, generator: torch.Generator) -> Tensor:
     """Shift each image by its own random whole number of pixels, from -pixels to pixels along both axes.
 
     What a shift uncovers is zero.
@@ -118,15 +118,14 @@ def random_shift(images: Tensor, pixels: int, generator: torch.Generator | None 
         The shifted images, of the shape and dtype of `images`.
     """
     batch, _, height, width = images.shape
-    device = images.device if generator is None else generator.device
-    corners = torch.randint(2 * pixels + 1, (2, batch), generator=generator, device=device)
+    corners = torch.randint(2 * pixels + 1, (2, batch), generator=generator, device=generator.device)
     top, left = corners.to(images.device)
     # A view of all (2 pixels + 1)^2 windows of each padded image; indexing copies one of them.
     windows = F.pad(images, (pixels,) * 4).unfold(2, height, 1).unfold(3, width, 1)
     return windows[torch.arange(batch, device=images.device), :, top, left]
 
 
-def random_warp(images: Tensor, degrees: float, stretch: float, generator: torch.Generator | None = None) -> Tensor:
+def random_warp(images: Tensor, degrees: float, stretch: float, generator: torch.Generator) -> Tensor:
     """Turn each image about its centre by its own random angle, and stretch each of its axes by a random factor.
 
     The angle is uniform in [-degrees, degrees], the logarithm of each factor in [-log(1 + stretch), log(1 + stretch)].
@@ -143,8 +142,8 @@ def random_warp(images: Tensor, degrees: float, stretch: float, generator: torch
     """
     if degrees == 0 and stretch == 0:
         return images
-    device = images.device if generator is None else generator.device
-    angle, *logs = (2 * torch.rand(3, len(images), generator=generator, device=device) - 1).to(images.device)
+    drawn = 2 * torch.rand(3, len(images), generator=generator, device=generator.device) - 1
+    angle, *logs = drawn.to(images.device)
     angle = angle * math.radians(degrees)
     across, down = (torch.exp(log * math.log1p(stretch)) for log in logs)
     # From the place (x, y) of a pixel to where it is read: turn, then shrink along the axes of the image read.

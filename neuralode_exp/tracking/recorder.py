@@ -70,11 +70,8 @@ class Recorder:
             pyplot.close(figure)
         self._image(step, tag, encoded.getvalue(), ".png")
 
-    def gif(self, step: int, tag: str, frames: Sequence[np.ndarray] | Path, *, frame_seconds: float = 0.1) -> None:
-        """Record an animation: frames as uint8 arrays of shape (height, width, 3), or a finished GIF file."""
-        if isinstance(frames, Path):
-            self._image(step, tag, frames.read_bytes(), ".gif")
-            return
+    def gif(self, step: int, tag: str, frames: Sequence[np.ndarray], *, frame_seconds: float = 0.1) -> None:
+        """Record an animation: frames as uint8 arrays of shape (height, width, 3)."""
         from PIL import Image
 
         first, *others = (Image.fromarray(frame) for frame in frames)

@@ -294,7 +294,7 @@ def test_random_shift_is_drawn_from_its_generator_alone():
     first, again = (random_shift(images, 2, torch.Generator().manual_seed(3)) for _ in range(2))
     assert torch.equal(first, again)
     assert not torch.equal(first, random_shift(images, 2, torch.Generator().manual_seed(4)))
-    assert torch.equal(images, random_shift(images, 0))
+    assert torch.equal(images, random_shift(images, 0, torch.Generator()))
 
 
 def blob(y, x, size=28):
@@ -342,4 +342,4 @@ def test_random_warp_is_drawn_from_its_generator_alone():
     assert first.dtype == torch.uint8
     assert torch.equal(first, again)
     assert not torch.equal(first, random_warp(images, 10.0, 0.1, torch.Generator().manual_seed(4)))
-    assert random_warp(images, 0.0, 0.0) is images
+    assert random_warp(images, 0.0, 0.0, torch.Generator()) is images
