@@ -55,7 +55,7 @@ def evaluate(folder: Path, words: Sequence[str] = (), weights: Weights = "last")
         torch.set_num_threads(config.threads)
     seed_everything(config.seed)
     task = build_task(config, pick_device(config.device))
-    restore_weights(task.model, task.module, folder, weights)
+    restore_weights(task.model, folder, weights)
     task.module.eval()
     with torch.no_grad():
         now = task.final()

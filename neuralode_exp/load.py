@@ -9,8 +9,9 @@ import torch
 import yaml
 from torch import nn
 
-from neuralode_exp.build import build_image_module, build_task
+from neuralode_exp.build import build_model, build_task
 from neuralode_exp.config import Config, ConfigError, stored_config
+from neuralode_exp.models.shape import Shape
 from neuralode_exp.tracking import checkpoints
 from neuralode_exp.tracking.summary import Summary, read_summary
 from neuralode_exp.trainers import earlier
@@ -25,7 +26,10 @@ class NotLoadable(ValueError):
 def load_run(folder: Path | str, weights: Weights = "last") -> tuple[nn.Module, Config]:
     """Return a completed run's model on the CPU, in evaluation mode, and its config.
 
-    The weights are those that the run was judged by: averaged ones where it averages.
+    The weights are those that the run was judged by: averaged ones where it averages. The folder is enough: the data
+    need not be there. Of dynamics the model takes initial states (batch, d) and times (T,) and gives (T, batch, d), of
+    R replicas (R, batch, d) and (T, R, batch, d). A density has `log_prob` and `sample`. Images (batch, 1, 28, 28) give
+    logits.
 
     Args:
         folder: the run's folder.
@@ -39,13 +43,12 @@ def load_run(folder: Path | str, weights: Weights = "last") -> tuple[nn.Module, 
         >>> logits = model(images)
     """
     config, _ = completed_run(folder)
+    state = _read(folder, weights)
     with torch.random.fork_rng(devices=[]):  # initial weights are drawn, and then replaced
-        if config.dataset.kind == "images":
-            module = model = build_image_module(config)
-        else:
-            task = build_task(config, torch.device("cpu"))
-            module, model = task.module, task.model
-    restore_weights(model, module, folder, weights)
+        # A run of an earlier version did not store the shape of its data: it takes the data.
+        shape = Shape.of(state["shape"]) if "shape" in state else build_task(config, torch.device("cpu")).shape
+        model = build_model(config, shape)
+    restore_weights(model, folder, weights)
     return model.eval(), config
 
 
@@ -77,31 +80,31 @@ def completed_run(folder: Path | str) -> tuple[Config, Summary]:
     return config, summary
 
 
-def restore_weights(model: nn.Module, module: nn.Module, folder: Path | str, weights: Weights = "last") -> None:
+def restore_weights(model: nn.Module, folder: Path | str, weights: Weights = "last") -> None:
     """Set a model to the weights that a run was judged by.
-
-    Args:
-        model: what is set; the module itself or a part of it.
-        module: what was trained. The rest of it belongs to the training data, which may be others by now.
-        folder: the run's.
-        weights: which.
 
     Raises:
         NotLoadable: the checkpoint is missing, damaged or not of such a model.
     """
-    path = Path(folder) / "checkpoints" / f"{weights}.pt"
+    state = _read(folder, weights)
+    # What was trained is the model itself, or holds it first and beside it what belongs to the training data.
+    prefix = "flow." if any(name.startswith("flow.") for name in state["module"]) else ""
+    module = nn.ModuleDict({"flow": model}) if prefix else model
+    named = earlier.weights(state["module"], module)
+    if state.get("average") is not None:
+        names = (name for name, _ in module.named_parameters())
+        named |= dict(zip(names, earlier.averages(state["average"], module), strict=False))
     try:
-        state: dict[str, Any] = checkpoints.load(path)
-        named = earlier.weights(state["module"], module)
-        if state.get("average") is not None:
-            averages = earlier.averages(state["average"], module)
-            named |= dict(zip((name for name, _ in module.named_parameters()), averages, strict=True))
-        prefix = next(f"{name}." if name else "" for name, part in module.named_modules() if part is model)
         model.load_state_dict({key.removeprefix(prefix): x for key, x in named.items() if key.startswith(prefix)})
+    except RuntimeError as error:
+        raise NotLoadable(
+            f"{folder}/checkpoints/{weights}.pt must fit the model, got weights of other names or shapes; the model's"
+            " and the data's dimensions must be those of training"
+        ) from error
+
+
+def _read(folder: Path | str, weights: Weights) -> dict[str, Any]:
+    try:
+        return checkpoints.load(Path(folder) / "checkpoints" / f"{weights}.pt")
     except checkpoints.CheckpointError as error:
         raise NotLoadable(str(error)) from error
-    except (KeyError, RuntimeError) as error:
-        raise NotLoadable(
-            f"{path} must fit the model, got weights of other names or shapes; the model's and the data's dimensions"
-            " must be those of training"
-        ) from error

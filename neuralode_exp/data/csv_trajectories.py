@@ -1,6 +1,5 @@
-"""Measured trajectories from a csv file: read and checked by line, held out, and cut into windows for training."""
+"""Measured trajectories from a csv file: read and checked by line, and held out."""
 
-import csv
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +8,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-LISTED_PROBLEMS = 10
+from neuralode_exp.data.observed import Observed, Trajectories
+from neuralode_exp.data.tables import LISTED, is_number, read_rows
 
 
 @dataclass(frozen=True, eq=False)
@@ -18,24 +18,6 @@ class Trajectory:
 
     name: str
     t: Tensor
-    z: Tensor
-
-
-@dataclass(frozen=True, eq=False)
-class Windows:
-    """Runs of w + 1 consecutive observations, K of them, each at times of its own.
-
-    All can be solved together on s in [0, 1], one observation interval after the other:
-    dz/ds = dt_i f(t_i + s dt_i, z) leads from z[i] to z[i + 1].
-
-    Args:
-        t: times, shape (w + 1, K).
-        dt: times between observations, shape (w, K).
-        z: states, shape (w + 1, K, d).
-    """
-
-    t: Tensor
-    dt: Tensor
     z: Tensor
 
 
@@ -64,10 +46,7 @@ def read_trajectories(path: str | Path) -> list[Trajectory]:
     path = Path(path)
     if not path.is_file():
         raise ValueError(f"`path` must be a csv file with the columns trajectory,t,z1,...,zd, got {path}: no such file")
-    try:
-        rows = _rows(path)
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"{path} must be csv text in UTF-8, got {error}; save it as such") from error
+    rows = read_rows(path)
     if not rows:
         raise ValueError(f"{path} must have a header trajectory,t,z1,...,zd and rows, it is empty")
     header = [cell.strip() for cell in rows[0][1]]
@@ -80,14 +59,6 @@ def read_trajectories(path: str | Path) -> list[Trajectory]:
     if len(rows) == 1:
         raise ValueError(f"{path} must have rows below its header, it has none")
     return _parse(path, header, rows[1:])
-
-
-def _rows(path: Path) -> list[tuple[int, list[str]]]:
-    """Return (line number, cells) of each line with content."""
-    with path.open(encoding="utf-8-sig", newline="") as file:  # -sig: Excel's byte order mark is not part of a name
-        reader = csv.reader(file)
-        rows = [(reader.line_num, row) for row in reader]
-    return [(line, row) for line, row in rows if any(map(str.strip, row)) and not row[0].lstrip().startswith("#")]
 
 
 def _parse(path: Path, header: list[str], rows: list[tuple[int, list[str]]]) -> list[Trajectory]:
@@ -132,20 +103,18 @@ def _numbers(header: list[str], row: list[str]) -> tuple[list[float], str]:
     for column, cell in zip(header[1:], row[1:], strict=True):
         if not cell.strip():
             return [], f"{column} must not be empty; delete the row, times may be irregular"
-        try:
-            number = float(cell)
-        except ValueError:
+        if not is_number(cell):
             return [], f"{column} must be a number, got {cell.strip()!r}"
-        if not math.isfinite(number):
+        if not math.isfinite(float(cell)):
             return [], f"{column} must be finite, got {cell.strip()}; delete the row, times may be irregular"
-        numbers.append(number)
+        numbers.append(float(cell))
     return numbers, ""
 
 
 def _report(path: Path, problems: list[tuple[int, str]]) -> str:
-    lines = [f"{path}:{line}: {problem}" for line, problem in problems[:LISTED_PROBLEMS]]
-    if len(problems) > LISTED_PROBLEMS:
-        lines.append(f"{path}: {len(problems)} problems in all, the first {LISTED_PROBLEMS} are listed")
+    lines = [f"{path}:{line}: {problem}" for line, problem in problems[:LISTED]]
+    if len(problems) > LISTED:
+        lines.append(f"{path}: {len(problems)} problems in all, the first {LISTED} are listed")
     return "\n".join(lines)
 
 
@@ -190,33 +159,19 @@ def _split_in_time(trajectory: Trajectory, validation: float) -> Split:
     return Split([train], [held_out], note)
 
 
-def windows(trajectories: Sequence[Trajectory], w: int, dtype: torch.dtype = torch.float32) -> Windows:
-    """Cut trajectories into all runs of w + 1 consecutive observations; w = 1 gives the segments between neighbours.
-
-    Trajectories with fewer observations give none.
-
-    Args:
-        trajectories: of one dimension.
-        w: number of steps from an observation to the next in a window.
-        dtype: of the result. Differences of times are taken before: float32 resolves the year 1900 to 1e-4 and
-            today's seconds since 1970 to 128.
+def observe(path: str | Path, validation: float, seed: int, dtype: torch.dtype) -> Observed:
+    """Read a file and split it, with states of `dtype` and times as they are.
 
     Raises:
-        ValueError: no trajectory is long enough, or the states leave the range of `dtype`.
+        ValueError: from `read_trajectories` and `split`, or the states leave the range of `dtype`.
     """
-    longest = max((len(trajectory.t) for trajectory in trajectories), default=0)
-    if not 1 <= w < longest:
-        raise ValueError(
-            f"a window must lead over at least 1 and, with {longest} observations in the longest trajectory, at most "
-            f"{longest - 1} steps, got {w}"
-        )
-    long_enough = [trajectory for trajectory in trajectories if len(trajectory.t) > w]
-    t = torch.cat([trajectory.t.unfold(0, w + 1, 1) for trajectory in long_enough]).T
-    z = torch.cat([trajectory.z.unfold(0, w + 1, 1) for trajectory in long_enough]).permute(2, 0, 1)
+    trajectories = read_trajectories(path)
     # As for systems: the square of a state must be finite too.
-    if z.abs().max() > math.sqrt(torch.finfo(dtype).max):
+    largest = max(float(trajectory.z.abs().max()) for trajectory in trajectories)
+    if largest > math.sqrt(torch.finfo(dtype).max):
         precision = str(dtype).removeprefix("torch.")
-        raise ValueError(
-            f"states must have squares in the range of {precision}, got |z| = {z.abs().max():.1e}; rescale"
-        )
-    return Windows(t.to(dtype).contiguous(), t.diff(dim=0).to(dtype).contiguous(), z.to(dtype).contiguous())
+        raise ValueError(f"states must have squares in the range of {precision}, got |z| = {largest:.1e}; rescale")
+    parts = split(trajectories, validation, seed)
+    held_out = [Trajectories(x.t, z := x.z.to(dtype)[:, None], z) for x in parts.held_out]
+    states = [x.z.to(dtype) for x in parts.train]
+    return Observed([x.t for x in parts.train], states, validation=held_out, note=parts.note)

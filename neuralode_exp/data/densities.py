@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from neuralode_exp.data.gaussians import Gaussian, eight_gaussians, gaussians_3d
-from neuralode_exp.data.points import Points
+from neuralode_exp.data.points import PointTarget
 from neuralode_exp.data.target import (
     TAIL,
     Density,
@@ -233,7 +233,7 @@ DENSITIES: dict[str, Callable[..., Target]] = {
     "gaussians-3d": gaussians_3d,
     "torus": Torus,
     "gaussian": Gaussian,
-    "points": Points,
+    "points": PointTarget,
 }
 
 

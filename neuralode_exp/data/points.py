@@ -1,6 +1,5 @@
 """The user's own points from a csv or npy file, split into training and held-out rows and standardised."""
 
-import csv
 import math
 from pathlib import Path
 from typing import final
@@ -9,16 +8,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from neuralode_exp.data.tables import LISTED, is_number, read_rows
 from neuralode_exp.data.target import Target, as_points
-
-LISTED_ROWS = 10
 
 
 def read_points(path: str | Path) -> Tensor:
     """Read points from `path`.
 
-    A csv file has one point a line, its coordinates separated by commas; blank lines are skipped, and so is a
-    first line without any number (a header). An npy file has an array of shape (n, d).
+    A csv file has one point a line, its coordinates separated by commas; blank lines and those that begin with #
+    are skipped, and so is a first line without any number (a header). An npy file has an array of shape (n, d).
 
     Args:
         path: a file whose name ends in .csv or .npy.
@@ -39,7 +37,7 @@ def read_points(path: str | Path) -> Tensor:
 
 
 @final
-class Points(Target):
+class PointTarget(Target):
     """The points of a file, as a target without a known density.
 
     A random part of the rows is held out. Samples and box are standardised: `offset` and `unit` are the mean
@@ -91,13 +89,8 @@ class Points(Target):
 
 
 def _read_csv(path: Path) -> np.ndarray:
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.reader(file)
-            lines = [(reader.line_num, cells) for cells in reader if any(cell.strip() for cell in cells)]
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"{path} must be a text file of numbers: {error}") from None
-    if lines and not any(_is_number(cell) for cell in lines[0][1]):
+    lines = read_rows(path)
+    if lines and not any(is_number(cell) for cell in lines[0][1]):
         lines = lines[1:]
     if not lines:
         raise ValueError(f"{path} must have at least one point, got none")
@@ -128,24 +121,16 @@ def _fault(cells: list[str], dim: int) -> str:
     if len(cells) != dim:
         return f"{len(cells)} numbers where the first row has {dim}"
     for cell in cells:
-        if not _is_number(cell):
+        if not is_number(cell):
             return f"{cell!r} is not a number"
         if not math.isfinite(float(cell)):
             return f"{cell.strip()} is not finite"
     return ""
 
 
-def _is_number(cell: str) -> bool:
-    try:
-        float(cell)
-    except ValueError:
-        return False
-    return True
-
-
 def _refuse(path: Path, faults: list[str]) -> None:
     if not faults:
         return
-    listed = "; ".join(faults[:LISTED_ROWS])
-    more = f"; and {len(faults) - LISTED_ROWS} more" if len(faults) > LISTED_ROWS else ""
+    listed = "; ".join(faults[:LISTED])
+    more = f"; and {len(faults) - LISTED} more" if len(faults) > LISTED else ""
     raise ValueError(f"{path} must have the same number of finite numbers in each row; {listed}{more}")

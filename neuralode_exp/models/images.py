@@ -73,9 +73,9 @@ def conv_group_norm(x: Tensor, conv: nn.Conv2d, norm: nn.GroupNorm) -> Tensor:
 
 
 class Classifier(nn.Module):
-    """Norm, ReLU, mean over the image and one linear layer: features (B, C, n, n) to logits (B, 10)."""
+    """Norm, ReLU, mean over the image and one linear layer: features (B, C, n, n) to logits (B, classes)."""
 
-    def __init__(self, channels: int, classes: int = 10) -> None:
+    def __init__(self, channels: int, classes: int) -> None:
         super().__init__()
         self.norm = make_norm(channels)
         self.linear = nn.Linear(channels, classes)
@@ -96,18 +96,18 @@ class NoDepth(nn.Module):
 
 
 class ConvNet(nn.Module):
-    """classifier(body(stem(x))): images (B, 1, 28, 28) to logits (B, 10).
+    """classifier(body(stem(x))): images (B, 1, 28, 28) to logits (B, classes).
 
     Attributes:
         body: `NoDepth`, `ResidualBlocks` or `ODEBlock`. A trained ODE-Net is evaluated under another solver by
             `model.body.ode.method = make_method(...)`.
     """
 
-    def __init__(self, channels: int, body: NoDepth | ResidualBlocks | ODEBlock) -> None:
+    def __init__(self, channels: int, body: NoDepth | ResidualBlocks | ODEBlock, classes: int = 10) -> None:
         super().__init__()
         self.stem = Stem(channels)
         self.body = body
-        self.classifier = Classifier(channels)
+        self.classifier = Classifier(channels, classes)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.classifier(self.body(self.features(x)))
@@ -141,11 +141,12 @@ def image_model(
     *,
     method: Method | None = None,
     gradient: Gradient | None = None,
+    classes: int = 10,
     channels: int = 64,
     blocks: int = 6,
     hidden: int = 300,
 ) -> ConvNet | MLP:
-    """Make a network for images (B, 1, 28, 28), floats, that returns logits (B, 10).
+    """Make a network for images (B, 1, 28, 28), floats, that returns logits (B, classes).
 
     `rknet` and `odenet` are one network with the same state_dict; they differ in how its gradient is computed.
 
@@ -153,6 +154,7 @@ def image_model(
         name: mlp, stem, resnet, rknet or odenet.
         method: solver of the ODE block, from `make_method`; needed by rknet and odenet.
         gradient: of the ODE block: backprop, checkpoint or adjoint; None takes the one that the name stands for.
+        classes: number of logits.
         channels: of the convolutions: at most 32, or a multiple of 32.
         blocks: residual blocks of resnet.
         hidden: width of mlp.
@@ -164,12 +166,12 @@ def image_model(
     def ode_net(default: Gradient) -> ConvNet:
         if method is None:
             raise ValueError(f"{name} solves an ODE and needs `method`, got None; make one with make_method")
-        return ConvNet(channels, ODEBlock(channels, method, gradient or default))
+        return ConvNet(channels, ODEBlock(channels, method, gradient or default), classes)
 
     models: dict[str, Callable[[], ConvNet | MLP]] = {
-        "mlp": lambda: MLP(hidden),
-        "stem": lambda: ConvNet(channels, NoDepth()),
-        "resnet": lambda: ConvNet(channels, ResidualBlocks(channels, blocks)),
+        "mlp": lambda: MLP(hidden, classes),
+        "stem": lambda: ConvNet(channels, NoDepth(), classes),
+        "resnet": lambda: ConvNet(channels, ResidualBlocks(channels, blocks), classes),
         "rknet": lambda: ode_net("backprop"),
         "odenet": lambda: ode_net("adjoint"),
     }

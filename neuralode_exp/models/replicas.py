@@ -152,6 +152,10 @@ class Stack(nn.Module):
 
     def forward(self, t: Tensor, z: Tensor) -> Tensor:
         """Evaluate dz/dt, shape (R, B, d), at time t for z of shape (R, B, d)."""
+        if z.dim() != 3 or len(z) != self.replicas.n:
+            raise ValueError(
+                f"states of replicas must have the shape ({self.replicas.n}, batch, d), got {tuple(z.shape)}"
+            )
         if self.batched and not self.replicas.some_out:
             return self.stacked(t, z)
         named = (*self.stacked.named_parameters(), *self.stacked.named_buffers())

@@ -30,8 +30,8 @@ def weights(stored: Mapping[str, Tensor], module: nn.Module) -> dict[str, Tensor
 
 
 def averages(stored: Iterable[Tensor], module: nn.Module) -> list[Tensor]:
-    """Return stored averages of a module's parameters in their shapes."""
-    return [_without_replicas(x, p) for x, p in zip(stored, module.parameters(), strict=True)]
+    """Return stored averages in the shapes of a module's parameters; more may be stored than it has."""
+    return [_without_replicas(x, p) for x, p in zip(stored, module.parameters(), strict=False)]
 
 
 def moments(stored: dict[str, Any], optimizer: torch.optim.Optimizer) -> dict[str, Any]:

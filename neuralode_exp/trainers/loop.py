@@ -204,7 +204,11 @@ class Loop:
 
     def save(self, name: str, *, weights_only: bool = False) -> None:
         """Write checkpoints/<name>.pt: all that the run needs to go on, or the weights alone."""
-        state: dict[str, Any] = {"step": self.step, "module": self.task.module.state_dict()}
+        state: dict[str, Any] = {
+            "step": self.step,
+            "shape": self.task.shape.plain(),
+            "module": self.task.module.state_dict(),
+        }
         if not weights_only:
             state |= {
                 "optimizer": self.optimizer.state_dict(),

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from neuralode_exp.models.replicas import Replicas
+from neuralode_exp.models.shape import Shape
 from neuralode_exp.ode import Stats
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ class Task(ABC):
 
     Attributes:
         module: all that is trained.
+        shape: of the data, stored with the weights.
         steps_per_epoch: number of batches in one pass over the training data.
         replicas: the networks that are trained side by side; None for one alone.
         log_every, evaluate_every: steps, where the config leaves them open.
@@ -31,6 +33,7 @@ class Task(ABC):
     """
 
     module: nn.Module
+    shape: Shape
     steps_per_epoch: int
     replicas: Replicas | None = None
     log_every: int = 10

@@ -2,7 +2,7 @@
 
     python peer_diffrax.py PROBLEM.npz METRICS.csv
 
-Segments, units, estimated states and loss are those of `neuralode_exp.trainers.dynamics.shooting`, handed over ready-made; the
+Segments, units, estimated states and loss are those of `trainers/dynamics/shooting.py`, handed over ready-made; the
 network is equinox's MLP of the same sizes, the optimiser Adam with the same rates and clipping. A batch is one
 `diffeqsolve` with Dopri5 at the same tolerances and first step, its states under one step size as in this project
 (which is faster here than a `vmap` over states with steps of their own); its gradient is diffrax's default. A whole

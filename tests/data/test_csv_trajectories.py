@@ -1,4 +1,4 @@
-"""Reading measured trajectories: what is accepted, each mistake with its line, the split and the windows."""
+"""Reading measured trajectories: what is accepted, each mistake with its line, the split and what training gets."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import neuralode_exp.data
-from neuralode_exp.data.csv_trajectories import Trajectory, read_trajectories, split, windows
+from neuralode_exp.data.csv_trajectories import Trajectory, observe, read_trajectories, split
 
 LYNX_HARE = Path(neuralode_exp.data.__file__).parent / "assets" / "lynx-hare.csv"
 HEADER = "trajectory,t,z1,z2\n"
@@ -162,40 +162,19 @@ def test_split_of_one_trajectory_is_in_time() -> None:
         split([line("a", [0, 1, 2])], 1)
 
 
-def test_windows_stay_within_trajectories() -> None:
-    trajectories = [line("a", [0, 1, 3, 6]), line("b", [10, 20]), line("c", [5, 5.5, 7])]
-    three = windows(trajectories, 2)
-    assert three.t.T.tolist() == [[0, 1, 3], [1, 3, 6], [5, 5.5, 7]]
-    assert three.dt.T.tolist() == [[1, 2], [2, 3], [0.5, 1.5]]
-    assert three.z.shape == (3, 3, 1)
-    assert torch.equal(three.z[..., 0], 10 * three.t)
-    assert three.z.dtype == torch.float32
-    pairs = windows(trajectories, 1, torch.float64)
-    assert pairs.z.shape == (2, 6, 1)
-    assert pairs.dt.tolist() == [[1, 2, 3, 10, 0.5, 1.5]]
-    with pytest.raises(ValueError, match="with 4 observations in the longest trajectory, at most 3 steps, got 4"):
-        windows(trajectories, 4)
-    with pytest.raises(ValueError, match=r"at least 1 .* got 0"):
-        windows(trajectories, 0)
-
-
-def test_windows_lead_from_a_state_to_the_next() -> None:
-    """On s in [0, 1], dz/ds = dt f(t + s dt, z): z' = 2 t has z = t^2, and the midpoint rule is exact for it."""
-    t = torch.tensor([0.0, 0.1, 0.7, 1.5], dtype=torch.float64)
-    cut = windows([Trajectory("a", t, t[:, None] ** 2)], 3, torch.float64)
-    for i in range(3):
-        dt = cut.dt[i][:, None]
-        z = cut.z[i] + dt * 2 * (cut.t[i][:, None] + 0.5 * dt)
-        torch.testing.assert_close(z, cut.z[i + 1])
-
-
-def test_windows_keep_differences_of_large_times() -> None:
+def test_times_stay_as_they_are_and_states_take_the_precision(tmp_path: Path) -> None:
     """Seconds since 1970: float32 resolves 128 s."""
-    cut = windows([line("a", [1.7e9, 1.7e9 + 1, 1.7e9 + 3])], 1)
-    assert cut.dt.tolist() == [[1, 2]]
+    path = write(tmp_path, HEADER + "a,1700000000,1,2\na,1700000001,1,2\nb,0,1,2\nb,1,1,2\n")
+    observed = observe(path, 0.5, 0, torch.float32)
+    assert sorted(len(t) for t in observed.times) == [2]
+    assert all(t.diff().tolist() == [1.0] for t in (*observed.times, observed.validation[0].t))
+    assert observed.states[0].dtype == observed.validation[0].z.dtype == torch.float32
+    assert observed.validation[0].z.shape == (2, 1, 2)
+    assert (observed.noise, observed.known, observed.test) == (None, None, [])
 
 
-def test_windows_refuse_states_outside_the_precision() -> None:
+def test_states_outside_the_precision_are_refused(tmp_path: Path) -> None:
+    path = write(tmp_path, HEADER + "a,0,1,2\na,1,1e31,2\n")
     with pytest.raises(ValueError, match=r"range of float32, got \|z\| = 1.0e\+31; rescale"):
-        windows([line("a", [0, 1e30])], 1)
-    assert windows([line("a", [0, 1e30])], 1, torch.float64).z.isfinite().all()
+        observe(path, 0.0, 0, torch.float32)
+    assert observe(path, 0.0, 0, torch.float64).states[0].isfinite().all()

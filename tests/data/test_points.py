@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from neuralode_exp.data.densities import density
-from neuralode_exp.data.points import Points, read_points
+from neuralode_exp.data.points import PointTarget, read_points
 
 TWO_ROWS = [[1.0, 2.5], [-3.0, 4e-3]]
 
@@ -98,7 +98,7 @@ def test_wrong_paths_are_refused(tmp_path: Path) -> None:
         read_points(tmp_path / "points.csv")
     path = tmp_path / "points.csv"
     path.write_bytes(b"\xff\xfe1,2")
-    with pytest.raises(ValueError, match="must be a text file of numbers"):
+    with pytest.raises(ValueError, match="must be csv text in UTF-8"):
         read_points(path)
 
 
@@ -111,17 +111,17 @@ def file(tmp_path: Path) -> Path:
 
 def test_split_holds_each_row_once_and_depends_on_the_seed_alone(file: Path) -> None:
     target = density("points", path=file, validation=0.25, seed=3)
-    assert isinstance(target, Points)
+    assert isinstance(target, PointTarget)
     train, held_out = target.train, target.held_out(10_000, torch.Generator())
     assert (len(train), len(held_out), target.dim) == (750, 250, 3)
     rows = torch.cat((train, held_out)) * target.unit + target.offset
     torch.testing.assert_close(rows.sort(0).values, read_points(file).sort(0).values, rtol=1e-12, atol=1e-12)
-    assert torch.equal(train, Points(file, 0.25, 3).train)
-    assert not torch.equal(train, Points(file, 0.25, 4).train)
+    assert torch.equal(train, PointTarget(file, 0.25, 3).train)
+    assert not torch.equal(train, PointTarget(file, 0.25, 4).train)
 
 
 def test_training_rows_are_standardised_and_samples_are_training_rows(file: Path) -> None:
-    target = Points(file)
+    target = PointTarget(file)
     zero, one = torch.zeros(3, dtype=torch.float64), torch.ones(3, dtype=torch.float64)
     # 5e6 with a deviation of 20: nine digits of sixteen are left.
     torch.testing.assert_close(target.train.mean(0), zero, rtol=0, atol=1e-8)
@@ -134,17 +134,17 @@ def test_training_rows_are_standardised_and_samples_are_training_rows(file: Path
 
 
 def test_nothing_may_be_held_out(file: Path) -> None:
-    assert Points(file, validation=0.0).held_out(5, torch.Generator()).shape == (0, 3)
+    assert PointTarget(file, validation=0.0).held_out(5, torch.Generator()).shape == (0, 3)
 
 
 @pytest.mark.parametrize("validation", [-0.1, 1.0, math.nan])
 def test_validation_must_be_a_fraction(file: Path, validation: float) -> None:
     with pytest.raises(ValueError, match=r"`validation` must be a fraction in \[0, 1\), got"):
-        Points(file, validation)
+        PointTarget(file, validation)
 
 
 def test_points_that_cannot_be_standardised_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"column 2 of .* must vary, its standard deviation is 0\.0"):
-        Points(write(tmp_path, "1,7\n2,7\n3,7\n"))
+        PointTarget(write(tmp_path, "1,7\n2,7\n3,7\n"))
     with pytest.raises(ValueError, match="must have 2 points to train on, got 1 of 2"):
-        Points(write(tmp_path, "1,7\n2,7\n"))
+        PointTarget(write(tmp_path, "1,7\n2,7\n"))

@@ -48,5 +48,7 @@ class Scaled(nn.Module, Generic[Field]):
             self.register_buffer(name, getattr(units, name).clone())
 
     def forward(self, t: Tensor, z: Tensor) -> Tensor:
+        if z.shape[-1:] != self.scale.shape:
+            raise ValueError(f"states must have the shape (batch, {len(self.scale)}), got {tuple(z.shape)}")
         dx: Tensor = self.field(t, (z - self.centre) / self.scale)
         return dx * self.rate

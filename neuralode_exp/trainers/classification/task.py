@@ -12,6 +12,7 @@ from torch import Tensor
 from neuralode_exp.data.mnist import MNIST, Split, normalise, random_shift, random_warp
 from neuralode_exp.models.blocks import ODEBlock
 from neuralode_exp.models.images import MLP, ConvNet
+from neuralode_exp.models.shape import Shape
 from neuralode_exp.ode import SolverError, Stats
 from neuralode_exp.trainers.consistency import SAMPLES, accurate_method, relative_change
 from neuralode_exp.trainers.task import Task, seeded
@@ -28,6 +29,7 @@ class Classification(Task):
     Args:
         module: images (B, 1, 28, 28) to logits (B, 10).
         data: on the device of the module.
+        shape: of the images.
         batch_size: images a step; the last, smaller batch of an epoch is left out.
         shift: largest shift of an image, in pixels.
         rotate: largest rotation, in degrees.
@@ -42,6 +44,7 @@ class Classification(Task):
         module: ConvNet | MLP,
         data: MNIST,
         *,
+        shape: Shape,
         batch_size: int,
         shift: int,
         rotate: float,
@@ -54,7 +57,7 @@ class Classification(Task):
         if batch_size > n:
             raise ValueError(f"trainer.batch_size must be at most the {n} training images, got {batch_size}")
         self.module: ConvNet | MLP = module
-        self.data, self.seed, self.figures = data, seed, figures
+        self.data, self.shape, self.seed, self.figures = data, shape, seed, figures
         self.batch_size, self.label_smoothing = batch_size, label_smoothing
         self.shift, self.rotate, self.stretch = shift, rotate, stretch
         self.steps_per_epoch = n // batch_size

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from neuralode_exp.data.target import Target
 from neuralode_exp.models.flows import Flow
+from neuralode_exp.models.shape import Shape
 from neuralode_exp.ode import SolverError, Stats
 from neuralode_exp.trainers.consistency import SAMPLES, accurate_method, relative_change
 from neuralode_exp.trainers.density.trace_cost import evaluation_ms
@@ -36,6 +37,7 @@ class DensityEstimation(Task):
         module: the flow.
         target: what it learns.
         validation, test: held-out points, shape (n, d); may be empty.
+        shape: of the points.
         batch_size: points a step.
         steps_per_epoch: of a target made of given points; where draws are fresh, what an epoch is called.
         seed: of the batches.
@@ -51,13 +53,14 @@ class DensityEstimation(Task):
         validation: Tensor,
         test: Tensor,
         *,
+        shape: Shape,
         batch_size: int,
         steps_per_epoch: int,
         seed: int,
         figures: bool = True,
     ) -> None:
         self.module: Flow = module
-        self.target, self.validation, self.test = target, validation, test
+        self.target, self.shape, self.validation, self.test = target, shape, validation, test
         self.batch_size, self.steps_per_epoch, self.seed, self.figures = batch_size, steps_per_epoch, seed, figures
         self.dtype, self.device = module.field.time_weight.dtype, module.field.time_weight.device
         self.objective = "loss/validation" if len(validation) else None

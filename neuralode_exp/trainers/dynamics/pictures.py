@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from neuralode_exp.data.observed import Trajectories
 from neuralode_exp.models.neural_ode import NeuralODE
 from neuralode_exp.ode import SolverError
 from neuralode_exp.tracking.figures import dynamics as pictures
@@ -15,7 +16,7 @@ from neuralode_exp.tracking.figures.style import limits
 
 if TYPE_CHECKING:
     from neuralode_exp.tracking.recorder import Recorder
-    from neuralode_exp.trainers.dynamics.task import LearnDynamics, Trajectories
+    from neuralode_exp.trainers.dynamics.task import LearnDynamics
 
 GRID = 20  # points a side of a drawn field
 
@@ -51,7 +52,7 @@ def draw_all(task: LearnDynamics, step: int, recorder: Recorder) -> None:
         recorder.figure(
             step, "dynamics/eigenvalues", pictures.draw_eigenvalues(task.steps, learned, _array(truth.eigenvalues))
         )
-    if truth is not None and truth.states.shape[-1] == 2 and isinstance(task.flow, NeuralODE):
+    if truth is not None and task.shape.dim == 2 and isinstance(task.flow, NeuralODE):
         states = _array(truth.states)
         x, y = (np.linspace(*limits(states[:, k], margin=0.0), GRID) for k in range(2))
         grid = torch.tensor(np.stack(np.meshgrid(x, y), axis=-1)).to(truth.states)

@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from neuralode_exp.data.observed import Trajectories
 from neuralode_exp.models.neural_ode import NeuralODE
 from neuralode_exp.models.replicas import Replicas
 from neuralode_exp.models.residual_flow import ResidualFlow
+from neuralode_exp.models.shape import Shape
 from neuralode_exp.ode import SolverError, Stats
 from neuralode_exp.trainers.consistency import SAMPLES, accurate_method, relative_change
 from neuralode_exp.trainers.dynamics.metrics import eigenvalue_error, relative_error, trajectory_error
@@ -24,24 +26,6 @@ if TYPE_CHECKING:
     from neuralode_exp.tracking.recorder import Recorder
 
 Flow = NeuralODE[nn.Module] | ResidualFlow
-
-
-@dataclass(frozen=True, eq=False)
-class Trajectories:
-    """Trajectories at shared times, to be led on from their first states.
-
-    Args:
-        t: times, shape (T,).
-        z: states, shape (T, n, d): the truth if it is known, else what was observed.
-        observed: what was observed of them, shape (T, n, d).
-    """
-
-    t: Tensor
-    z: Tensor
-    observed: Tensor
-
-    def to(self, device: torch.device) -> Trajectories:
-        return Trajectories(self.t.to(device), self.z.to(device), self.observed.to(device))
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,6 +60,7 @@ class LearnDynamics(Task):
         validation, test: unseen trajectories, each entry with times of its own.
         long: the test over a longer time, None if the data end.
         truth: None for measured data.
+        shape: of the states.
         replicas: the networks that flow and shooting are made of.
         batch_size: segments or trajectories a step, of each replica.
         seed: of the batches.
@@ -83,6 +68,7 @@ class LearnDynamics(Task):
     """
 
     evaluate_every = 100
+    replicas: Replicas
 
     def __init__(
         self,
@@ -93,6 +79,7 @@ class LearnDynamics(Task):
         long: Trajectories | None,
         truth: Truth | None,
         *,
+        shape: Shape,
         replicas: Replicas,
         batch_size: int,
         seed: int,
@@ -102,7 +89,7 @@ class LearnDynamics(Task):
         self.flow, self.shooting = flow, shooting
         self.validation, self.test, self.long, self.truth = validation, test, long, truth
         self.batch_size, self.seed, self.figures = batch_size, seed, figures
-        self.replicas: Replicas = replicas
+        self.shape, self.replicas = shape, replicas
         self.steps_per_epoch = max(1, len(shooting) // batch_size)
         self.objective = "dynamics/validation_error" if validation else None
         if isinstance(shooting, SingleShooting):
@@ -208,7 +195,7 @@ class LearnDynamics(Task):
     def draw(self, step: int, recorder: Recorder, *, last: bool) -> None:
         if last and self.replicas.n > 1:
             self._write_replicas(recorder)
-        if not self.figures or self.shooting.z.shape[-1] < 2:
+        if not self.figures or self.shape.dim < 2:
             return
         from neuralode_exp.trainers.dynamics.pictures import draw_all, take_snapshot
 

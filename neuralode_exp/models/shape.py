@@ -1,0 +1,36 @@
+"""What a model knows of the data that it is for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from neuralode_exp.models.fields.scaled import Units
+
+
+@dataclass(frozen=True, eq=False)
+class Shape:
+    """All that a model is built from beside the config. Stored with the weights, it gives the model back without data.
+
+    Args:
+        dim: of a state or a point; pixels a side of an image.
+        classes: of images.
+        units: of states.
+        dt: distance of two observations of a regular grid.
+    """
+
+    dim: int
+    classes: int | None = None
+    units: Units | None = None
+    dt: float | None = None
+
+    def plain(self) -> dict[str, Any]:
+        """Tensors and plain values, for a checkpoint."""
+        return asdict(self)
+
+    @staticmethod
+    def of(plain: Mapping[str, Any]) -> Shape:
+        """The shape of which `plain` was made."""
+        units = plain["units"] and Units(**plain["units"])
+        return Shape(**{**plain, "units": units})

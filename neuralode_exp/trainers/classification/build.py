@@ -1,0 +1,49 @@
+"""From a config to a classifier of images and its training."""
+
+from __future__ import annotations
+
+import torch
+
+from neuralode_exp.config import Config
+from neuralode_exp.config.schema import ImagesKeys
+from neuralode_exp.data.mnist import load_mnist
+from neuralode_exp.models.images import MLP, PIXELS, ConvNet, image_model
+from neuralode_exp.models.shape import Shape
+from neuralode_exp.trainers.classification.task import Classification
+from neuralode_exp.trainers.settings import dtype_of, method_of
+
+MNIST = Shape(PIXELS, classes=10)
+
+
+def build_model(config: Config, shape: Shape) -> ConvNet | MLP:
+    """The network of the config for images of a shape."""
+    model = config.model
+    assert shape.classes is not None
+    module = image_model(
+        model.name,
+        classes=shape.classes,
+        method=method_of(config) if model.name in ("rknet", "odenet") else None,
+        gradient=model.gradient,
+        channels=model.channels,
+        blocks=model.blocks,
+        hidden=model.hidden,
+    )
+    return module.to(dtype_of(config))
+
+
+def build(config: Config, device: torch.device) -> Classification:
+    """Data and model of the config, on the device."""
+    dataset, trainer = config.dataset, config.trainer
+    assert isinstance(dataset, ImagesKeys)
+    return Classification(
+        build_model(config, MNIST).to(device),
+        load_mnist(dataset.root, validation=dataset.validation, test=dataset.test, device=device),
+        shape=MNIST,
+        batch_size=trainer.batch_size,
+        shift=dataset.shift,
+        rotate=dataset.rotate,
+        stretch=dataset.stretch,
+        label_smoothing=trainer.label_smoothing,
+        seed=config.seed,
+        figures=config.figures,
+    )

@@ -1,0 +1,68 @@
+"""From a config to a continuous normalizing flow and its training."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from neuralode_exp.config import Config
+from neuralode_exp.config.schema import DensitiesKeys, PointsKeys
+from neuralode_exp.data.densities import density
+from neuralode_exp.data.points import PointTarget
+from neuralode_exp.data.target import Target
+from neuralode_exp.models.flows import Flow
+from neuralode_exp.models.shape import Shape
+from neuralode_exp.trainers.density.task import DensityEstimation
+from neuralode_exp.trainers.settings import depth_of, dtype_of, method_of
+from neuralode_exp.trainers.task import seeded
+
+
+def build_model(config: Config, shape: Shape) -> Flow:
+    """The flow of the config for points of a shape."""
+    model = config.model
+    flow = Flow(
+        shape.dim,
+        width=model.width,
+        depth=depth_of(config, 3),
+        trace=model.trace,
+        noise=model.noise,
+        method=method_of(config),
+        gradient=model.gradient,
+    )
+    return flow.to(dtype_of(config))
+
+
+def build(config: Config, device: torch.device) -> DensityEstimation:
+    """Data and model of the config, on the device."""
+    target, validation, test = _target(config)
+    shape = Shape(target.dim)
+    steps_per_epoch = DensityEstimation.evaluate_every
+    if isinstance(target, PointTarget):
+        steps_per_epoch = max(1, len(target.train) // config.trainer.batch_size)
+    return DensityEstimation(
+        build_model(config, shape).to(device),
+        target,
+        validation,
+        test,
+        shape=shape,
+        batch_size=config.trainer.batch_size,
+        steps_per_epoch=steps_per_epoch,
+        seed=config.seed,
+        figures=config.figures,
+    )
+
+
+def _target(config: Config) -> tuple[Target, Tensor, Tensor]:
+    """What the flow learns, with points for validation and test."""
+    dataset = config.dataset
+    arguments = dataset.arguments()
+    if isinstance(dataset, PointsKeys):
+        points = density(dataset.name, **arguments)
+        assert isinstance(points, PointTarget)
+        validation, test = points.all_held_out().chunk(2)
+        return points, validation, test
+    assert isinstance(dataset, DensitiesKeys)
+    seed, n_validation, n_test = (arguments.pop(key) for key in ("seed", "validation", "test"))
+    target = density(dataset.name, **arguments)
+    validation = target.held_out(n_validation, seeded(seed, "validation", 0))
+    return target, validation, target.held_out(n_test, seeded(seed, "test", 0))

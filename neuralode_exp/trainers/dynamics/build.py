@@ -1,0 +1,121 @@
+"""From a config to a model of hidden dynamics and its training."""
+
+from __future__ import annotations
+
+import logging
+
+import torch
+from torch import nn
+
+from neuralode_exp.config import Config
+from neuralode_exp.config.cells import solves_ode
+from neuralode_exp.config.schema import CsvKeys
+from neuralode_exp.data import csv_trajectories
+from neuralode_exp.data.dynamics import Dynamics, make_dynamics
+from neuralode_exp.data.observed import Observed, of_system
+from neuralode_exp.models.fields.mlp import MLPField
+from neuralode_exp.models.fields.scaled import Scaled
+from neuralode_exp.models.neural_ode import NeuralODE
+from neuralode_exp.models.replicas import Replicas, stack
+from neuralode_exp.models.residual_flow import ResidualFlow
+from neuralode_exp.models.shape import Shape
+from neuralode_exp.ode.solvers import SOLVERS
+from neuralode_exp.trainers.dynamics.shooting import (
+    MultipleShooting,
+    Segments,
+    SingleShooting,
+    cut,
+    estimate_noise,
+    units,
+)
+from neuralode_exp.trainers.dynamics.task import Flow, LearnDynamics
+from neuralode_exp.trainers.dynamics.truth import truth_of
+from neuralode_exp.trainers.settings import depth_of, dtype_of, method_of
+
+log = logging.getLogger(__name__)
+
+MANY_STEPS = 500  # of an explicit method over a trajectory, for stability alone: it crawls
+
+
+def build_model(config: Config, shape: Shape, replicas: Replicas | None = None) -> Flow:
+    """The model of the config for states of a shape; of several replicas one that has all of them."""
+    model = config.model
+    replicas = replicas or Replicas(config.trainer.replicas)
+    fields = [
+        MLPField(
+            shape.dim,
+            width=model.width,
+            depth=depth_of(config, 2),
+            activation=model.activation or "silu",
+            generator=torch.Generator().manual_seed(config.seed + k),
+        )
+        for k in range(replicas.n)
+    ]
+    assert shape.units is not None
+    field: nn.Module = Scaled(stack(fields, replicas), shape.units)
+    if model.name == "resnet":
+        assert shape.dt is not None
+        return ResidualFlow(field, shape.dt).to(dtype_of(config))
+    return NeuralODE(field, method_of(config), model.gradient).to(dtype_of(config))
+
+
+def build(config: Config, device: torch.device) -> LearnDynamics:
+    """Data and model of the config, on the device."""
+    observed, trainer = _observe(config), config.trainer
+    segments = cut(observed.times, observed.states, trainer.window)
+    t, known = observed.times[0], observed.known
+    shape = Shape(segments.z.shape[1], units=units(segments), dt=float(t[-1]) / (len(t) - 1) if known else None)
+    replicas = Replicas(trainer.replicas)
+    flow = build_model(config, shape, replicas)
+    return LearnDynamics(
+        flow.to(device),
+        _shooting(config, observed, segments, shape, replicas).to(device),
+        [x.to(device) for x in observed.validation],
+        [x.to(device) for x in observed.test],
+        observed.long.to(device) if observed.long else None,
+        truth_of(known, flow, device) if known else None,
+        shape=shape,
+        replicas=replicas,
+        batch_size=trainer.batch_size,
+        seed=config.seed,
+        figures=config.figures,
+    )
+
+
+def _observe(config: Config) -> Observed:
+    dataset, dtype = config.dataset, dtype_of(config)
+    if isinstance(dataset, CsvKeys):
+        observed = csv_trajectories.observe(dataset.path, dataset.validation, dataset.seed, dtype)
+        log.info(observed.note)
+        return observed
+    data = make_dynamics(dataset.name, dtype=dtype, **dataset.arguments())
+    _warn_of_stiffness(config, data)
+    return of_system(data)
+
+
+def _shooting(
+    config: Config, observed: Observed, segments: Segments, shape: Shape, replicas: Replicas
+) -> MultipleShooting | SingleShooting:
+    if config.trainer.shooting == "single":
+        return SingleShooting(observed.times[0], torch.stack(observed.states, 1), replicas)
+    assert shape.units is not None
+    noise = estimate_noise(observed.states) if observed.noise is None else observed.noise
+    return MultipleShooting(segments, shape.units, noise, replicas)
+
+
+def _warn_of_stiffness(config: Config, data: Dynamics) -> None:
+    """Say what a stiff system will cost an explicit method once its field is learned."""
+    if not solves_ode(config) or SOLVERS[config.solver.name].scipy is not None:
+        return
+    rate, t_max = data.system.fastest_decay(data.train.clean.flatten(0, 1)), float(data.t[-1])
+    steps = round(rate * t_max / 3)
+    if steps > MANY_STEPS:
+        log.warning(
+            "%s is stiff: it decays at rates up to %.3g, an explicit method takes steps below %.2g, %d of them to "
+            "t = %.4g, once the field is learned; pick model=odenet solver=lsoda",
+            config.dataset.name,
+            rate,
+            3 / rate,
+            steps,
+            t_max,
+        )
