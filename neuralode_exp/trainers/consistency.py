@@ -6,11 +6,17 @@ vector field far more accurately and see what changes.
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Callable
 from dataclasses import replace
+from typing import TypeVar
 
-from torch import Tensor
+from torch import Tensor, nn
 
-from neuralode_exp.ode import Adaptive, FixedStep, Method, TorchdiffeqMethod, make_method
+from neuralode_exp.models.neural_ode import NeuralODE
+from neuralode_exp.ode import Adaptive, FixedStep, Method, SolverError, TorchdiffeqMethod, make_method
+
+Model = TypeVar("Model", bound=nn.Module)
 
 TIGHTER = 100.0
 TIGHTEST = 1e-9
@@ -29,6 +35,30 @@ def accurate_method(method: Method) -> Method:
         atol=max(method.absolute_tolerance / TIGHTER, TIGHTEST),
         max_steps=100_000,
     )
+
+
+def consistency(model: Model, measure: Callable[[Model], tuple[Tensor, Tensor | float]]) -> dict[str, float]:
+    """How far an accurate solve moves a trained model: its states relative to their size, and its error.
+
+    Args:
+        model: with any number of `NeuralODE` in it; without one nothing is said.
+        measure: states and error of a model in float64, which is a copy.
+    """
+    copied = copy.deepcopy(model).double()
+    odes = [part for part in copied.modules() if isinstance(part, NeuralODE)]
+    if not odes:
+        return {}
+    try:
+        z, error = measure(copied)
+        for ode in odes:
+            ode.method = accurate_method(ode.method)
+        reference, reference_error = measure(copied)
+    except SolverError:
+        return {"solver/consistency": float("inf")}
+    return {
+        "solver/consistency": relative_change(z, reference),
+        "solver/consistency_error": abs(float(error - reference_error)),
+    }
 
 
 def relative_change(z: Tensor, reference: Tensor) -> float:

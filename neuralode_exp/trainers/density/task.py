@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,8 +11,8 @@ from torch import Tensor
 from neuralode_exp.data.target import Target
 from neuralode_exp.models.flows import Flow
 from neuralode_exp.models.shape import Shape
-from neuralode_exp.ode import SolverError, Stats
-from neuralode_exp.trainers.consistency import SAMPLES, accurate_method, relative_change
+from neuralode_exp.ode import Stats
+from neuralode_exp.trainers.consistency import SAMPLES, consistency, relative_change
 from neuralode_exp.trainers.density.trace_cost import evaluation_ms
 from neuralode_exp.trainers.task import Task, seeded
 
@@ -130,18 +129,8 @@ class DensityEstimation(Task):
 
     def _consistency(self) -> dict[str, float]:
         """How far an accurate solve in float64 moves the base points of test data, and their likelihood."""
-        module = copy.deepcopy(self.module).double()
         x = self.test[: min(SAMPLES, self.chunk)].to(self.device)
-        try:
-            z, nll = module.to_base(x), -module.log_prob(x).mean()
-            module.ode.method = accurate_method(module.ode.method)
-            reference, reference_nll = module.to_base(x), -module.log_prob(x).mean()
-        except SolverError:
-            return {"solver/consistency": float("inf")}
-        return {
-            "solver/consistency": relative_change(z, reference),
-            "solver/consistency_error": float((nll - reference_nll).abs()),
-        }
+        return consistency(self.module, lambda flow: (flow.to_base(x), -flow.log_prob(x).mean()))
 
     @torch.no_grad()
     def draw(self, step: int, recorder: Recorder, *, last: bool) -> None:
