@@ -113,17 +113,10 @@ class Classification(Task):
 
     @torch.no_grad()
     def draw(self, step: int, recorder: Recorder, *, last: bool) -> None:
-        if not (self.figures and last):
-            return
-        from neuralode_exp.tracking.figures.images import SHOWN, draw_mistakes
+        if self.figures and last:
+            from neuralode_exp.trainers.classification.pictures import draw_all
 
-        test = self.data.test
-        wrong = (self._predicted != test.labels).nonzero().flatten()
-        images, labels, predicted = (
-            x[wrong[:SHOWN]].cpu().numpy() for x in (test.images[:, 0], test.labels, self._predicted)
-        )
-        figure = draw_mistakes(images, labels, predicted, wrong=len(wrong), tested=len(test.labels))
-        recorder.figure(step, "images/mistakes", figure)
+            draw_all(self.data.test, self._predicted, step, recorder)
 
 
 def _logits(module: ConvNet | MLP, images: Tensor) -> Tensor:

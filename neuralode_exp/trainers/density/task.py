@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -19,9 +18,6 @@ from neuralode_exp.trainers.task import Task, seeded
 if TYPE_CHECKING:
     from neuralode_exp.tracking.recorder import Recorder
 
-DRAWN = 2000  # points in a picture
-PICTURE = 150  # cells a side of a drawn density
-FRAMES = 20  # of flow.gif
 ROWS = 60_000  # in one solve without gradients: a point has one, and one for each tangent of its trace
 GRID = 300  # points a side of the grid that the mass is summed on
 MARGIN = 1.5  # side of that grid over the side of the box of the truth
@@ -134,21 +130,7 @@ class DensityEstimation(Task):
 
     @torch.no_grad()
     def draw(self, step: int, recorder: Recorder, *, last: bool) -> None:
-        if not (self.figures and last):
-            return
-        from neuralode_exp.tracking.figures import density as pictures
+        if self.figures and last:
+            from neuralode_exp.trainers.density.pictures import draw_all
 
-        box = self.target.box.numpy()
-        data = self.target.sample(DRAWN, seeded(self.seed, "picture", 0)).numpy()
-        times = [i / (FRAMES - 1) for i in range(FRAMES)]
-        path = self.module.path(DRAWN, times, seeded(self.seed, "picture", 1)).double().cpu().numpy()
-        if self.module.dim == 2:
-            points, _ = self.grid(PICTURE, 1.0)
-            log_true, shape = self.target.log_prob(points), (PICTURE, PICTURE)
-            true = None if log_true is None else log_true.exp().view(shape).numpy()
-            learned = self.log_prob(points).exp().view(shape).numpy()
-            recorder.figure(step, "density/learned", pictures.draw_densities(box, true, learned, data, path[-1]))
-        elif self.module.dim > 2:
-            recorder.figure(step, "density/clouds", pictures.draw_clouds(box, data, path[-1]))
-        if self.module.dim >= 2:
-            recorder.gif(step, "flow", pictures.flow_frames(box, np.array(times), path))
+            draw_all(self, step, recorder)
