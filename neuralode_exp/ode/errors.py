@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -14,7 +16,7 @@ class SolverError(RuntimeError):
         dt: signed size of the step that failed.
         steps: steps tried so far, accepted and rejected.
         max_abs_z: max |z| of the state at t.
-        state: the offending state, detached, shape of z; its non-finite entries say which samples diverged.
+        state: the offending state, detached, as z0 was given; its non-finite entries say which samples diverged.
     """
 
     what = "the solve failed"
@@ -24,7 +26,7 @@ class SolverError(RuntimeError):
         self, *, t: float, dt: float, steps: int, z: Tensor, state: Tensor | None = None, where: str = ""
     ) -> None:
         self.t, self.dt, self.steps = t, dt, steps
-        self.state = (z if state is None else state).detach()
+        self.state: Any = (z if state is None else state).detach()
         self.max_abs_z = float(z.detach().abs().amax()) if z.numel() else 0.0
         seen = f"dt={dt:.3g}, {steps} steps so far, max|z|={self.max_abs_z:.3g}"
         super().__init__(f"{self.what}{where} at t={t:.6g} ({seen}); {self.advice}")

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from neuralode_exp.ode.errors import NonFiniteState, all_finite
+from neuralode_exp.ode.errors import NonFiniteState, SolverError, all_finite
 from neuralode_exp.ode.field import VectorField, time_like
 from neuralode_exp.ode.gradients import GRADIENTS, Adjoint, SolveGradient
 from neuralode_exp.ode.methods import Method, TorchdiffeqMethod
@@ -120,11 +120,15 @@ def solve(
             raise ValueError(
                 f"`adjoint_method` must be of the engine of `method`, native, got {adjoint_method.name} of torchdiffeq"
             )
-        z = way.observations(Walk(field, start, times, method, stats, layout.norm, jumps), given)
-        if (layout.partial or method.stepper.unseen) and not all_finite(z.detach()):
-            raise NonFiniteState(
-                t=times[-1], dt=0.0, steps=stats.trials, z=state, state=z, where=", where the error test does not look,"
-            )
+        try:
+            z = way.observations(Walk(field, start, times, method, stats, layout.norm, jumps), given)
+            if (layout.partial or method.stepper.unseen) and not all_finite(z.detach()):
+                where = ", where the error test does not look,"
+                raise NonFiniteState(t=times[-1], dt=0.0, steps=stats.trials, z=state, state=z[-1], where=where)
+        except SolverError as error:
+            if error.state.shape == state.shape:  # not that of a solve within f
+                error.state = layout.unpack(error.state)
+            raise
     z = along.observations(z)
     stats.nfe_forward = field.nfe
     return Solution(layout.unpack(z), stats)
