@@ -20,7 +20,7 @@ class Flow(nn.Module):
 
         dlog p(z(t)) / dt = -tr(df/dz),    hence    log p(x) = log N(z(0); 0, I) - int_0^1 tr(df/dz) dt, z(1) = x.
 
-    log p is one more column of the state. Densities are in nats.
+    log p is a part of the state beside z. Densities are in nats.
 
     Args:
         dim: d.
@@ -89,7 +89,7 @@ class Flow(nn.Module):
         """
         if x.ndim != 2 or x.shape[1] != self.dim:
             raise ValueError(f"`x` must have shape (n, {self.dim}), got {tuple(x.shape)}")
-        # Started at 0, the column ends with log p(z(0)) - log p(x).
+        # Started at 0, it ends with log p(z(0)) - log p(x).
         z, change = self._solve_with_trace(x, x.new_zeros(len(x)), [DATA, BASE])
         return _log_normal(z) - change
 
@@ -130,9 +130,8 @@ class Flow(nn.Module):
 
     def _solve_with_trace(self, z: Tensor, log_p: Tensor, times: Sequence[float]) -> tuple[Tensor, Tensor]:
         field, probes = self.field, self.probes(z)
-        state = torch.cat((z, log_p[:, None]), 1)
-        end = self.ode(state, times, lambda t, state: field.with_trace(t, state, probes))[-1]
-        return end[:, :-1], end[:, -1]
+        z, log_p = self.ode((z, log_p), times, lambda t, state: field.with_trace(t, state[0], probes))
+        return z[-1], log_p[-1]
 
     def probes(self, z: Tensor) -> Tensor:
         """Return the probes of the trace for one solve over z of shape (n, d), see `FlowField.with_trace`."""

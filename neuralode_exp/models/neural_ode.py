@@ -1,14 +1,18 @@
 """The one object of these models that solves: a vector field, its method and how its solves are differentiated."""
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import Generic, TypeVar
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from neuralode_exp.ode import Gradient, Method, Stats, solve
+from neuralode_exp.ode import FixedStep, Gradient, Method, Stats, solve
 
 Field = TypeVar("Field", bound=nn.Module)
+State = TypeVar("State", Tensor, tuple[Tensor, ...])
+Integrand = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 class NeuralODE(nn.Module, Generic[Field]):
@@ -24,6 +28,9 @@ class NeuralODE(nn.Module, Generic[Field]):
     Attributes:
         method, gradient: may be set anew at any time: a trained field can be solved by another method. They are no
             part of the state_dict.
+        integrals: integrands g(t, z, dz/dt), one number for each of a batch of states, carried along by each solve:
+            parts of its state that the error norm leaves out. May be set at any time.
+        values: int g dt over the last solve, of each integrand, with gradients like those of z.
         stats: what the last solve cost; backward fills in its part.
 
     Example:
@@ -34,42 +41,89 @@ class NeuralODE(nn.Module, Generic[Field]):
         ...     def forward(self, t, z):
         ...         return -z
         >>> ode = NeuralODE(Decay(), make_method("rk4", step_size=0.1))
+        >>> ode.integrals = (lambda t, z, dz: dz.square().sum(-1),)
         >>> ode(torch.ones(10, 2), torch.linspace(0, 1, 5)).shape, ode.stats.nfe_forward
         (torch.Size([5, 10, 2]), 48)
+        >>> ode.values[0].shape
+        torch.Size([10])
     """
+
+    first_step: Tensor | None
 
     def __init__(self, field: Field, method: Method, gradient: Gradient = "backprop") -> None:
         super().__init__()
         self.field = field
         self.method = method
         self.gradient: Gradient = gradient
+        self.integrals: tuple[Integrand, ...] = ()
+        self.values: tuple[Tensor, ...] = ()
         self.stats = Stats()
+        self.register_buffer("first_step", None)
+
+    def start_from_previous(self) -> None:
+        """Let a solve in training start with the step with which the last one in training started successfully.
+
+        The method need not choose one then. Solves in evaluation neither see nor change it; the state_dict has it.
+        """
+        self.first_step = torch.tensor(math.nan)  # before the first solve
 
     def forward(
         self,
-        z0: Tensor,
+        z0: State,
         t: Tensor | Sequence[float],
-        f: Callable[[Tensor, Tensor], Tensor] | None = None,
-        parameters: Iterable[Tensor] | None = None,
-    ) -> Tensor:
+        f: Callable[[Tensor, State], State] | None = None,
+        parameters: Sequence[Tensor] = (),
+    ) -> State:
         """Solve to the times t.
 
         Args:
-            z0: initial states.
+            z0: initial states; a tuple is a state of several parts, of which integrands see the first.
             t: times, shape (T,), increasing or decreasing.
             f: what this solve evaluates in the place of the field: the field with what is the same at each of its
                 evaluations computed once, or together with something else.
-            parameters: tensors that f depends on; None takes the field's.
+            parameters: what f was computed from before the solve; what is not named is found by one more evaluation.
 
         Returns:
-            shape (T, *z0.shape).
+            shape (T, *z0.shape), or a tuple of such tensors.
 
         Raises:
             SolverError: if the solve cannot be finished.
         """
-        depends_on = self.field.parameters() if parameters is None else parameters
-        solution = solve(f or self.field, z0, t, self.method, self.gradient, parameters=depends_on)
+        state: State = (self._with_integrals if self.integrals else self._solve)(z0, t, f or self.field, parameters)
+        return state
+
+    def _with_integrals(
+        self, z0: Any, t: Tensor | Sequence[float], f: Callable[[Tensor, Any], Any], parameters: Sequence[Tensor]
+    ) -> Any:
+        several, n = isinstance(z0, tuple), len(self.integrals)
+        parts: tuple[Tensor, ...] = z0 if several else (z0,)
+
+        def extended(t: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+            dz = f(t, state[:-n]) if several else (f(t, state[0]),)
+            return (*dz, *(g(t, state[0], dz[0]) for g in self.integrals))
+
+        with torch.enable_grad():  # an integrand may differentiate dz/dt; anything of its shape tells the integral's
+            z = parts[0].detach().requires_grad_()
+            start = [torch.zeros_like(g(z.new_full((), float(t[0])), z, z)).detach() for g in self.integrals]
+        states = self._solve((*parts, *start), t, extended, parameters, (True,) * len(parts) + (False,) * n)
+        self.values = tuple(integral[-1] for integral in states[-n:])
+        return states[:-n] if several else states[0]
+
+    def _solve(
+        self,
+        z0: Any,
+        t: Tensor | Sequence[float],
+        f: Any,
+        parameters: Sequence[Tensor],
+        in_norm: Sequence[bool] | None = None,
+    ) -> Any:
+        method, previous = self.method, self.first_step if self.training else None
+        if previous is not None and not isinstance(method, FixedStep) and not math.isnan(size := float(previous)):
+            method = replace(method, first_step=size)
+        solution = solve(f, z0, t, method, self.gradient, parameters=parameters, in_norm=in_norm)
         self.stats = solution.stats
+        if previous is not None and self.stats.first_step is not None:
+            previous.fill_(self.stats.first_step)
         return solution.z
 
     def advance(self, z0: Tensor, duration: Tensor) -> Tensor:

@@ -69,17 +69,19 @@ class Replicas:
         """One tensor for each as one: (R, ...); the tensor itself for one network."""
         return each[0] if self.n == 1 else torch.stack(list(each))
 
-    def blame(self, state: Tensor) -> Tensor:
+    def blame(self, state: Tensor | tuple[Tensor, ...]) -> Tensor:
         """Leave out whom a failed solve is to be blamed on, and return their mask, shape (R,).
 
         Those with non-finite entries in the offending state; if all are finite, the one with the largest. If that is
         nobody new, all are left out: there is no one without whom the solve could be repeated.
 
         Args:
-            state: shape (..., R, B, d), with further axes in backward or at several times.
+            state: shape (..., R, B, d), with further axes in backward or at several times; of several parts the first
+                tells. One that does not tell (backward through several parts) counts against all.
         """
-        if self.n == 1:
-            bad = torch.ones(1, dtype=torch.bool)
+        state = state[0] if isinstance(state, tuple) else state
+        if self.n == 1 or state.dim() < 3:
+            bad = torch.ones_like(self.out)
         else:
             each = state.movedim(-3, 0).reshape(self.n, -1).cpu()
             bad = ~torch.isfinite(each).all(dim=1)

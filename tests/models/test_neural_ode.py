@@ -9,7 +9,7 @@ from neuralode_exp.models.fields.scaled import Scaled, Units
 from neuralode_exp.models.neural_ode import NeuralODE
 from neuralode_exp.models.replicas import Replicas, stack
 from neuralode_exp.models.residual_flow import ResidualFlow
-from neuralode_exp.ode import make_method
+from neuralode_exp.ode import SolverError, make_method
 
 T0 = torch.tensor(0.0)
 A = torch.tensor([[-1.0, -1.0], [1.0, -1.0]], dtype=torch.float64)
@@ -119,3 +119,43 @@ def test_gradients(make: object) -> None:
     z0, duration = states(3, 2).double().requires_grad_(), torch.full((3, 1), 0.2, dtype=torch.float64)
     # gradcheck moves the parameters themselves, which the flow sees.
     assert torch.autograd.gradcheck(lambda z0, *parameters: flow.advance(z0, duration), (z0, *flow.parameters()))
+
+
+def test_a_solve_in_training_starts_as_the_last_one_did() -> None:
+    ode = NeuralODE(linear(), make_method("dopri5", rtol=1e-6, atol=1e-6))
+    assert "first_step" not in ode.state_dict()
+    z0 = states(7, 2).double()
+    ode(z0, [0.0, 2.0])
+    chosen, nfe = ode.stats.first_step, ode.stats.nfe_forward
+    ode.start_from_previous()
+    ode.method = make_method("dopri5", rtol=1e-6, atol=1e-6, first_step=2 * chosen)
+    ode(z0, [0.0, 2.0])
+    started = ode.stats.first_step
+    assert float(ode.state_dict()["first_step"]) == pytest.approx(started)
+    ode.method = make_method("dopri5", rtol=1e-6, atol=1e-6)
+    ode(z0, [0.0, 2.0])
+    assert ode.stats.first_step == pytest.approx(started)  # a buffer in float32
+    assert ode.stats.nfe_forward < nfe  # none for the choice
+    ode.eval()
+    ode(z0, [0.0, 2.0])
+    assert (ode.stats.first_step, ode.stats.nfe_forward) == (chosen, nfe)
+    assert float(ode.first_step) == pytest.approx(started)
+
+
+def test_a_solve_that_fails_leaves_the_first_step() -> None:
+    ode = NeuralODE(linear(), make_method("dopri5", rtol=1e-6, atol=1e-6))
+    ode.start_from_previous()
+    ode(states(7, 2).double(), [0.0, 2.0])
+    before = float(ode.first_step)
+    ode.method = make_method("dopri5", rtol=1e-12, atol=1e-12, max_steps=2)
+    with pytest.raises(SolverError):
+        ode(states(7, 2).double(), [0.0, 2.0])
+    assert float(ode.first_step) == before
+
+
+def test_fixed_steps_have_no_first_step_to_go_on_from() -> None:
+    ode = NeuralODE(linear(), RK4)
+    ode.start_from_previous()
+    for _ in range(2):
+        ode(states(7, 2).double(), [0.0, 1.0])
+        assert ode.stats.accepted == 10

@@ -33,7 +33,7 @@ def test_the_trace_is_that_of_training_also_in_evaluation(
 ) -> None:
     made, seen = flow(trace).eval(), []
     original = made.field.with_trace
-    monkeypatch.setattr(made.field, "with_trace", lambda t, state, v: seen.append(len(v)) or original(t, state, v))
+    monkeypatch.setattr(made.field, "with_trace", lambda t, z, v: seen.append(len(v)) or original(t, z, v))
     evaluation_ms(made, X)
     assert set(seen) == {tangents}
     assert len(seen) > trace_cost.LEAST

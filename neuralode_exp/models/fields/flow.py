@@ -50,22 +50,19 @@ class FlowField(nn.Module):
             h = layer(h)
         return h, tangents.permute(1, 2, 0)
 
-    def with_trace(self, t: Tensor, state: Tensor, probes: Tensor) -> Tensor:
-        """Evaluate (dz/dt, dlog p/dt) = (f, -sum_k v_k^T (df/dz) v_k).
+    def with_trace(self, t: Tensor, z: Tensor, probes: Tensor) -> tuple[Tensor, Tensor]:
+        """Evaluate dz/dt = f, shape (n, d), and dlog p/dt = -sum_k v_k^T (df/dz) v_k, shape (n,).
 
-        Gradients flow to the state and the parameters, once; t and the probes are constants.
+        Gradients flow to z and the parameters, once; t and the probes are constants.
 
         Args:
             t: time, a scalar.
-            state: z and, in the last column, log p, which f does not depend on; shape (n, d + 1).
+            z: shape (n, d).
             probes: the v_k, shape (k, n, d), or (k, 1, d) if they are those of all rows.
-
-        Returns:
-            shape (n, d + 1).
         """
         parameters = [p for layer in self.layers for p in (layer.weight, layer.bias)]
-        derivative: Tensor = _WithTrace.apply(state, t, probes, self.time_weight, *parameters)
-        return derivative
+        dz, dlog_p = _WithTrace.apply(z, t, probes, self.time_weight, *parameters)
+        return dz, dlog_p
 
 
 class _WithTrace(torch.autograd.Function):
@@ -88,10 +85,12 @@ class _WithTrace(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, state: Tensor, t: Tensor, probes: Tensor, time_weight: Tensor, *parameters: Tensor) -> Tensor:
+    def forward(
+        ctx: Any, z: Tensor, t: Tensor, probes: Tensor, time_weight: Tensor, *parameters: Tensor
+    ) -> tuple[Tensor, Tensor]:
         *hidden, w_out = parameters[::2]
         *biases, b_out = [parameters[1] + time_weight * t, *parameters[3::2]]
-        h, tangents = state[:, :-1], probes
+        h, tangents = z, probes
         stacks: list[Tensor] = []
         for w, b in zip(hidden, biases, strict=True):
             if stacks:
@@ -103,19 +102,18 @@ class _WithTrace(torch.autograd.Function):
                 h = _tanh_(torch.addmm(b, h, w.T, out=stack[0]))
                 tangents = torch.mul(probes @ w.T, _slope(h), out=stack[1:])
             stacks.append(stack)
-        trace = (tangents * (probes @ w_out)).sum((0, 2)).expand(len(state))
-        ctx.save_for_backward(state, t, probes, *parameters[::2], *stacks)
-        return torch.cat((torch.addmm(b_out, h, w_out.T), -trace[:, None]), 1)
+        trace = (tangents * (probes @ w_out)).sum((0, 2)).expand(len(z))
+        ctx.save_for_backward(z, t, probes, *parameters[::2], *stacks)
+        return torch.addmm(b_out, h, w_out.T), -trace
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, adj: Tensor) -> tuple[Tensor | None, ...]:
-        state, t, probes, *rest = ctx.saved_tensors
+    def backward(ctx: Any, x: Tensor, adj_log_p: Tensor) -> tuple[Tensor | None, ...]:
+        z, t, probes, *rest = ctx.saved_tensors
         depth = len(rest) // 2
         weights, stacks = rest[: depth + 1], rest[depth + 1 :]
-        z = state[:, :-1]
         h, tangents = (stacks[-1][0], stacks[-1][1:]) if stacks else (z, probes)
-        x, g = adj[:, :-1], -adj[:, -1:]
+        g = -adj_log_p[:, None]
         v_w = probes @ weights[-1]
         gradients = [x.sum(0), x.T @ h + _outer(probes, (g * tangents).sum_to_size(v_w.shape))]
         adj_z = x @ weights[-1]
@@ -134,8 +132,7 @@ class _WithTrace(torch.autograd.Function):
                 of_weight = adj_a[0].T @ z + _outer(of_tangents, probes)
                 adj_z = adj_a[0] @ weights[0]
             gradients += [adj_a[0].sum(0), of_weight]
-        adj_state = torch.cat((adj_z, torch.zeros_like(g)), 1)
-        return adj_state, None, None, gradients[-2] * t, *reversed(gradients)
+        return adj_z, None, None, gradients[-2] * t, *reversed(gradients)
 
 
 def _tanh_(a: Tensor) -> Tensor:

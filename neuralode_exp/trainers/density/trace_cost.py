@@ -34,7 +34,6 @@ def evaluation_ms(flow: Flow, x: Tensor) -> dict[str, float]:
         256 MiB in float32, and on `mps`, which has no determinant.
     """
     field, t = flow.field, torch.full((), 0.5, dtype=x.dtype, device=x.device)
-    state = torch.cat((x, x.new_zeros(len(x), 1)), 1)
     was_training = flow.training
     probes = flow.train().probes(x)
     flow.train(was_training)
@@ -45,7 +44,7 @@ def evaluation_ms(flow: Flow, x: Tensor) -> dict[str, float]:
 
     tasks: dict[str, Callable[[], object]] = {
         "field_ms": lambda: field(t, x),
-        "trace_ms": lambda: field.with_trace(t, state, probes),
+        "trace_ms": lambda: field.with_trace(t, x, probes),
     }
     if len(x) * flow.dim**2 <= LARGEST and x.device.type != "mps":
         tasks["determinant_ms"] = determinant
