@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import torch
+from torch import nn
 
 from neuralode_exp.config import Config, solver_arguments
-from neuralode_exp.ode import Method, make_method
+from neuralode_exp.models.neural_ode import NeuralODE
+from neuralode_exp.ode import SOLVERS, Method, make_method
+
+Model = TypeVar("Model", bound=nn.Module)
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
@@ -16,7 +22,17 @@ def dtype_of(config: Config) -> torch.dtype:
 
 def method_of(config: Config) -> Method:
     """The solver, with the keys that it reads."""
-    return make_method(**solver_arguments(config.solver))
+    return make_method(**{key: x for key, x in solver_arguments(config.solver).items() if x != "previous"})
+
+
+def ready(model: Model, config: Config) -> Model:
+    """The model in the precision of the run, with `solver.first_step=previous` where that is asked for."""
+    solver = config.solver
+    if solver.first_step == "previous" and "first_step" in SOLVERS[solver.name].keys:
+        for part in model.modules():
+            if isinstance(part, NeuralODE):
+                part.start_from_previous()
+    return model.to(dtype_of(config))
 
 
 def depth_of(config: Config, default: int) -> int:

@@ -10,7 +10,7 @@ from neuralode_exp.data.mnist import load_mnist
 from neuralode_exp.models.images import MLP, PIXELS, ConvNet, image_model
 from neuralode_exp.models.shape import Shape
 from neuralode_exp.trainers.classification.task import Classification
-from neuralode_exp.trainers.settings import dtype_of, method_of
+from neuralode_exp.trainers.settings import method_of, ready
 
 MNIST = Shape(PIXELS, classes=10)
 
@@ -28,7 +28,7 @@ def build_model(config: Config, shape: Shape) -> ConvNet | MLP:
         blocks=model.blocks,
         hidden=model.hidden,
     )
-    return module.to(dtype_of(config))
+    return ready(module, config)
 
 
 def build(config: Config, device: torch.device) -> Classification:

@@ -13,7 +13,7 @@ from neuralode_exp.data.target import Target
 from neuralode_exp.models.flows import Flow
 from neuralode_exp.models.shape import Shape
 from neuralode_exp.trainers.density.task import DensityEstimation
-from neuralode_exp.trainers.settings import depth_of, dtype_of, method_of
+from neuralode_exp.trainers.settings import depth_of, method_of, ready
 from neuralode_exp.trainers.task import seeded
 
 
@@ -29,7 +29,7 @@ def build_model(config: Config, shape: Shape) -> Flow:
         method=method_of(config),
         gradient=model.gradient,
     )
-    return flow.to(dtype_of(config))
+    return ready(flow, config)
 
 
 def build(config: Config, device: torch.device) -> DensityEstimation:

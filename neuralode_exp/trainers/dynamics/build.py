@@ -30,7 +30,7 @@ from neuralode_exp.trainers.dynamics.shooting import (
 )
 from neuralode_exp.trainers.dynamics.task import Flow, LearnDynamics
 from neuralode_exp.trainers.dynamics.truth import truth_of
-from neuralode_exp.trainers.settings import depth_of, dtype_of, method_of
+from neuralode_exp.trainers.settings import depth_of, dtype_of, method_of, ready
 
 log = logging.getLogger(__name__)
 
@@ -55,8 +55,8 @@ def build_model(config: Config, shape: Shape, replicas: Replicas | None = None) 
     field: nn.Module = Scaled(stack(fields, replicas), shape.units)
     if model.name == "resnet":
         assert shape.dt is not None
-        return ResidualFlow(field, shape.dt).to(dtype_of(config))
-    return NeuralODE(field, method_of(config), model.gradient).to(dtype_of(config))
+        return ready(ResidualFlow(field, shape.dt), config)
+    return ready(NeuralODE(field, method_of(config), model.gradient), config)
 
 
 def build(config: Config, device: torch.device) -> LearnDynamics:
