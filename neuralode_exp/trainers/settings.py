@@ -33,8 +33,3 @@ def ready(model: Model, config: Config) -> Model:
             if isinstance(part, NeuralODE):
                 part.start_from_previous()
     return model.to(dtype_of(config))
-
-
-def depth_of(config: Config, default: int) -> int:
-    """Hidden layers of the field: none if it is linear."""
-    return 0 if config.model.field == "linear" else config.model.depth or default

@@ -21,7 +21,8 @@ def states(*shape: int) -> Tensor:
 
 
 def mlp(dim: int = 2, seed: int = 0, **settings: int) -> MLPField:
-    return MLPField(dim, generator=torch.Generator().manual_seed(seed), **settings)
+    torch.manual_seed(seed)
+    return MLPField(dim, **settings)
 
 
 def linear(matrix: Tensor = A, units: Units | None = None) -> nn.Module:

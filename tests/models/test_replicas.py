@@ -22,19 +22,17 @@ class Plain(nn.Module):
 
     def __init__(self, seed: int) -> None:
         super().__init__()
-        generator = torch.Generator().manual_seed(seed)
+        torch.manual_seed(seed)
         self.inner, self.outer = nn.Linear(2, 8), nn.Linear(8, 2)
         self.register_buffer("slope", torch.tensor(float(seed)))
-        with torch.no_grad():
-            for p in self.parameters():
-                p.uniform_(-0.5, 0.5, generator=generator)
 
     def forward(self, t: Tensor, z: Tensor) -> Tensor:
         return self.outer(torch.tanh(self.inner(z))) + self.slope * torch.sin(t)
 
 
 def mlp(seed: int) -> MLPField:
-    return MLPField(2, width=8, generator=torch.Generator().manual_seed(seed))
+    torch.manual_seed(seed)
+    return MLPField(2, width=8)
 
 
 def states(*shape: int) -> Tensor:

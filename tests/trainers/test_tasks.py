@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from neuralode_exp.build import build_task
 from neuralode_exp.config import Config
@@ -16,6 +17,7 @@ from neuralode_exp.outcome import RunFailed
 from neuralode_exp.run import run
 from neuralode_exp.tracking.metrics import read_metrics
 from neuralode_exp.tracking.summary import read_summary
+from neuralode_exp.trainers.dynamics.build import FIELDS
 from neuralode_exp.trainers.loop import Loop
 
 Compose = Callable[..., Config]
@@ -83,6 +85,34 @@ def test_replica_k_is_the_run_with_seed_plus_k(tmp_path: Path, compose: Compose)
     mean = sum(float(row["dynamics/field_error"]) for row in rows) / 3
     assert stacked["dynamics/field_error"] == pytest.approx(mean)
     assert stacked["dynamics/field_error_std"] > 0
+
+
+class Damped(nn.Module):
+    """A field that knows nothing of replicas, units or solvers."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.matrix = nn.Linear(dim, dim)
+        self.damping = nn.Parameter(torch.tensor(0.1))
+
+    def forward(self, t: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
+        return self.matrix(z) - self.damping * z
+
+
+@pytest.mark.parametrize("model", ["rknet", "odenet"])
+def test_any_module_is_a_field_alone_and_in_replicas(
+    tmp_path: Path, compose: Compose, monkeypatch: pytest.MonkeyPatch, model: str
+) -> None:
+    monkeypatch.setitem(FIELDS, "linear", lambda dim, model: Damped(dim))
+    words = (*FEW, *FIXED, f"model={model}", "model.field=linear", "precision=float64", "trainer.max_steps=20")
+    run_in(tmp_path / "stack", compose(*words, "trainer.replicas=3", "seed=5"))
+    together = weights(tmp_path / "stack")
+    for k in range(3):
+        run_in(tmp_path / str(k), compose(*words, f"seed={5 + k}"))
+        for name, value in weights(tmp_path / str(k)).items():
+            if name.startswith("flow.field.field."):
+                of_stack = together[name.replace("field.field.", "field.field.stacked.")]
+                torch.testing.assert_close(of_stack[k], value, rtol=1e-9, atol=1e-11)
 
 
 @pytest.mark.parametrize("broken", ["state", "gradient"])

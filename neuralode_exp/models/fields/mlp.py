@@ -27,7 +27,6 @@ class MLPField(nn.Module):
         width: units of a hidden layer.
         depth: number L of hidden layers; 0 makes the field affine.
         activation: `tanh`, `softplus` or `silu`.
-        generator: of the weights, on the CPU; None takes torch's own.
 
     Example:
         >>> import torch
@@ -36,15 +35,7 @@ class MLPField(nn.Module):
         torch.Size([10, 2])
     """
 
-    def __init__(
-        self,
-        dim: int,
-        *,
-        width: int = 64,
-        depth: int = 2,
-        activation: str = "silu",
-        generator: torch.Generator | None = None,
-    ) -> None:
+    def __init__(self, dim: int, *, width: int = 64, depth: int = 2, activation: str = "silu") -> None:
         super().__init__()
         if activation not in ACTIVATIONS:
             raise ValueError(f"`activation` must be one of {', '.join(ACTIVATIONS)}, got {activation!r}")
@@ -54,7 +45,7 @@ class MLPField(nn.Module):
         for inputs, outputs in zip(sizes, sizes[1:], strict=False):
             bound = 1 / math.sqrt(inputs)
             for tensors, rows in ((self.weights, inputs), (self.biases, 1)):
-                tensors.append(torch.empty(rows, outputs).uniform_(-bound, bound, generator=generator))
+                tensors.append(torch.empty(rows, outputs).uniform_(-bound, bound))
 
     def forward(self, t: Tensor, z: Tensor) -> Tensor:
         """Evaluate dz/dt at z; t is not used."""

@@ -13,7 +13,7 @@ from neuralode_exp.data.target import Target
 from neuralode_exp.models.flows import Flow
 from neuralode_exp.models.shape import Shape
 from neuralode_exp.trainers.density.task import DensityEstimation
-from neuralode_exp.trainers.settings import depth_of, method_of, ready
+from neuralode_exp.trainers.settings import method_of, ready
 from neuralode_exp.trainers.task import seeded
 
 
@@ -23,7 +23,7 @@ def build_model(config: Config, shape: Shape) -> Flow:
     flow = Flow(
         shape.dim,
         width=model.width,
-        depth=depth_of(config, 3),
+        depth=0 if model.field == "linear" else model.depth or 3,
         trace=model.trace,
         noise=model.noise,
         method=method_of(config),

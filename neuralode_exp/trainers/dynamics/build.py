@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 
 import torch
 from torch import nn
 
 from neuralode_exp.config import Config
 from neuralode_exp.config.cells import solves_ode
-from neuralode_exp.config.schema import CsvKeys
+from neuralode_exp.config.schema import CsvKeys, Model
 from neuralode_exp.data import csv_trajectories
 from neuralode_exp.data.dynamics import Dynamics, make_dynamics
 from neuralode_exp.data.observed import Observed, of_system
@@ -30,33 +31,37 @@ from neuralode_exp.trainers.dynamics.shooting import (
 )
 from neuralode_exp.trainers.dynamics.task import Flow, LearnDynamics
 from neuralode_exp.trainers.dynamics.truth import truth_of
-from neuralode_exp.trainers.settings import depth_of, dtype_of, method_of, ready
+from neuralode_exp.trainers.settings import dtype_of, method_of, ready
 
 log = logging.getLogger(__name__)
 
+# Name of a field -> what makes it for states (..., dim): any module that takes t and z and gives dz/dt.
+FIELDS: dict[str, Callable[[int, Model], nn.Module]] = {
+    "mlp": lambda dim, model: MLPField(
+        dim, width=model.width, depth=model.depth or 2, activation=model.activation or "silu"
+    ),
+    "linear": lambda dim, model: MLPField(dim, depth=0),
+}
 MANY_STEPS = 500  # of an explicit method over a trajectory, for stability alone: it crawls
 
 
 def build_model(config: Config, shape: Shape, replicas: Replicas | None = None) -> Flow:
     """The model of the config for states of a shape; of several replicas one that has all of them."""
-    model = config.model
     replicas = replicas or Replicas(config.trainer.replicas)
-    fields = [
-        MLPField(
-            shape.dim,
-            width=model.width,
-            depth=depth_of(config, 2),
-            activation=model.activation or "silu",
-            generator=torch.Generator().manual_seed(config.seed + k),
-        )
-        for k in range(replicas.n)
-    ]
+    fields = [_field(config.model, shape.dim, config.seed + k) for k in range(replicas.n)]
     assert shape.units is not None
     field: nn.Module = Scaled(stack(fields, replicas), shape.units)
-    if model.name == "resnet":
+    if config.model.name == "resnet":
         assert shape.dt is not None
         return ready(ResidualFlow(field, shape.dt), config)
-    return ready(NeuralODE(field, method_of(config), model.gradient), config)
+    return ready(NeuralODE(field, method_of(config), config.model.gradient), config)
+
+
+def _field(model: Model, dim: int, seed: int) -> nn.Module:
+    """A field whose weights are drawn from the seed alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        return FIELDS[model.field](dim, model)
 
 
 def build(config: Config, device: torch.device) -> LearnDynamics:
