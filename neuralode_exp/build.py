@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from neuralode_exp.config import Config
+from neuralode_exp.config.kinds import KINDS
 from neuralode_exp.models.shape import Shape
 from neuralode_exp.trainers.task import Task
 
@@ -50,9 +51,5 @@ def build_model(config: Config, shape: Shape) -> nn.Module:
 
 
 def _builders(config: Config) -> ModuleType:
-    """The module that builds the tasks of a kind of data. One kind's libraries are not the others' cost."""
-    return importlib.import_module(f"neuralode_exp.trainers.{TASKS[config.dataset.kind]}.build")
-
-
-# Kind of dataset -> folder of its task in `trainers`.
-TASKS = {"images": "classification", "dynamics": "dynamics", "densities": "density"}
+    """`build` in the folder of its trainer, imported here: the libraries of one kind are not the cost of others."""
+    return importlib.import_module(f"neuralode_exp.trainers.{KINDS[config.dataset.kind].trainer}.build")

@@ -22,7 +22,7 @@ def dtype_of(config: Config) -> torch.dtype:
 
 def method_of(config: Config) -> Method:
     """The solver, with the keys that it reads."""
-    return make_method(**{key: x for key, x in solver_arguments(config.solver).items() if x != "previous"})
+    return make_method(**solver_arguments(config.solver))
 
 
 def ready(model: Model, config: Config) -> Model:
