@@ -10,6 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from neuralode_exp.ode.errors import SolverError
 from neuralode_exp.ode.field import VectorField, time_like
 from neuralode_exp.ode.gradients import GRADIENTS, Adjoint, SolveGradient
 from neuralode_exp.ode.methods import Method, TorchdiffeqMethod
@@ -105,18 +106,24 @@ def solve(
 
     start = state if t_grad is None else _move_start(field, state, t_grad, times)
     given = [p for p in parameters if p.requires_grad]
-    if isinstance(method, TorchdiffeqMethod):
-        from neuralode_exp.ode.torchdiffeq_engine import solve_with_torchdiffeq
+    try:
+        if isinstance(method, TorchdiffeqMethod):
+            from neuralode_exp.ode.torchdiffeq_engine import solve_with_torchdiffeq
 
-        if stops:
-            raise ValueError(f"`stops` need a method of ours, got {method.name} of torchdiffeq, which steps over them")
-        z = solve_with_torchdiffeq(field, start, times, method, gradient, given, adjoint_method, layout.norm, stats)
-    else:
-        if isinstance(adjoint_method, TorchdiffeqMethod):
-            raise ValueError(
-                f"`adjoint_method` must be of the engine of `method`, native, got {adjoint_method.name} of torchdiffeq"
-            )
-        z = way.observations(Walk(field, start, times, method, stats, layout.norm, stops), given)
+            if stops:
+                raise ValueError(
+                    f"`stops` need a method of ours, got {method.name} of torchdiffeq, which steps over them"
+                )
+            z = solve_with_torchdiffeq(field, start, times, method, gradient, given, adjoint_method, layout.norm, stats)
+        else:
+            if isinstance(adjoint_method, TorchdiffeqMethod):
+                raise ValueError(
+                    f"`adjoint_method` must be of the engine of `method`, native, got {adjoint_method.name} of torchdiffeq"
+                )
+            z = way.observations(Walk(field, start, times, method, stats, layout.norm, stops), given)
+    except SolverError as error:
+        stats.nfe_forward, error.stats = field.nfe, stats
+        raise
     if t_grad is not None:
         z = _move_observations(field, z, t_grad, times)
     stats.nfe_forward = field.nfe
