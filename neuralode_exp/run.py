@@ -213,6 +213,7 @@ def _finish(task: Task, loop: Loop, recorder: Recorder, objective: str) -> float
     loop.save("last")
     if not (loop.folder / "best.pt").exists():
         loop.save("best", weights_only=True)
+    loop.metrics.update(loop.meter.of_run())
     final = tags.final_values(loop.metrics)
     new = {tag: value for tag, value in loop.metrics.items() if tag not in loop.recorded}
     recorder.scalars(loop.step, new | final)

@@ -20,7 +20,7 @@ class Chart:
 LOSS = Chart("loss and error", "loss")
 ERROR = Chart("loss and error", "error")
 NFE = Chart("function evaluations", "NFE forward & backward")
-HELD = Chart("memory", "held by autograd (MiB)")
+HELD = Chart("memory", "peak of a training step, and of it saved by autograd (MiB)")
 PEAK = Chart("memory", "peak of the device and the process (MiB)")
 STEPS = Chart("solver", "steps")
 FAILURES = Chart("solver", "failures")
@@ -148,16 +148,18 @@ for _tag in (
         title="NFE forward", column=True, curve=True, chart=NFE, cost=True),
     Tag("nfe/backward", "evaluations of the vector field in its backward pass", final=True, title="NFE backward",
         column=True, curve=True, chart=NFE, cost=True),
-    Tag("time/step_ms", "a training step", "ms", final=True, title="ms per step", column=True, cost=True),
+    Tag("time/step_ms", "a training step, without the first and those whose memory is measured; at the end the median", "ms", final=True, title="ms per step", column=True, cost=True),
     Tag("time/elapsed_s", "training until now", "s", final=True, cost=True),
     Tag("time/field_ms", "an evaluation of a flow's field alone", "ms", title="ms f"),
     Tag("time/trace_ms", "an evaluation with its trace", "ms", title="ms f + trace"),
     Tag("time/determinant_ms", "an evaluation with the log-determinant that a discrete layer needs", "ms",
         title="ms f + log-determinant"),
-    Tag("memory/saved_mib", "what autograd holds when backward starts", "MiB", final=True, title="saved MiB",
+    Tag("memory/peak_mib", "most bytes of tensors alive at once in a training step, beyond those before it", "MiB",
+        final=True, title="peak MiB of a step", column=True, curve=True, chart=HELD, cost=True),
+    Tag("memory/saved_mib", "what autograd has saved when backward starts", "MiB", final=True, title="saved MiB",
         column=True, curve=True, chart=HELD, cost=True),
-    Tag("memory/autograd_peak_mib", "the most that it holds at once", "MiB", final=True, title="autograd peak MiB",
-        chart=HELD, cost=True),
+    Tag("memory/autograd_peak_mib", "the most that saved tensors hold at once; temporaries are not in it", "MiB",
+        final=True, title="most saved MiB", cost=True),
     Tag("memory/peak_device_mib", "CUDA's peak", "MiB", final=True, title="peak device MiB", column=True, curve=True,
         chart=PEAK, cost=True),
     Tag("memory/peak_rss_mib", "peak of the process", "MiB", title="peak RSS MiB", chart=PEAK, cost=True),

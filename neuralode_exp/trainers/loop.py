@@ -16,7 +16,7 @@ from torch import Tensor
 
 from neuralode_exp import tags
 from neuralode_exp.config.schema import Trainer
-from neuralode_exp.ode import SolverError
+from neuralode_exp.ode import SolverError, Stats
 from neuralode_exp.tracking import checkpoints, memory
 from neuralode_exp.tracking.progress import Progress
 from neuralode_exp.tracking.recorder import Recorder
@@ -32,6 +32,9 @@ from neuralode_exp.trainers.optimisation import (
 from neuralode_exp.trainers.task import Task
 
 log = logging.getLogger(__name__)
+
+SPARSE = 10  # steps, of which memory is measured in one at most
+OF_MEASURED_STEP = ("memory/peak_mib", "memory/saved_mib", "memory/autograd_peak_mib")
 
 
 @dataclass(frozen=True)
@@ -84,6 +87,7 @@ class Loop:
         self.failures = Failures(trainer.on_solver_failure, trainer.max_failures, task.replicas)
         self.frozen = self.failures.frozen.clone()  # replicas that the task leaves out now
         self.meter = Meter()
+        self.peaks = memory.Peaks(self.device)
         self.step = 0
         self.seconds = 0.0  # of training, over all processes
         self.best = math.inf
@@ -93,17 +97,17 @@ class Loop:
 
     def run(self, recorder: Recorder, progress: Progress) -> bool:
         """Train to the end; False if interrupted before it, with a checkpoint to go on from."""
-        started = time.perf_counter() - self.seconds
+        started, first = time.perf_counter() - self.seconds, self.step + 1
         while self.step < self.cadence.total and not self._out_of_patience():
             self.step += 1
-            self._train_step(measure_memory=self.step == 1 or self._due(self.cadence.evaluate))
+            self._measured_step() if self._measures_memory() else self._timed_step(warm=self.step > first)
             self.seconds = time.perf_counter() - started
             if self._due(self.cadence.log):
                 self._record(recorder, self._training_metrics())
             if self._due(self.cadence.evaluate):
                 self._record(recorder, self._evaluate())
                 self.task.draw(self.step, recorder, last=False)
-                memory.reset_peak_device(self.device)
+                self.peaks.reset_device()
             self.seconds = time.perf_counter() - started
             if self._due(self.cadence.checkpoint) or self.interrupted():
                 self.save("last")
@@ -112,8 +116,29 @@ class Loop:
                 return False
         return True
 
-    def _train_step(self, *, measure_memory: bool) -> None:
+    def _measures_memory(self) -> bool:
+        """Whether at this step: the second, as the first makes the optimiser's state, and those of evaluations.
+
+        It costs time, so it is done in one step of ten at most: the time of the others is measured.
+        """
+        rarely = self.cadence.evaluate >= SPARSE or self.step % SPARSE == 0
+        evaluated = self.step >= SPARSE and rarely and self._due(self.cadence.evaluate)
+        return self.step == min(2, self.cadence.total) or evaluated
+
+    def _measured_step(self) -> None:
+        with self.peaks.of_step():
+            self._train_step(measure_memory=True)
+        assert self.peaks.step_mib is not None
+        if not bool(self.failures.consecutive.all()):  # a failed step ended early
+            self.metrics["memory/peak_mib"] = self.peaks.step_mib
+
+    def _timed_step(self, *, warm: bool) -> None:
         began = time.perf_counter()
+        self._train_step(measure_memory=False)
+        if warm:  # a process's first step makes caches, buffers and the optimiser's state
+            self.meter.add("time/step_ms", 1e3 * (time.perf_counter() - began))
+
+    def _train_step(self, *, measure_memory: bool) -> None:
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.step, self.cadence.total, self.trainer)
         self.optimizer.zero_grad(set_to_none=True)
@@ -135,9 +160,6 @@ class Loop:
                 scale_gradients(parameters, factors)
             self._optimizer_step(parameters, good)
             self.meter.add("loss/train", float(losses[good].mean()))
-        stats = self.task.stats
-        self.meter.add_stats(stats)
-        self.meter.add("time/step_ms", 1e3 * (time.perf_counter() - began))
 
     def _loss_and_backward(self, measure_memory: bool) -> tuple[Tensor, Tensor]:
         """Losses of the replicas after backward, and the mask of those that are left out of this step.
@@ -145,11 +167,14 @@ class Loop:
         A solve that fails because of some replicas is repeated without them.
         """
         out = self.failures.frozen.clone()
+        solves = list[Stats]()
         while True:
             try:
-                losses = self._measured(self.step) if measure_memory else self._unmeasured(self.step)
+                losses = self._with_hooks(self.step) if measure_memory else self._without_hooks(self.step)
+                solves.append(self.task.stats)
                 break
             except SolverError as error:
+                solves.append(error.stats or self.task.stats)
                 self.optimizer.zero_grad(set_to_none=True)
                 culprits = diverged_replicas(error, self.task.replicas) & ~out
                 self.failures.count(self.step, culprits, error)
@@ -161,6 +186,7 @@ class Loop:
                     break
                 self._freeze(out)
         self._freeze(self.failures.frozen)
+        self.meter.add_solves(solves)
         return losses.detach(), out
 
     def _freeze(self, replicas: Tensor) -> None:
@@ -168,12 +194,12 @@ class Loop:
             self.task.freeze(replicas)
             self.frozen = replicas.clone()
 
-    def _unmeasured(self, step: int) -> Tensor:
+    def _without_hooks(self, step: int) -> Tensor:
         losses = self.task.loss(step)
         losses.sum().backward()
         return losses
 
-    def _measured(self, step: int) -> Tensor:
+    def _with_hooks(self, step: int) -> Tensor:
         with memory.SavedTensors(exclude=self.task.module) as probe:
             losses = self.task.loss(step)
             total = losses.sum()
@@ -199,12 +225,7 @@ class Loop:
     def _training_metrics(self) -> dict[str, float]:
         values = self.meter.means_and_reset()
         values["solver/failures"] = float(self.failures.total)
-        for tag in ("memory/saved_mib", "memory/autograd_peak_mib"):
-            if tag in self.metrics:
-                values[tag] = self.metrics[tag]
-        values["memory/peak_rss_mib"] = memory.peak_rss_mib()
-        if (peak := memory.peak_device_mib(self.device)) is not None:
-            values["memory/peak_device_mib"] = peak
+        values |= {tag: self.metrics[tag] for tag in OF_MEASURED_STEP if tag in self.metrics} | self.peaks.values()
         values["time/elapsed_s"] = self.seconds
         return values
 

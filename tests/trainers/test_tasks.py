@@ -54,6 +54,7 @@ def test_a_dynamics_run_logs_every_tag(
         "dynamics/field_error",
         "dynamics/eigenvalue_error",
         "least_squares/eigenvalue_error",
+        "memory/peak_mib",
         "memory/saved_mib",
         "memory/autograd_peak_mib",
         "solver/failures",
