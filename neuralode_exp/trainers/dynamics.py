@@ -177,7 +177,7 @@ class LearnDynamics(Task):
         return summary
 
     def _consistency(self) -> dict[str, float]:
-        """How far an accurate solve in float64 moves the last states of the test, and their error."""
+        """How far an accurate solve in float64 moves the trajectories of the test, and their error."""
         if not isinstance(self.flow, ODEFlow) or not (known := self.test or self.validation):
             return {}
         flow = copy.deepcopy(self.flow).double()
@@ -192,7 +192,7 @@ class LearnDynamics(Task):
             return {"solver/consistency": float("inf")}
         change = trajectory_error(learned, z).mean() - trajectory_error(reference, z).mean()
         return {
-            "solver/consistency": relative_change(learned[-1], reference[-1]),
+            "solver/consistency": relative_change(learned, reference),
             "solver/consistency_error": abs(float(change)),
         }
 
