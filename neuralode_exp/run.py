@@ -34,6 +34,8 @@ from neuralode_exp.trainers.task import Task
 log = logging.getLogger(__name__)
 
 MANY_REPLICAS = 8
+# Objectives in stored configs: what was density/kl at evaluations is of the test set now.
+RENAMED = {"density/kl": "density/validation_kl"}
 
 
 def run(config: Config, folder: Path, values: Mapping[str, Any], *, bar: bool | None = None) -> float:
@@ -168,7 +170,7 @@ def _train(
     task = build_task(config, device)
     summary["parameters"] = sum(p.numel() for p in task.model.parameters()) // task.replicas
     cadence = Cadence.of(task, config.trainer, config.log_every)
-    objective = config.objective or task.objective
+    objective = RENAMED.get(config.objective or "", config.objective) or task.objective
     loop = Loop(task, config.trainer, cadence, objective, folder, signals)
     last = folder / "checkpoints" / "last.pt"
     resumed = last.exists()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -74,14 +75,14 @@ class DensityEstimation(Task):
     def evaluate(self) -> dict[str, float]:
         if not len(self.validation):
             return {}
-        nll, kl = self._measure(self.validation)
-        return {"loss/validation": nll} | ({} if kl is None else {"density/kl": kl})
+        loss, values = self._measure(self.validation)
+        return {"loss/validation": loss} | {f"density/validation_{name}": value for name, value in values.items()}
 
     def final(self) -> dict[str, float]:
         values = self._inversion() | self._cost()
         if len(self.test):
-            nll, kl = self._measure(self.test)
-            values |= {"density/nll": nll} | ({} if kl is None else {"density/kl": kl}) | self._consistency()
+            _, of_test = self._measure(self.test)
+            values |= {f"density/{name}": value for name, value in of_test.items()} | self._consistency()
         if self.module.dim == 2:
             values["density/mass"] = self.mass()
         return values
@@ -91,11 +92,22 @@ class DensityEstimation(Task):
         chunks = x.to(self.device, self.dtype).split(self.chunk)
         return torch.cat([self.module.log_prob(chunk) for chunk in chunks]).double().cpu()
 
-    def _measure(self, x: Tensor) -> tuple[float, float | None]:
-        """Negative log-likelihood, and KL divergence to the truth where that is known."""
+    def _measure(self, x: Tensor) -> tuple[float, dict[str, float]]:
+        """The loss, in the flow's units, and by name what is said of the density in the data's own.
+
+        `nll` is -E[log p_model], lower by sum(log unit) in the flow's units. `kl`, where the truth is known, is a mean
+        over the points, and `kl_standard_error` its standard deviation over sqrt(n).
+        """
         log_model = self.log_prob(x)
         log_true = self.target.log_prob(x)
-        return -float(log_model.mean()), None if log_true is None else float((log_true - log_model).mean())
+        loss = -float(log_model.mean())
+        values = {"nll": loss + float(self.target.unit.log().sum())}
+        if log_true is not None:
+            difference = log_true - log_model
+            values["kl"] = float(difference.mean())
+            if len(x) > 1:
+                values["kl_standard_error"] = float(difference.std()) / math.sqrt(len(x))
+        return loss, values
 
     def mass(self) -> float:
         """Integral of the learned density over a box wider than the truth's, by the midpoint rule; 1 if all is well."""

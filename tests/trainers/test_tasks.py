@@ -144,8 +144,11 @@ def test_a_density_run_logs_every_tag(tmp_path: Path, compose: Compose, trace: s
     for tag in (
         "loss/train",
         "loss/validation",
+        "density/validation_nll",
+        "density/validation_kl",
         "density/nll",
         "density/kl",
+        "density/kl_standard_error",
         "density/mass",
         "density/inversion_error",
         "density/log_prob_error",
