@@ -65,7 +65,6 @@ class Loop:
         cadence: how often to log, evaluate and checkpoint.
         objective: tag that `best.pt` and early stopping minimise; None keeps no best.
         folder: the run's folder.
-        interrupted: asked after each step; True ends training after a checkpoint.
     """
 
     def __init__(
@@ -75,10 +74,9 @@ class Loop:
         cadence: Cadence,
         objective: str | None,
         folder: Path,
-        interrupted: Callable[[], bool],
     ) -> None:
         self.task, self.trainer, self.cadence = task, trainer, cadence
-        self.objective, self.interrupted = objective, interrupted
+        self.objective = objective
         self.folder = folder / "checkpoints"
         self.folder.mkdir(exist_ok=True)
         self.device = next(task.module.parameters()).device
@@ -95,8 +93,8 @@ class Loop:
         self.metrics: dict[str, float] = {}  # the latest value of each tag
         self.recorded: set[str] = set()
 
-    def run(self, recorder: Recorder, progress: Progress) -> bool:
-        """Train to the end; False if interrupted before it, with a checkpoint to go on from."""
+    def run(self, recorder: Recorder, progress: Progress, interrupted: Callable[[], bool]) -> None:
+        """Train to the end, or until `interrupted`, asked after each step, is true; with a checkpoint either way."""
         started, first = time.perf_counter() - self.seconds, self.step + 1
         while self.step < self.cadence.total and not self._out_of_patience():
             self.step += 1
@@ -109,12 +107,12 @@ class Loop:
                 self.task.draw(self.step, recorder, last=False)
                 self.peaks.reset_device()
             self.seconds = time.perf_counter() - started
-            if self._due(self.cadence.checkpoint) or self.interrupted():
+            stops = interrupted() or self._out_of_patience()
+            if self._due(self.cadence.checkpoint) or stops:
                 self.save("last")
             progress.update(self.step, tags.on_bar(self.metrics))
-            if self.interrupted() and self.step < self.cadence.total:
-                return False
-        return True
+            if stops:
+                return
 
     def _measures_memory(self) -> bool:
         """Whether at this step: the second, as the first makes the optimiser's state, and those of evaluations.
