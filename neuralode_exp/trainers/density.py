@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import math
+import statistics
+import time
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,7 +16,7 @@ from neuralode_exp.data.target import Target
 from neuralode_exp.models.flows import Flow
 from neuralode_exp.ode import SolverError, Stats
 from neuralode_exp.trainers.consistency import SAMPLES, accurate_method, relative_change
-from neuralode_exp.trainers.task import Task, seeded
+from neuralode_exp.trainers.task import Solved, Task, seeded
 from neuralode_exp.trainers.trace_cost import evaluation_ms
 
 if TYPE_CHECKING:
@@ -93,12 +95,14 @@ class DensityEstimation(Task):
         return torch.cat([self.module.log_prob(chunk) for chunk in chunks]).double().cpu()
 
     def _measure(self, x: Tensor) -> tuple[float, dict[str, float]]:
+        return self._compare(x, self.log_prob(x))
+
+    def _compare(self, x: Tensor, log_model: Tensor) -> tuple[float, dict[str, float]]:
         """The loss, in the flow's units, and by name what is said of the density in the data's own.
 
         `nll` is -E[log p_model], lower by sum(log unit) in the flow's units. `kl`, where the truth is known, is a mean
         over the points, and `kl_standard_error` its standard deviation over sqrt(n).
         """
-        log_model = self.log_prob(x)
         log_true = self.target.log_prob(x)
         loss = -float(log_model.mean())
         values = {"nll": loss + float(self.target.unit.log().sum())}
@@ -108,6 +112,21 @@ class DensityEstimation(Task):
             if len(x) > 1:
                 values["kl_standard_error"] = float(difference.std()) / math.sqrt(len(x))
         return loss, values
+
+    def solved(self) -> Solved | None:
+        """Base points of the test data, with the density on the way."""
+        if not len(self.test):
+            return None
+        chunks = self.test.to(self.device, self.dtype).split(self.chunk)
+        log_model, nfe, began = [], [], time.perf_counter()
+        for chunk in chunks:
+            log_model.append(self.module.log_prob(chunk).double().cpu())
+            nfe.append(self.module.stats.nfe_forward)
+        seconds = time.perf_counter() - began
+        _, values = self._compare(self.test, torch.cat(log_model))
+        name = "kl" if "kl" in values else "nll"
+        states = torch.cat([self.module.to_base(chunk) for chunk in chunks])
+        return Solved(f"density/{name}", values[name], states, statistics.fmean(nfe), seconds)
 
     def mass(self) -> float:
         """Integral of the learned density over a box wider than the truth's, by the midpoint rule; 1 if all is well."""
