@@ -83,7 +83,7 @@ def _classification(config: Config, device: torch.device) -> Task:
     assert isinstance(dataset, ImagesKeys)
     return Classification(
         build_image_module(config).to(device),  # type: ignore[arg-type]
-        load_mnist(dataset.root, validation=dataset.validation, test=dataset.test, device=device),
+        load_mnist(dataset.root, train=dataset.train, validation=dataset.validation, test=dataset.test, device=device),
         batch_size=trainer.batch_size,
         shift=dataset.shift,
         rotate=dataset.rotate,

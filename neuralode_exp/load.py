@@ -98,7 +98,7 @@ def restore_weights(model: nn.Module, module: nn.Module, folder: Path | str, wei
         model.load_state_dict({key.removeprefix(prefix): x for key, x in named.items() if key.startswith(prefix)})
     except checkpoints.CheckpointError as error:
         raise NotLoadable(str(error)) from error
-    except (KeyError, RuntimeError) as error:
+    except (KeyError, RuntimeError, ValueError) as error:
         raise NotLoadable(
             f"{path} must fit the model, got weights of other names or shapes; the model's and the data's dimensions"
             " must be those of training"

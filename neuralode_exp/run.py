@@ -20,6 +20,7 @@ from neuralode_exp import tags
 from neuralode_exp.build import build_task, pick_device
 from neuralode_exp.config import Config, flatten, identity, without_meaning
 from neuralode_exp.interruption import StopAtOnce, StopLater
+from neuralode_exp.load import restore_weights
 from neuralode_exp.ode import SolverError
 from neuralode_exp.outcome import Interrupted, RunFailed
 from neuralode_exp.tracking import checkpoints
@@ -131,12 +132,14 @@ def _train(
 ) -> float:
     seed_everything(config.seed)
     task = build_task(config, device)
+    last = folder / "checkpoints" / "last.pt"
+    resumed = last.exists()
+    if config.weights is not None and not resumed:
+        restore_weights(task.model, task.module, config.weights)
     summary["parameters"] = sum(p.numel() for p in task.model.parameters()) // task.replicas
     cadence = Cadence.of(task, config.trainer, config.log_every)
     objective = RENAMED.get(config.objective or "", config.objective) or task.objective
     loop = Loop(task, config.trainer, cadence, objective, folder)
-    last = folder / "checkpoints" / "last.pt"
-    resumed = last.exists()
     if resumed:
         loop.restore(checkpoints.load(last, device))
         log.info("resumed after step %d of %d", loop.step, cadence.total)
