@@ -100,7 +100,7 @@ def start(folder: Path, *words: str) -> subprocess.Popen[str]:
 
 
 @pytest.mark.interrupts
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(2400)
 def test_twenty_random_moments(tmp_path: Path) -> None:
     began = time.monotonic()
     whole = start(tmp_path / "whole")
