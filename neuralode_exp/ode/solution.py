@@ -106,6 +106,10 @@ def solve(
 
     start = state if t_grad is None else _move_start(field, state, t_grad, times)
     given = [p for p in parameters if p.requires_grad]
+    if isinstance(adjoint_method, TorchdiffeqMethod) and not isinstance(method, TorchdiffeqMethod):
+        raise ValueError(
+            f"`adjoint_method` must be of the engine of `method`, native, got {adjoint_method.name} of torchdiffeq"
+        )
     try:
         if isinstance(method, TorchdiffeqMethod):
             from neuralode_exp.ode.torchdiffeq_engine import solve_with_torchdiffeq
@@ -116,10 +120,6 @@ def solve(
                 )
             z = solve_with_torchdiffeq(field, start, times, method, gradient, given, adjoint_method, layout.norm, stats)
         else:
-            if isinstance(adjoint_method, TorchdiffeqMethod):
-                raise ValueError(
-                    f"`adjoint_method` must be of the engine of `method`, native, got {adjoint_method.name} of torchdiffeq"
-                )
             z = way.observations(Walk(field, start, times, method, stats, layout.norm, stops), given)
     except SolverError as error:
         stats.nfe_forward, error.stats = field.nfe, stats
