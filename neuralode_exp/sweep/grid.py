@@ -16,10 +16,11 @@ from omegaconf import DictConfig, OmegaConf
 
 from neuralode_exp.interruption import StopLater, stop_if_heard
 from neuralode_exp.outcome import Interrupted
-from neuralode_exp.sweep import table
+from neuralode_exp.sweep import conclusions, table
 from neuralode_exp.sweep.cells import Cell, Outcome, Planner, outcome
 from neuralode_exp.sweep.launching import Jobs
 from neuralode_exp.sweep.processes import jobs_at_once
+from neuralode_exp.tracking.summary import read_summary
 
 log = logging.getLogger(__name__)
 
@@ -67,6 +68,10 @@ def outcomes(cells: Sequence[Cell], jobs: Jobs) -> list[Outcome]:
 def show(folder: Path, cells: Sequence[Cell], ends: Sequence[Outcome]) -> None:
     table.write_csv(folder, cells, ends)
     print(table.text(cells, ends))
+    done = [cell for cell, end in zip(cells, ends, strict=True) if cell.is_run and end.status == "completed"]
+    metrics = {cell.number: summary["metrics"] for cell in done if (summary := read_summary(cell.folder))}
+    for line in (*conclusions.best(cells, ends), *conclusions.without_effect(cells, metrics)):
+        print(line)
     print(f"{table.counts(cells, ends)}; {folder / table.FILE_NAME}; tensorboard --logdir {shlex.quote(str(folder))}")
 
 
