@@ -18,12 +18,12 @@ import torch
 
 from neuralode_exp.build import build_task, pick_device
 from neuralode_exp.config import Config, ConfigError, Mistake, solver_arguments
-from neuralode_exp.config.cells import SOLVERS, solves_ode
+from neuralode_exp.config.cells import solves_ode
 from neuralode_exp.config.compose import Composer, make_loader
 from neuralode_exp.config.preflight import CONF, expand
 from neuralode_exp.evaluate import changed_config
 from neuralode_exp.load import Weights, completed_run, restore_weights
-from neuralode_exp.ode import SolverError
+from neuralode_exp.ode import SOLVERS, SolverError
 from neuralode_exp.run import seed_everything
 from neuralode_exp.trainers.consistency import REFERENCE, TIGHTER, TIGHTEST, relative_change
 from neuralode_exp.trainers.task import Solved

@@ -11,7 +11,6 @@ from neuralode_exp.report.grouping import Group, Statistic
 from neuralode_exp.report.runs import Run
 from neuralode_exp.tags import TAGS, Tag, tag_of
 
-
 MEASURED = "dynamics/validation_error"
 
 

@@ -59,7 +59,7 @@ def test_measured_trajectories_have_a_column_for_their_error(tmp_path: Path, mak
     words = ("dataset=csv", f"dataset.path={tmp_path}/data.csv")
     make_run(tmp_path / "measured", *words, metrics={"dynamics/validation_error": 0.25})
     make_run(tmp_path / "known", metrics={"dynamics/validation_error": 0.5, "dynamics/trajectory_error": 0.125})
-    assert [column.tag for column in make_report([tmp_path / "known"]).columns] == [
+    assert [column.name for column in make_report([tmp_path / "known"]).columns] == [
         "dynamics/trajectory_error",
         "parameters",
         "seconds",

@@ -11,8 +11,7 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from neuralode_exp.tracking.figures.claims import LOOKS
-from neuralode_exp.tracking.figures.style import label, new_figure
+from neuralode_exp.tracking.figures.style import LOOKS, label, new_figure
 
 
 class Point(Protocol):
