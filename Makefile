@@ -3,11 +3,12 @@
 # make test-extras                                 install Ray and Optuna too, then test what needs them
 # make test-browser                                install selenium too, then test in Debian's chromium:
 #                                                  apt-get install chromium chromium-driver
+# make test-interrupts                             a grid stopped at twenty random moments, minutes
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup train test test-extras test-browser lint clean
+.PHONY: setup train test test-extras test-browser test-interrupts lint clean
 setup: $(VENV)/.ready
 
 $(VENV)/.ready: pyproject.toml constraints.txt
@@ -28,6 +29,9 @@ test-extras: setup
 test-browser: setup
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev,browser]"
 	$(BIN)/python -m pytest -m browser
+
+test-interrupts: setup
+	$(BIN)/python -m pytest -m interrupts
 
 lint: setup
 	$(BIN)/ruff check .

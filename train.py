@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 
 from neuralode_exp.config import ConfigError, plain, validate
 from neuralode_exp.config.preflight import CONF, preflight
+from neuralode_exp.interruption import StopAtOnce, stop_if_heard
 from neuralode_exp.outcome import Interrupted, RunFailed
 
 
@@ -44,16 +45,17 @@ def main(config: DictConfig) -> float:
 def command_line() -> int | str:
     """Check the request, run it, and return the exit status."""
     try:
-        request = preflight(sys.argv[1:])
+        with StopAtOnce():
+            request = preflight(sys.argv[1:])
+            if request.answer is not None:
+                print(request.answer)
+                return 0
+            sys.argv[1:] = request.argv
+            main()
+            stop_if_heard()
     except ConfigError as error:
         print(error, file=sys.stderr)
         return 2
-    if request.answer is not None:
-        print(request.answer)
-        return 0
-    sys.argv[1:] = request.argv
-    try:
-        main()
     except Interrupted as interrupted:
         print(interrupted, file=sys.stderr)
         return 128 + interrupted.signal

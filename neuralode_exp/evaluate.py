@@ -27,7 +27,7 @@ MAY_CHANGE = ("solver", "dataset", "device", "threads", "precision")
 class Evaluation:
     """Metrics by tag: those that the run has stored and those of now.
 
-    `nfe/test`, of the last solve on test data, is only known now.
+    `nfe/test`, evaluations of a solve of the test data, is only known now.
     """
 
     config: Config
@@ -59,8 +59,8 @@ def evaluate(folder: Path, words: Sequence[str] = (), weights: Weights = "last")
     task.module.eval()
     with torch.no_grad():
         now = task.final()
-    if solves_ode(config):
-        now["nfe/test"] = float(task.stats.nfe_forward)
+        if solves_ode(config) and (solved := task.solved()) is not None:
+            now["nfe/test"] = solved.nfe
     return Evaluation(config, {tag: summary["metrics"][tag] for tag in now if tag in summary["metrics"]}, now)
 
 
@@ -113,7 +113,8 @@ def _choose_files(composer: Composer, base: DictConfig, overrides: Sequence[Over
 def _not_to_change(override: Override) -> Mistake | None:
     key = override.key_or_group
     if override.is_sweep_override():
-        return Mistake(key, "must have one value", override.get_value_string(), "evaluate once for each")
+        fix = "neuralode_exp.work_precision takes several"
+        return Mistake(key, "must have one value", override.get_value_string(), fix)
     if override.is_delete() or override.is_add() or key.split(".")[0] not in MAY_CHANGE:
         return Mistake(key, "cannot change in a trained run", fix=f"only {', '.join(MAY_CHANGE)} can")
     return None

@@ -8,10 +8,8 @@ import math
 import random
 import signal
 import sys
-import threading
 from collections.abc import Mapping
 from pathlib import Path
-from types import FrameType
 from typing import Any, NoReturn
 
 import numpy as np
@@ -21,6 +19,8 @@ import yaml
 from neuralode_exp import tags
 from neuralode_exp.build import build_task, pick_device
 from neuralode_exp.config import Config, flatten, identity, without_meaning
+from neuralode_exp.interruption import StopAtOnce, StopLater
+from neuralode_exp.load import restore_weights
 from neuralode_exp.ode import SolverError
 from neuralode_exp.outcome import Interrupted, RunFailed
 from neuralode_exp.tracking import checkpoints
@@ -34,6 +34,8 @@ from neuralode_exp.trainers.task import Task
 log = logging.getLogger(__name__)
 
 MANY_REPLICAS = 8
+# Objectives in stored configs: what was density/kl at evaluations is of the test set now.
+RENAMED = {"density/kl": "density/validation_kl"}
 
 
 def run(config: Config, folder: Path, values: Mapping[str, Any], *, bar: bool | None = None) -> float:
@@ -75,15 +77,14 @@ def run(config: Config, folder: Path, values: Mapping[str, Any], *, bar: bool | 
     threads_before = torch.get_num_threads()
     torch.set_num_threads(config.threads or default_threads(config, threads_before))
     summary = new_summary(identity(config), device)
-    write_summary(folder, summary)
     try:
-        with Signals() as signals:
-            return _train(config, folder, values, device, summary, signals, bar)
-    except Interrupted:
-        raise
-    except KeyboardInterrupt:
-        _end(folder, summary, "interrupted")
-        raise Interrupted(f"interrupted; go on with: python train.py resume={folder}", signal.SIGINT) from None
+        with StopAtOnce():
+            write_summary(folder, summary)
+            return _train(config, folder, values, device, summary, bar)
+    except KeyboardInterrupt as interrupt:
+        if summary["status"] == "running":
+            _end(folder, summary, "interrupted")
+        _stop(folder, summary, interrupt)
     except Exception as error:
         _fail(folder, summary, error)
     finally:
@@ -121,57 +122,24 @@ def seed_everything(seed: int) -> None:
     torch.manual_seed(seed)
 
 
-class Signals:
-    """Turns the first Ctrl-C or SIGTERM into a wish to stop at the next step; the second one stops at once.
-
-    Where a launcher listens to a signal itself, or outside the main thread, signals are left alone.
-    """
-
-    def __init__(self) -> None:
-        self.received: signal.Signals | None = None
-        self._before: dict[signal.Signals, Any] = {}
-
-    def __enter__(self) -> Signals:
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
-                    self._before[number] = signal.signal(number, self._receive)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._restore()
-
-    def __call__(self) -> bool:
-        return self.received is not None
-
-    def _receive(self, number: int, _frame: FrameType | None) -> None:
-        self.received = signal.Signals(number)
-        log.warning("%s: stopping after this step, with a checkpoint (again: at once)", self.received.name)
-        self._restore()
-
-    def _restore(self) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-        self._before = {}
-
-
 def _train(
     config: Config,
     folder: Path,
     values: Mapping[str, Any],
     device: torch.device,
     summary: Summary,
-    signals: Signals,
     bar: bool | None,
 ) -> float:
     seed_everything(config.seed)
     task = build_task(config, device)
-    summary["parameters"] = task.parameters
-    cadence = Cadence.of(task, config.trainer, config.log_every)
-    objective = config.objective or task.objective
-    loop = Loop(task, config.trainer, cadence, objective, folder, signals)
     last = folder / "checkpoints" / "last.pt"
     resumed = last.exists()
+    if config.weights is not None and not resumed:
+        restore_weights(task.model, config.weights)
+    summary["parameters"] = task.parameters
+    cadence = Cadence.of(task, config.trainer, config.log_every)
+    objective = RENAMED.get(config.objective or "", config.objective) or task.objective
+    loop = Loop(task, config.trainer, cadence, objective, folder)
     if resumed:
         loop.restore(checkpoints.load(last, device))
         log.info("resumed after step %d of %d", loop.step, cadence.total)
@@ -180,19 +148,23 @@ def _train(
         plain = {key: value for key, value in values.items() if key != "hydra"}
         recorder.text("config", "```yaml\n" + yaml.safe_dump(plain, sort_keys=False) + "```")
         recorder.hparams_start(flatten(plain))
-        with progress(cadence.total, start=loop.step, terminal=bar) as display:
-            finished = loop.run(recorder, display)
+        later = StopLater("stopping after this step, with a checkpoint")
+        with later, progress(cadence.total, start=loop.step, terminal=bar) as display:
+            loop.run(recorder, display, interrupted=later)
         summary |= {"steps": loop.step, "seconds": loop.seconds, "metrics": dict(loop.metrics)}
-        if not finished:
-            assert signals.received is not None
-            _end(folder, summary, "interrupted", recorder)
-            message = f"interrupted after step {loop.step}; go on with: python train.py resume={folder}"
-            raise Interrupted(message, signals.received)
-        value = _finish(task, loop, recorder, objective or "loss/train")
-        summary |= {"metrics": dict(loop.metrics), "objective": value}
-        if not math.isfinite(value):
-            raise RuntimeError(f"the objective {objective or 'loss/train'} is {value}; {task.advice}")
-        _end(folder, summary, "completed", recorder)
+        later.stop("interrupted")
+        _measure(task, loop, recorder)
+        with StopLater("stopping once the run is recorded") as later:
+            value = _record(loop, recorder, objective or "loss/train")
+            summary |= {"metrics": dict(loop.metrics), "objective": value}
+            if not math.isfinite(value):
+                raise RuntimeError(f"the objective {objective or 'loss/train'} is {value}; {task.advice}")
+            _end(folder, summary, "completed", recorder)
+        later.stop("interrupted")
+    except KeyboardInterrupt:
+        if summary["status"] == "running":
+            recorder.hparams_end("interrupted")
+        raise
     except Exception as error:
         recorder.hparams_end("failed")
         if isinstance(error, (SolverError, NonFiniteGradient)):
@@ -204,15 +176,20 @@ def _train(
     return value
 
 
-def _finish(task: Task, loop: Loop, recorder: Recorder, objective: str) -> float:
-    """Evaluate the last weights on test data and record what tables need."""
+def _measure(task: Task, loop: Loop, recorder: Recorder) -> None:
+    """Evaluate the last weights on test data and draw what they do."""
     task.module.eval()
     with averaged(loop), torch.no_grad():
         loop.metrics.update(task.final())
         task.draw(loop.step, recorder, last=True)
+
+
+def _record(loop: Loop, recorder: Recorder, objective: str) -> float:
+    """Write the last weights, record what tables need and return the objective."""
     loop.save("last")
     if not (loop.folder / "best.pt").exists():
         loop.save("best", weights_only=True)
+    loop.metrics.update(loop.meter.of_run())
     final = tags.final_values(loop.metrics)
     new = {tag: value for tag, value in loop.metrics.items() if tag not in loop.recorded}
     recorder.scalars(loop.step, new | final)
@@ -225,6 +202,15 @@ def _end(folder: Path, summary: Summary, status: str, recorder: Recorder | None 
     write_summary(folder, summary)
     if recorder is not None:
         recorder.hparams_end(status)
+
+
+def _stop(folder: Path, summary: Summary, interrupt: KeyboardInterrupt) -> NoReturn:
+    """End an interrupted run with the line that goes on with it."""
+    number = interrupt.signal if isinstance(interrupt, Interrupted) else signal.SIGINT
+    after = f" after step {summary['steps']}" if summary["steps"] else ""
+    if summary["status"] == "completed":
+        raise Interrupted(f"interrupted once the run was completed: {folder}", number) from None
+    raise Interrupted(f"interrupted{after}; go on with: python train.py resume={folder}", number) from None
 
 
 def _fail(folder: Path, summary: Summary, error: Exception) -> NoReturn:

@@ -1,15 +1,20 @@
-"""Evaluate a trained run again, under another solver or on other data.
+"""Evaluate trained runs again, under other solvers or on other data.
 
     python scripts/evaluate.py outputs/2026-01-31/12-00-00.000000 solver=dopri5 solver.rtol=1e-6
     python scripts/evaluate.py RUN dataset.noise=0 device=cpu --json
+    python scripts/evaluate.py RUN [RUN...] solver=euler,rk4,dopri5 solver.rtol=1e-2,1e-4,1e-6 solver.step_size=1,0.5
 
-Prints the test metrics beside those that the run has stored. The weights are the last ones (averaged, where the
-run averages), by which runs are judged. Exit status: 0 done, 1 the evaluation failed, 2 the request is wrong.
+One run with one value for each key: its test metrics beside those that it has stored. Several runs or values: each run
+under each solver with its tolerances or step sizes, as a table, work-precision.csv and work-precision.png: the error
+against the truth (or the data) and against a tight solve of the same field, over evaluations and over seconds; a
+tolerance is rtol and atol. The weights are the last ones (averaged, where the run averages), by which runs are judged.
+Exit status: 0 done, 1 the evaluation failed, 2 the request is wrong.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import logging
 import sys
@@ -24,29 +29,59 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=description, epilog=examples, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("run", type=Path, metavar="RUN", help="folder of a completed run")
     parser.add_argument(
-        "changes", nargs="*", metavar="KEY=VALUE", help="of solver, dataset, device, threads, precision"
+        "words",
+        nargs="+",
+        metavar="RUN | KEY=VALUE[,VALUE...]",
+        help="folders of completed runs, and keys of solver, dataset, device, threads, precision",
     )
     parser.add_argument("--weights", choices=("last", "best"), default="last", help="default: last")
-    parser.add_argument("--json", action="store_true", help="print JSON: stored, now, and what was changed")
+    parser.add_argument("--json", action="store_true", help="print JSON: stored, now and what was changed, or all rows")
+    parser.add_argument("--out", type=Path, help="folder of work-precision.csv and .png; default: the first run's")
     args = parser.parse_intermixed_args(argv)
-    from neuralode_exp.evaluate import evaluate  # after the parser: --help need not wait for torch
-    from neuralode_exp.load import NotLoadable
+    args.changes = [word for word in args.words if "=" in word and not Path(word).is_dir()]
+    args.runs = [Path(word) for word in args.words if word not in args.changes]
+    if not args.runs:
+        parser.error("RUN must be the folder of a run, got none")
+    from neuralode_exp.load import NotLoadable  # after the parser: --help need not wait for torch
     from neuralode_exp.ode import SolverError
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
-        found = evaluate(args.run, args.changes, args.weights)
+        return _compare(args) if len(args.runs) > 1 or _has_several(args.changes) else _evaluate(args)
     except (ConfigError, NotLoadable) as error:
         print(error, file=sys.stderr)
         return 2
     except (SolverError, ValueError, OSError, MemoryError) as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 1
+
+
+def _has_several(words: list[str]) -> bool:
+    from neuralode_exp.work_precision import combinations
+
+    return len(list(combinations(words))) > 1
+
+
+def _compare(args: argparse.Namespace) -> int:
+    """Several runs or values: a table of all, a csv and a picture."""
+    from neuralode_exp.work_precision import table, work_precision, write
+
+    rows = work_precision(args.runs, args.changes, args.weights)
+    files = write(rows, args.out or args.runs[0])
+    print(json.dumps([dataclasses.asdict(row) for row in rows], indent=2) if args.json else table(rows))
+    print(*files, file=sys.stderr)
+    return 0
+
+
+def _evaluate(args: argparse.Namespace) -> int:
+    """One run, changed: what it has stored and what is now."""
+    from neuralode_exp.evaluate import evaluate
+
+    found = evaluate(args.runs[0], args.changes, args.weights)
     if args.json:
         shown = {"changes": args.changes, "weights": args.weights, "stored": found.stored, "now": found.now}
-        print(json.dumps({"run": str(args.run), **shown}, indent=2))
+        print(json.dumps({"run": str(args.runs[0]), **shown}, indent=2))
         return 0
     width = max(map(len, found.now))
     print(f"{'':<{width}}  {'stored':>12}  {'now':>12}")

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
 import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -67,7 +66,7 @@ def keep(run: Run, name: str) -> Path:
     assert summary is not None
     content = {
         "settings": run.settings,
-        "metrics": {**run.metrics, **median_step(run)},
+        "metrics": run.metrics,
         "objective": run.objective,
         "device": summary["device"],
         "versions": summary["versions"],
@@ -80,14 +79,6 @@ def keep(run: Run, name: str) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(content, indent=1, default=str) + "\n")
     return path
-
-
-def median_step(run: Run) -> dict[str, float]:
-    """The time of a step on MNIST as the median of what was logged: the last value has its moment's load in it."""
-    if run.settings["trainer"] != "classification":
-        return {}
-    logged = read_metrics(run.folder, ("time/step_ms",))
-    return {tag: statistics.median(values) for tag, (_, values) in logged.items()}
 
 
 def curves(run: Run) -> dict[str, tuple[list[int], list[float]]]:
@@ -107,7 +98,8 @@ def render() -> str:
         "# Results",
         "Made by `python scripts/results.py render` from the files in `results/`; every number was measured by the "
         "command above its table. Experiments: mean ± standard deviation over the seeds, from the last weights; ms per "
-        "step is the median of what a run on MNIST logged, and the last that another run logged.",
+        "step is the median over a run's steps (in runs without a peak of memory the median of what a run on MNIST "
+        "logged, and the last that another run logged).",
     ]
     for path in sorted(RESULTS.glob("benchmark-*.json")):
         parts += benchmark(json.loads(path.read_text()))

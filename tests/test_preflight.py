@@ -15,7 +15,10 @@ from neuralode_exp.config.compose import Composer, make_loader
 from neuralode_exp.config.preflight import CONF, expand, preflight
 from tests.conftest import ROOT, train
 
-TOP = "seed, device, threads, precision, objective, check, resume, log_every, figures, dataset, model, solver, trainer"
+TOP = (
+    "seed, device, threads, precision, objective, check, resume, weights, log_every, figures, dataset, model, "
+    "solver, trainer"
+)
 MODELS = "mlp, odenet, resnet, rknet, stem"
 LINEAR = (
     "name, kind, tolerance, step_size, seed, trajectories, points, t_max, noise, sampling, low, high, validation, "

@@ -68,10 +68,10 @@ def test_a_run_leaves_what_the_readme_says(tmp_path: Path, compose: Compose) -> 
         "solver/accepted",
         "solver/rejected",
         "solver/failures",
+        "memory/peak_mib",
         "memory/saved_mib",
         "memory/autograd_peak_mib",
-        "memory/peak_rss_mib",
-        "time/step_ms",
+        "final/time/step_ms",
         "time/elapsed_s",
         "solver/consistency",
     ):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -19,6 +20,7 @@ WITHOUT_EFFECT = frozenset(
     {"device", "threads", "check", "resume", "log_every", "figures", "dataset.root"}
     | {"dataset.tolerance", "dataset.step_size", "dataset.first_step", "trainer.checkpoint_every"}
 )
+WEIGHTS = Path("checkpoints") / "last.pt"  # in a run's folder
 
 
 def identity(config: Config) -> str:
@@ -51,9 +53,17 @@ def with_effect(config: Config) -> dict[str, Any]:
     unread |= {"momentum"} if trainer["optimizer"] != "sgd" else set()
     unread |= {"rise"} if trainer["schedule"] != "one-cycle" else set()
     sections["trainer"] = _only(trainer, trainer.keys() - unread)
+    flat = flatten(sections)
+    if config.weights is not None:
+        flat["weights.sha256"] = _sha256(Path(config.weights) / WEIGHTS)
     # Through JSON, so that a tuple equals the list it was read from.
-    read = {key: x for key, x in flatten(sections).items() if key not in WITHOUT_EFFECT and not is_neutral(key, x)}
+    read = {key: x for key, x in flat.items() if key not in WITHOUT_EFFECT and not is_neutral(key, x)}
     return json.loads(json.dumps(read))
+
+
+def _sha256(path: Path) -> str | None:
+    """Of a file; None where it is gone."""
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
 
 
 def _only(values: dict[str, Any], keys: set[str]) -> dict[str, Any]:

@@ -169,7 +169,14 @@ add_kind(
             "rknet": (*FIELD, "gradient", "trace", "noise"),
             "odenet": (*FIELD, "gradient", "trace", "noise"),
         },
-        objectives=("loss/validation", "density/kl", "loss/train"),
+        # density/kl was the tag of validation, and stands in runs of before.
+        objectives=(
+            "loss/validation",
+            "density/validation_nll",
+            "density/validation_kl",
+            "density/kl",
+            "loss/train",
+        ),
         unfit={"resnet": "has no density, its blocks need not be invertible"},
     )
 )

@@ -9,7 +9,11 @@ from typing import Any
 # before are loaded, go on and are found in their grids.
 NEUTRAL: dict[str, Any] = {
     "solver.max_step": None,
+    "weights": None,
+    "dataset.train": None,
 }
+# Keys that only one kind of data has.
+OF_KIND = {"dataset.train": "images"}
 
 
 def with_later_keys(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -19,8 +23,8 @@ def with_later_keys(values: Mapping[str, Any]) -> dict[str, Any]:
         section, _, name = key.rpartition(".")
         if not section:
             complete.setdefault(name, neutral)
-        elif isinstance(complete.get(section), Mapping):
-            complete[section] = {name: neutral, **complete[section]}
+        elif isinstance(given := complete.get(section), Mapping) and OF_KIND.get(key) in (None, given.get("kind")):
+            complete[section] = {name: neutral, **given}
     return complete
 
 

@@ -14,7 +14,7 @@ from hydra.core.override_parser.types import IntervalSweep, Override
 from neuralode_exp.config.cells import without_meaning
 from neuralode_exp.config.compose import Composer, make_loader
 from neuralode_exp.config.errors import ConfigError, Mistake, spell
-from neuralode_exp.config.identity import identity, identity_differences
+from neuralode_exp.config.identity import WEIGHTS, identity, identity_differences
 from neuralode_exp.config.resume import go_on
 from neuralode_exp.config.schema import Config
 from neuralode_exp.config.validation import stored_config
@@ -160,10 +160,14 @@ def _needs_multirun(override: Override) -> Mistake:
 
 
 def _of_files(config: Config) -> list[Mistake]:
+    mistakes = []
+    if config.weights is not None and not (Path(config.weights) / WEIGHTS).is_file():
+        fix = f"{WEIGHTS} of it is read, seen from {Path.cwd()}"
+        mistakes.append(Mistake("weights", "must be the folder of a run with weights", config.weights, fix))
     path = getattr(config.dataset, "path", None)
     if path is None or Path(path).is_file():
-        return []
-    return [Mistake("dataset.path", "must name a file", path, f"there is none seen from {Path.cwd()}")]
+        return mistakes
+    return [*mistakes, Mistake("dataset.path", "must name a file", path, f"there is none seen from {Path.cwd()}")]
 
 
 def _of_folder(folder: Path, config: Config) -> list[Mistake]:

@@ -6,9 +6,21 @@ from collections.abc import Iterator
 
 from neuralode_exp.config.errors import Mistake, must_be_one_of, spell, suggest
 from neuralode_exp.config.kinds import KINDS, model_names, trainer_names
-from neuralode_exp.config.schema import Dataset, DynamicsKeys, LinearKeys, Model, Solver, Top, TorusKeys, Trainer
+from neuralode_exp.config.schema import (
+    Dataset,
+    DynamicsKeys,
+    ImagesKeys,
+    LinearKeys,
+    Model,
+    Solver,
+    Top,
+    TorusKeys,
+    Trainer,
+)
 from neuralode_exp.ode.solvers import SOLVERS
 from neuralode_exp.tags import costs
+
+TRAINING_IMAGES = 60_000
 
 
 def across_sections(
@@ -44,6 +56,9 @@ def _of_dataset(dataset: Dataset) -> Iterator[Mistake]:
         yield Mistake(
             "dataset.minor", f"must be below dataset.major={dataset.major:g}", spell(dataset.minor), "swap them"
         )
+    if isinstance(dataset, ImagesKeys) and (dataset.train or 0) + dataset.validation > TRAINING_IMAGES:
+        rule = f"must be at most the {TRAINING_IMAGES - dataset.validation} images beside dataset.validation"
+        yield Mistake("dataset.train", rule, spell(dataset.train), "lower one of them")
     if isinstance(dataset, LinearKeys) and any(len(row) != len(dataset.matrix) for row in dataset.matrix):
         rows = [len(row) for row in dataset.matrix]
         yield Mistake(

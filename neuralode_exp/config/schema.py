@@ -50,6 +50,7 @@ class Dataset(Section):
 class ImagesKeys(Dataset):
     kind: Literal["images"]
     root: str
+    train: Count | None
     validation: Annotated[int, Field(ge=0, lt=60_000)]
     test: Annotated[int, Field(ge=1, le=10_000)]
     shift: Annotated[int, Field(ge=0, le=14)]
@@ -240,6 +241,7 @@ class Top(Section):
     objective: str | None
     check: bool
     resume: str | None
+    weights: str | None
     log_every: Count | None
     figures: bool
 

@@ -57,6 +57,7 @@ class MNIST:
 def load_mnist(
     root: str | Path,
     *,
+    train: int | None = None,
     validation: int = 5000,
     test: int = 10_000,
     seed: int = 0,
@@ -69,6 +70,7 @@ def load_mnist(
 
     Args:
         root: the folder to look in.
+        train: how many of those that are left are taken, the first ones; None takes all.
         validation: how many training images are held out, the last of a random order; may be 0.
         test: how many of the test images are taken, the first ones.
         seed: of that order.
@@ -76,7 +78,7 @@ def load_mnist(
 
     Raises:
         DataError: if a file is missing and cannot be fetched, or is not what it should be.
-        ValueError: if `validation` leaves nothing to train on.
+        ValueError: if `validation` leaves nothing to train on, or less than `train`.
     """
     files = {name: decode_idx(content) for name, content in _read_files(Path(root).expanduser()).items()}
 
@@ -90,10 +92,14 @@ def load_mnist(
             f"`validation` must be from 0 to {len(images) - 1}, as there are {len(images)} training images, "
             f"got {validation}"
         )
+    left = len(images) - validation
+    if train is not None and not 0 < train <= left:
+        raise ValueError(f"`train` must be from 1 to the {left} images that are left, got {train}")
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed)).to(device)
-    train, held_out = order.split([len(images) - validation, validation])
+    for_training, held_out = order.split([left, validation])
+    for_training = for_training[:train]
     return MNIST(
-        train=Split(images[train], labels[train]),
+        train=Split(images[for_training], labels[for_training]),
         validation=Split(images[held_out], labels[held_out]),
         test=Split(*(part[:test] for part in split("t10k"))),
     )

@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from neuralode_exp.ode.stats import Stats
+
 
 class SolverError(RuntimeError):
     """A solve that could not be finished.
@@ -16,11 +18,13 @@ class SolverError(RuntimeError):
         dt: signed size of the step that failed.
         steps: steps tried so far, accepted and rejected.
         max_abs_z: max |z| of the state at t.
+        stats: what the solve cost until then; None if it failed in backward, where the solution has them.
         state: the offending state, detached, as z0 was given; its non-finite entries say which samples diverged.
     """
 
     what = "the solve failed"
     advice = ""
+    stats: Stats | None = None
 
     def __init__(
         self, *, t: float, dt: float, steps: int, z: Tensor, state: Tensor | None = None, where: str = ""

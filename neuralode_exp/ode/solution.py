@@ -99,7 +99,7 @@ def solve(
         >>> f"{solution.z[-1].item():.6f}", solution.stats.accepted
         ('0.367879', 11)
     """
-    way = _gradient(gradient, adjoint_method)
+    way = _gradient(gradient, adjoint_method, method)
     times = check_times(t)
     layout = _layout(z0, in_norm)
     state = layout.pack(z0)
@@ -109,32 +109,37 @@ def solve(
     given = [p for p in parameters if p.requires_grad]
     along = _AlongTimes(field, times, jumps, t)
     start = along.start(state)
-    if isinstance(method, TorchdiffeqMethod):
-        from neuralode_exp.ode.torchdiffeq_engine import solve_with_torchdiffeq
+    try:
+        if isinstance(method, TorchdiffeqMethod):
+            from neuralode_exp.ode.torchdiffeq_engine import solve_with_torchdiffeq
 
-        if jumps:
-            raise ValueError(f"`stops` need a method of ours, got {method.name} of torchdiffeq, which steps over them")
-        z = solve_with_torchdiffeq(field, start, times, method, way, given, adjoint_method, layout.norm, stats)
-    else:
-        if isinstance(adjoint_method, TorchdiffeqMethod):
-            raise ValueError(
-                f"`adjoint_method` must be of the engine of `method`, native, got {adjoint_method.name} of torchdiffeq"
-            )
-        try:
-            z = way.observations(Walk(field, start, times, method, stats, layout.norm, jumps), given)
-            if (layout.partial or method.stepper.unseen) and not all_finite(z.detach()):
-                where = ", where the error test does not look,"
-                raise NonFiniteState(t=times[-1], dt=0.0, steps=stats.trials, z=state, state=z[-1], where=where)
-        except SolverError as error:
-            if error.state.shape == state.shape:  # not that of a solve within f
-                error.state = layout.unpack(error.state)
-            raise
+            if jumps:
+                raise ValueError(
+                    f"`stops` need a method of ours, got {method.name} of torchdiffeq, which steps over them"
+                )
+            z = solve_with_torchdiffeq(field, start, times, method, way, given, adjoint_method, layout.norm, stats)
+        else:
+            z = _solve_native(Walk(field, start, times, method, stats, layout.norm, jumps), way, given, layout.partial)
+    except SolverError as error:
+        stats.nfe_forward, error.stats = field.nfe, stats
+        if error.state.shape == state.shape:  # not that of a solve within f
+            error.state = layout.unpack(error.state)
+        raise
     z = along.observations(z)
     stats.nfe_forward = field.nfe
     return Solution(layout.unpack(z), stats)
 
 
-def _gradient(name: str | SolveGradient, adjoint_method: Method | None) -> SolveGradient:
+def _solve_native(walk: Walk, way: SolveGradient, given: Sequence[Tensor], partial: bool) -> Tensor:
+    z = way.observations(walk, given)
+    if (partial or walk.stepper.unseen) and not all_finite(z.detach()):
+        where = ", where the error test does not look,"
+        state = z[-1].detach()
+        raise NonFiniteState(t=walk.times[-1], dt=0.0, steps=walk.stats.trials, z=state, where=where)
+    return z
+
+
+def _gradient(name: str | SolveGradient, adjoint_method: Method | None, method: Method) -> SolveGradient:
     if isinstance(name, SolveGradient):
         if adjoint_method is not None:
             raise ValueError(
@@ -148,7 +153,13 @@ def _gradient(name: str | SolveGradient, adjoint_method: Method | None) -> Solve
         return GRADIENTS[name]()
     if name != "adjoint":
         raise ValueError(f"`adjoint_method` belongs to gradient='adjoint', got gradient={name!r}")
-    return Adjoint(None if isinstance(adjoint_method, TorchdiffeqMethod) else adjoint_method)
+    if not isinstance(adjoint_method, TorchdiffeqMethod):
+        return Adjoint(adjoint_method)
+    if not isinstance(method, TorchdiffeqMethod):
+        raise ValueError(
+            f"`adjoint_method` must be of the engine of `method`, native, got {adjoint_method.name} of torchdiffeq"
+        )
+    return Adjoint()
 
 
 class _AlongTimes:

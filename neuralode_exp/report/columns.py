@@ -6,15 +6,33 @@ import math
 from collections.abc import Iterable, Sequence
 
 from neuralode_exp.config.errors import ConfigError, Mistake, suggest
+from neuralode_exp.config.kinds import KINDS
 from neuralode_exp.report.grouping import Group, Statistic
 from neuralode_exp.report.runs import Run
 from neuralode_exp.tags import TAGS, Tag, tag_of
 
+MEASURED = "dynamics/validation_error"
+
 
 def default_columns(runs: Iterable[Run]) -> list[Tag]:
-    """Return those that a report shows and a completed run has."""
-    present = {name for run in runs if run.completed for name in run.metrics}
-    return [tag for tag in TAGS.values() if tag.column and tag.name in present]
+    """Return those that a report shows and a completed run has; of measured trajectories their validation error too."""
+    completed = [run.metrics for run in runs if run.completed]
+    present = {name for metrics in completed for name in metrics}
+    shown = {tag.name for tag in TAGS.values() if tag.column} & present
+    if any(MEASURED in metrics and "dynamics/trajectory_error" not in metrics for metrics in completed):
+        shown.add(MEASURED)  # there is no truth
+    return [tag for tag in TAGS.values() if tag.name in shown]
+
+
+def objective_tag(trainer: str, given: str | None) -> str:
+    """Return the tag that a run minimises: its own, or the first of its trainer."""
+    return given or next((kind.objectives[0] for kind in KINDS.values() if kind.trainer == trainer), "objective")
+
+
+def with_unit(tag: str, value: float) -> str:
+    """Write a value with its name and unit, as `validation error 0.36 %`."""
+    name, _, unit = tag_of(tag).heading.partition(" (")
+    return f"{name} {value:.4g} {unit.removesuffix(')')}".rstrip()
 
 
 def chosen_columns(runs: Sequence[Run], tags: Sequence[str]) -> list[Tag]:

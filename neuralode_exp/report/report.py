@@ -10,7 +10,7 @@ from pathlib import Path
 
 from neuralode_exp.report import page, tables
 from neuralode_exp.report.cells import cells_without_run
-from neuralode_exp.report.columns import chosen_columns, default_columns
+from neuralode_exp.report.columns import chosen_columns, default_columns, objective_tag, with_unit
 from neuralode_exp.report.curves import charts
 from neuralode_exp.report.grouping import Group, chosen_keys, default_keys, group_runs
 from neuralode_exp.report.runs import Run, find_runs
@@ -60,7 +60,23 @@ def make_report(
     keys = chosen_keys(runs, by) if by else default_keys(runs)
     shown = chosen_columns(runs, columns) if columns else default_columns(runs)
     root = Path(os.path.commonpath([folder.absolute() for folder in folders]))
-    return Report(root, keys, shown, group_runs(runs, keys))
+    return Report(root, keys, shown, _sorted(group_runs(runs, keys)))
+
+
+def _sorted(groups: Sequence[Group]) -> list[Group]:
+    """By dataset in the order given, then by the objective, the best first."""
+    datasets = list(dict.fromkeys(_dataset(group.runs[0]) for group in groups))
+    return sorted(groups, key=lambda group: (datasets.index(_dataset(group.runs[0])), group.objective))
+
+
+def _dataset(run: Run) -> str:
+    return str(run.settings.get("dataset", "an unknown dataset"))
+
+
+def _objective(run: Run) -> str:
+    tag = objective_tag(str(run.settings.get("trainer")), run.settings.get("objective"))
+    assert run.objective is not None
+    return with_unit(tag, run.objective)
 
 
 def text(report: Report) -> str:
@@ -83,7 +99,7 @@ def markdown(report: Report) -> str:
     for name, groups in by_dataset(report.groups):
         best = best_run(groups)
         if best is not None:
-            parts.append(f"Best objective on {name}: {best.objective:.4g}, `{tables.place(best, report.root)}`")
+            parts.append(f"Best on {name}: {_objective(best)}, `{tables.place(best, report.root)}`")
     return "\n\n".join(parts) + "\n"
 
 
@@ -101,7 +117,7 @@ def html(report: Report) -> str:
                 [group.objective for group in shown],
                 charts(shown, labels),
                 best.folder / "figures" if best else None,
-                f"{_label_of(best, report.keys)}, {tables.place(best, report.root)}" if best else "",
+                _described(best, report) if best else "",
             )
         )
     return page.page(
@@ -125,7 +141,7 @@ def by_dataset(groups: Sequence[Group]) -> list[tuple[str, list[Group]]]:
     for group in groups:
         runs: dict[str, list[Run]] = {}
         for run in group.runs:
-            runs.setdefault(str(run.settings.get("dataset", "an unknown dataset")), []).append(run)
+            runs.setdefault(_dataset(run), []).append(run)
         for name, of_name in runs.items():
             parts.setdefault(name, []).append(Group(group.values, tuple(of_name)))
     return list(parts.items())
@@ -135,6 +151,10 @@ def best_run(groups: Sequence[Group]) -> Run | None:
     """The completed run with the lowest objective."""
     completed = [run for group in groups for run in group.completed if run.objective is not None]
     return min(completed, key=lambda run: run.objective or 0.0, default=None)
+
+
+def _described(run: Run, report: Report) -> str:
+    return f"{_label_of(run, report.keys)}, {_objective(run)}, {tables.place(run, report.root)}"
 
 
 def _label(group: Group, keys: Sequence[str]) -> str:

@@ -6,19 +6,21 @@ import logging
 import shlex
 import signal
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import NoReturn
 
 from hydra.core.config_loader import ConfigLoader
 from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig, OmegaConf
 
+from neuralode_exp.interruption import StopLater, stop_if_heard
 from neuralode_exp.outcome import Interrupted
-from neuralode_exp.sweep import table
+from neuralode_exp.sweep import conclusions, table
 from neuralode_exp.sweep.cells import Cell, Outcome, Planner, outcome
 from neuralode_exp.sweep.launching import Jobs
 from neuralode_exp.sweep.processes import jobs_at_once
+from neuralode_exp.tracking.summary import read_summary
 
 log = logging.getLogger(__name__)
 
@@ -44,14 +46,9 @@ def run_grid(
     jobs = Jobs(launcher, max_batch_size or jobs_at_once(launcher))
     missing = [cell for cell in cells if cell.is_run and outcome(cell).status not in ("completed", "running")]
     log.info("%d cells, %d to run in %s", len(cells), len(missing), folder)
-    try:
+    with stopping(folder, lambda: show(folder, cells, outcomes(cells, jobs))):
         jobs.run(missing)
-    except KeyboardInterrupt as interrupt:
-        show(folder, cells, outcomes(cells, jobs))
-        stop(folder, interrupt)
-    ends = outcomes(cells, jobs)
-    show(folder, cells, ends)
-    if any(end.is_bad for end in ends):
+    if any(end.is_bad for end in outcomes(cells, jobs)):
         sys.exit(1)
 
 
@@ -71,12 +68,31 @@ def outcomes(cells: Sequence[Cell], jobs: Jobs) -> list[Outcome]:
 def show(folder: Path, cells: Sequence[Cell], ends: Sequence[Outcome]) -> None:
     table.write_csv(folder, cells, ends)
     print(table.text(cells, ends))
+    done = [cell for cell, end in zip(cells, ends, strict=True) if cell.is_run and end.status == "completed"]
+    metrics = {cell.number: summary["metrics"] for cell in done if (summary := read_summary(cell.folder))}
+    for line in (*conclusions.best(cells, ends), *conclusions.without_effect(cells, metrics)):
+        print(line)
     print(f"{table.counts(cells, ends)}; {folder / table.FILE_NAME}; tensorboard --logdir {shlex.quote(str(folder))}")
 
 
-def stop(folder: Path, interrupt: KeyboardInterrupt) -> NoReturn:
-    """End an interrupted grid with the command that goes on with it."""
+@contextmanager
+def stopping(folder: Path, show: Callable[[], object]) -> Iterator[None]:
+    """Show how the cells stand once the block is done or interrupted; an interrupt in it or meanwhile ends the grid.
+
+    Raises:
+        Interrupted: with the command that goes on.
+    """
+    number: int | None = None
+    try:
+        yield
+        stop_if_heard()
+    except KeyboardInterrupt as interrupt:
+        number = interrupt.signal if isinstance(interrupt, Interrupted) else signal.SIGINT
+    with StopLater("stopping after the table") as later:
+        show()
+    number = number or later.received
+    if number is None:
+        return
     words = [word for word in sys.argv[1:] if not word.startswith("hydra.sweep.dir=")]
     command = shlex.join([*words, f"hydra.sweep.dir={folder}"])
-    number = interrupt.signal if isinstance(interrupt, Interrupted) else signal.SIGINT
-    raise Interrupted(f"interrupted; go on with: python train.py {command}", number) from None
+    raise Interrupted(f"interrupted; go on with: python train.py {command}", number)

@@ -5,25 +5,22 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
-from typing import Any
 
 from hydra.plugins.launcher import Launcher
 
-from neuralode_exp.outcome import Interrupted
+from neuralode_exp.interruption import StopAtOnce
 from neuralode_exp.sweep.processes import has_own_processes
 from neuralode_exp.tracking.summary import read_summary
 
 
-class PassedOn:
+class PassedOn(StopAtOnce):
     """While it is entered, Ctrl-C and SIGTERM are passed on to the jobs that run, and end the launch after them.
 
     Each job stops at its next step with a checkpoint. A second signal ends the launch at once. With a launcher that
-    runs jobs in this process signals are left to the job, with Slurm's to Slurm.
+    runs jobs in this process there are none to pass it on to, and Slurm gives signals to its own.
 
     Args:
         launcher: Hydra's.
@@ -31,32 +28,18 @@ class PassedOn:
     """
 
     def __init__(self, launcher: Launcher, folders: Sequence[Path]) -> None:
-        self._active = has_own_processes(launcher) and threading.current_thread() is threading.main_thread()
-        self._folders = folders
-        self._before: dict[signal.Signals, Any] = {}
+        super().__init__()
+        self._folders = folders if has_own_processes(launcher) else ()
 
-    def __enter__(self) -> PassedOn:
-        if self._active:
-            self._before = {n: signal.signal(n, self._receive) for n in (signal.SIGINT, signal.SIGTERM)}
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._restore()
-
-    def _receive(self, number: int, _frame: FrameType | None) -> None:
-        self._restore()
+    def receive(self, number: signal.Signals) -> None:
+        self.__exit__()  # a second one is not passed on
         told: set[int] = set()
         while running := _running(self._folders):
             for process in running - told:
                 os.kill(process, signal.SIGINT)
             told |= running
             time.sleep(0.05)
-        raise Interrupted("interrupted", number)
-
-    def _restore(self) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-        self._before = {}
+        super().receive(number)
 
 
 def _running(folders: Sequence[Path]) -> set[int]:

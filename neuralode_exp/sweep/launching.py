@@ -18,6 +18,7 @@ from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig
 
+from neuralode_exp.interruption import stop_if_heard
 from neuralode_exp.sweep.cells import Cell, Outcome, outcome
 from neuralode_exp.sweep.interruption import PassedOn
 from neuralode_exp.sweep.processes import OWN_PROCESSES, settle, threads_of_a_job
@@ -39,6 +40,7 @@ class Job:
     def __call__(self, config: DictConfig) -> Any:
         if self.sweeper is not None and os.getpid() != self.sweeper:
             os.setpgrp()
+        stop_if_heard()
         return self.task(config)
 
 

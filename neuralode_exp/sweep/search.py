@@ -13,7 +13,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from neuralode_exp.outcome import RunFailed
 from neuralode_exp.sweep.cells import Cell, Outcome, Planner, outcome
-from neuralode_exp.sweep.grid import open_sweep, outcomes, show, stop
+from neuralode_exp.sweep.grid import open_sweep, outcomes, show, stopping
 from neuralode_exp.sweep.launching import Jobs
 
 if TYPE_CHECKING:
@@ -74,17 +74,14 @@ def run_search(sweeper: OptunaSweeperImpl, loader: ConfigLoader, arguments: list
     done = [trial for trial in study.trials if trial.state.is_finished() and LEFT not in trial.user_attrs]
     sweeper.n_trials = max(0, sweeper.n_trials - len(done))
     sweeper.job_idx = len(study.trials)
-    try:
-        # Of two values of a key the later counts, as in a grid.
-        sweeper.sweep(list({word.partition("=")[0]: word for word in arguments}.values()))
-    except KeyboardInterrupt as interrupt:
-        _show(study, planner, jobs)
-        stop(folder, interrupt)
-    except ValueError:
-        if _completed(study):
-            raise
-        # Optuna's sweeper asks for the best trial at its end, and there is none.
-    _show(study, planner, jobs)
+    with stopping(folder, lambda: _show(study, planner, jobs)):
+        try:
+            # Of two values of a key the later counts, as in a grid.
+            sweeper.sweep(list({word.partition("=")[0]: word for word in arguments}.values()))
+        except ValueError:
+            if _completed(study):
+                raise
+            # Optuna's sweeper asks for the best trial at its end, and there is none.
     if not _completed(study):
         sys.exit(1)
     best = study.best_trial

@@ -1,12 +1,18 @@
-"""Memory of a training step: what autograd holds for backward, and the peaks of device and process."""
+"""Memory of a training step: its peak, what autograd holds for backward, and the peaks of device and process."""
 
 import resource
 import sys
-from collections.abc import Iterable
+import weakref
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from types import TracebackType
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_iter
 
 MIB = 2**20
 
@@ -63,7 +69,7 @@ class SavedTensors:
 
     @property
     def autograd_peak_mib(self) -> float:
-        """Most MiB held at once so far."""
+        """The most MiB that saved tensors held at once so far. It is no peak of memory: temporaries are not in it."""
         return self.peak_bytes / MIB
 
     def _add(self, storage: torch.UntypedStorage) -> None:
@@ -103,15 +109,95 @@ def _unpack(saved: _Saved) -> Tensor:
     return saved.tensor
 
 
-def reset_peak_device(device: torch.device) -> None:
-    """Start a new peak for `peak_device_mib`."""
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
+class AliveTensors(TorchDispatchMode):
+    """Measure the most bytes of tensors alive at once, beyond those alive at its start.
+
+    Every operation goes through here, in backward too. A storage counts from the operation that made it to its end,
+    however many tensors share it. Not seen: what an operation takes and returns within itself, below 1 % of a
+    training step here (`tests/tracking/test_memory.py` compares with the allocator).
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._alive: dict[int, weakref.ref[torch.UntypedStorage]] = {}
+        self._bytes = 0
+        self.peak_bytes = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        out = func(*args, **(kwargs or {}))
+        before = {id(x.untyped_storage()) for x in _tensors((args, kwargs))}
+        for x in _tensors(out):
+            storage = x.untyped_storage()
+            if (key := id(storage)) not in before and key not in self._alive:
+                self._alive[key] = weakref.ref(storage, partial(self._ended, key, storage.nbytes()))
+                self._bytes += storage.nbytes()
+        self.peak_bytes = max(self.peak_bytes, self._bytes)
+        return out
+
+    def _ended(self, key: int, n_bytes: int, _: object) -> None:
+        del self._alive[key]
+        self._bytes -= n_bytes
 
 
-def peak_device_mib(device: torch.device) -> float | None:
-    """Return the most MiB that tensors took on a CUDA device since the last reset, None on other devices."""
-    return torch.cuda.max_memory_allocated(device) / MIB if device.type == "cuda" else None
+def _tensors(tree: Any) -> Iterator[Tensor]:
+    return (x for x in tree_iter(tree) if isinstance(x, Tensor))
+
+
+class Peaks:
+    """The peaks of one run: of a training step, of its device, of its process.
+
+    Args:
+        device: that the run trains on; its peak counts from now.
+    """
+
+    _runs_of_process = 0
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        Peaks._runs_of_process += 1
+        self._first_run = Peaks._runs_of_process == 1
+        self._before_step = 0  # CUDA's peak before it was reset for a step
+        self.step_mib: float | None = None
+        self.reset_device()
+
+    @contextmanager
+    def of_step(self) -> Iterator[None]:
+        """Measure one training step: sets `step_mib` to the most MiB of tensors alive at once beyond those before it.
+
+        On CUDA by the allocator, elsewhere by `AliveTensors`.
+        """
+        if self._device.type == "cuda":
+            self._before_step = max(self._before_step, torch.cuda.max_memory_allocated(self._device))
+            torch.cuda.reset_peak_memory_stats(self._device)
+            before = torch.cuda.memory_allocated(self._device)
+            yield
+            self.step_mib = (torch.cuda.max_memory_allocated(self._device) - before) / MIB
+        else:
+            with AliveTensors() as alive:
+                yield
+            self.step_mib = alive.peak_bytes / MIB
+
+    def reset_device(self) -> None:
+        """Start a new peak of the device."""
+        if self._device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self._device)
+            self._before_step = 0
+
+    def values(self) -> dict[str, float]:
+        """The peaks by tag, as far as they are known.
+
+        `memory/peak_device_mib` is CUDA's since `reset_device`. `memory/peak_rss_mib` is of the process since it
+        started, and absent where another run was in it before.
+        """
+        values = {}
+        if self._first_run:
+            values["memory/peak_rss_mib"] = peak_rss_mib()
+        if self._device.type == "cuda":
+            peak = max(self._before_step, torch.cuda.max_memory_allocated(self._device))
+            values["memory/peak_device_mib"] = peak / MIB
+        return values
 
 
 def peak_rss_mib() -> float:

@@ -17,7 +17,7 @@ from torch import Tensor
 from neuralode_exp import tags
 from neuralode_exp.config.schema import Trainer
 from neuralode_exp.models.replicas import Replicas
-from neuralode_exp.ode import SolverError
+from neuralode_exp.ode import SolverError, Stats
 from neuralode_exp.tracking import checkpoints, memory
 from neuralode_exp.tracking.progress import Progress
 from neuralode_exp.tracking.recorder import Recorder
@@ -28,6 +28,9 @@ from neuralode_exp.trainers.optimisation import Average, learning_rate, make_opt
 from neuralode_exp.trainers.task import Task
 
 log = logging.getLogger(__name__)
+
+SPARSE = 10  # steps, of which memory is measured in one at most
+OF_MEASURED_STEP = ("memory/peak_mib", "memory/saved_mib", "memory/autograd_peak_mib")
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,6 @@ class Loop:
         cadence: how often to log, evaluate and checkpoint.
         objective: tag that `best.pt` and early stopping minimise; None keeps no best.
         folder: the run's folder.
-        interrupted: asked after each step; True ends training after a checkpoint.
     """
 
     def __init__(
@@ -68,10 +70,9 @@ class Loop:
         cadence: Cadence,
         objective: str | None,
         folder: Path,
-        interrupted: Callable[[], bool],
     ) -> None:
         self.task, self.trainer, self.cadence = task, trainer, cadence
-        self.objective, self.interrupted = objective, interrupted
+        self.objective = objective
         self.folder = folder / "checkpoints"
         self.folder.mkdir(exist_ok=True)
         self.device = next(task.module.parameters()).device
@@ -80,6 +81,7 @@ class Loop:
         self.replicas = task.replicas or Replicas()
         self.failures = Failures(trainer.on_solver_failure, trainer.max_failures, self.replicas)
         self.meter = Meter()
+        self.peaks = memory.Peaks(self.device)
         self.step = 0
         self.seconds = 0.0  # of training, over all processes
         self.best = math.inf
@@ -87,36 +89,55 @@ class Loop:
         self.metrics: dict[str, float] = {}  # the latest value of each tag
         self.recorded: set[str] = set()
 
-    def run(self, recorder: Recorder, progress: Progress) -> bool:
-        """Train to the end; False if interrupted before it, with a checkpoint to go on from."""
-        started = time.perf_counter() - self.seconds
+    def run(self, recorder: Recorder, progress: Progress, interrupted: Callable[[], bool]) -> None:
+        """Train to the end, or until `interrupted`, asked after each step, is true; with a checkpoint either way."""
+        started, first = time.perf_counter() - self.seconds, self.step + 1
         while self.step < self.cadence.total and not self._out_of_patience():
             self.step += 1
-            self._train_step(measure_memory=self.step == 1 or self._due(self.cadence.evaluate))
+            self._measured_step() if self._measures_memory() else self._timed_step(warm=self.step > first)
             self.seconds = time.perf_counter() - started
             if self._due(self.cadence.log):
                 self._record(recorder, self._training_metrics())
             if self._due(self.cadence.evaluate):
                 self._record(recorder, self._evaluate())
                 self.task.draw(self.step, recorder, last=False)
-                memory.reset_peak_device(self.device)
+                self.peaks.reset_device()
             self.seconds = time.perf_counter() - started
-            if self._due(self.cadence.checkpoint) or self.interrupted():
+            stops = interrupted() or self._out_of_patience()
+            if self._due(self.cadence.checkpoint) or stops:
                 self.save("last")
             progress.update(self.step, tags.on_bar(self.metrics))
-            if self.interrupted() and self.step < self.cadence.total:
-                return False
-        return True
+            if stops:
+                return
+
+    def _measures_memory(self) -> bool:
+        """Whether at this step: the second, as the first makes the optimiser's state, and those of evaluations.
+
+        It costs time, so it is done in one step of ten at most: the time of the others is measured.
+        """
+        rarely = self.cadence.evaluate >= SPARSE or self.step % SPARSE == 0
+        evaluated = self.step >= SPARSE and rarely and self._due(self.cadence.evaluate)
+        return self.step == min(2, self.cadence.total) or evaluated
+
+    def _measured_step(self) -> None:
+        with self.peaks.of_step():
+            self._train_step(measure_memory=True)
+        assert self.peaks.step_mib is not None
+        if not bool(self.failures.consecutive.all()):  # a failed step ended early
+            self.metrics["memory/peak_mib"] = self.peaks.step_mib
+
+    def _timed_step(self, *, warm: bool) -> None:
+        began = time.perf_counter()
+        self._train_step(measure_memory=False)
+        if warm:  # a process's first step makes caches, buffers and the optimiser's state
+            self.meter.add("time/step_ms", 1e3 * (time.perf_counter() - began))
 
     def _train_step(self, *, measure_memory: bool) -> None:
-        began = time.perf_counter()
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.step, self.cadence.total, self.trainer)
         losses = self._loss_and_backward(measure_memory)
         if losses is not None:
             self._update(losses)
-            self.meter.add_stats(self.task.stats)
-            self.meter.add("time/step_ms", 1e3 * (time.perf_counter() - began))
         self.replicas.take_back()
 
     def _loss_and_backward(self, measure_memory: bool) -> Tensor | None:
@@ -124,14 +145,20 @@ class Loop:
 
         A solve that fails because of some replicas is repeated without them.
         """
-        while not bool(self.replicas.out.all()):
-            self.optimizer.zero_grad(set_to_none=True)
-            try:
-                losses = self._measured(self.step) if measure_memory else self._unmeasured(self.step)
-                return losses.detach().view(-1).cpu()
-            except SolverError as error:
-                self.failures.count(self.step, self.replicas.blame(error.state), error)
-        return None
+        solves: list[Stats] = []
+        try:
+            while not bool(self.replicas.out.all()):
+                self.optimizer.zero_grad(set_to_none=True)
+                try:
+                    losses = self._with_hooks(self.step) if measure_memory else self._without_hooks(self.step)
+                    solves.append(self.task.stats)
+                    return losses.detach().view(-1).cpu()
+                except SolverError as error:
+                    solves.append(error.stats or self.task.stats)
+                    self.failures.count(self.step, self.replicas.blame(error.state), error)
+            return None
+        finally:
+            self.meter.add_solves(solves)
 
     def _update(self, losses: Tensor) -> None:
         """Clip the gradients and step, where loss and gradient are finite."""
@@ -150,12 +177,12 @@ class Loop:
                 self.average.update(self.task.module, self.step)
             self.meter.add("loss/train", float(losses[good].mean()))
 
-    def _unmeasured(self, step: int) -> Tensor:
+    def _without_hooks(self, step: int) -> Tensor:
         losses = self.task.loss(step)
         losses.sum().backward()
         return losses
 
-    def _measured(self, step: int) -> Tensor:
+    def _with_hooks(self, step: int) -> Tensor:
         with memory.SavedTensors(exclude=self.task.module) as probe:
             losses = self.task.loss(step)
             total = losses.sum()
@@ -168,12 +195,7 @@ class Loop:
     def _training_metrics(self) -> dict[str, float]:
         values = self.meter.means_and_reset()
         values["solver/failures"] = float(self.failures.total)
-        for tag in ("memory/saved_mib", "memory/autograd_peak_mib"):
-            if tag in self.metrics:
-                values[tag] = self.metrics[tag]
-        values["memory/peak_rss_mib"] = memory.peak_rss_mib()
-        if (peak := memory.peak_device_mib(self.device)) is not None:
-            values["memory/peak_device_mib"] = peak
+        values |= {tag: self.metrics[tag] for tag in OF_MEASURED_STEP if tag in self.metrics} | self.peaks.values()
         values["time/elapsed_s"] = self.seconds
         return values
 

@@ -1,34 +1,69 @@
-"""Means of what is measured at every step and logged every few."""
+"""What is measured at every step: its mean since the last log, and one value for the whole run."""
 
 from __future__ import annotations
 
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
 from neuralode_exp.ode import Stats
+
+LAST = 10  # the last tenth of the steps stands for the trained model
 
 
 class Meter:
-    """Sums and counts by tag since the last log."""
+    """Values by tag: sums and counts since the last log, and all values of those that the run is judged by."""
+
+    OF_RUN = ("time/step_ms", "nfe/forward", "nfe/backward", "solver/accepted", "solver/rejected")
 
     def __init__(self) -> None:
         self.sums: dict[str, list[float]] = {}
+        self.values: dict[str, list[float]] = {tag: [] for tag in self.OF_RUN}
 
     def add(self, tag: str, value: float) -> None:
         total = self.sums.setdefault(tag, [0.0, 0.0])
         total[0] += value
         total[1] += 1.0
+        if tag in self.values:
+            self.values[tag].append(float(value))
 
-    def add_stats(self, stats: Stats) -> None:
-        self.add("nfe/forward", stats.nfe_forward)
-        self.add("nfe/backward", stats.nfe_backward)
-        self.add("solver/accepted", stats.accepted)
-        self.add("solver/rejected", stats.rejected)
+    def add_solves(self, solves: Sequence[Stats]) -> None:
+        """Add what the solves of one step cost together, those that failed and were repeated included.
+
+        SciPy's methods tell nothing of their steps, and a network without a solver has none: no tag then.
+        """
+        self.add("nfe/forward", sum(stats.nfe_forward for stats in solves))
+        self.add("nfe/backward", sum(stats.nfe_backward for stats in solves))
+        if any(stats.trials for stats in solves):
+            self.add("solver/accepted", sum(stats.accepted for stats in solves))
+            self.add("solver/rejected", sum(stats.rejected for stats in solves))
 
     def means_and_reset(self) -> dict[str, float]:
         means = {tag: total / count for tag, (total, count) in self.sums.items()}
         self.sums = {}
         return means
 
-    def state(self) -> dict[str, list[float]]:
-        return {tag: list(total) for tag, total in self.sums.items()}
+    def of_run(self) -> dict[str, float]:
+        """The median time of a step, and mean costs over the last tenth of the steps."""
+        found = {tag: values for tag, values in self.values.items() if values}
+        return {
+            tag: statistics.median(values)
+            if tag == "time/step_ms"
+            else statistics.fmean(values[-max(1, len(values) // LAST) :])
+            for tag, values in found.items()
+        }
 
-    def restore(self, state: dict[str, list[float]]) -> None:
-        self.sums = {tag: list(total) for tag, total in state.items()}
+    def state(self) -> dict[str, Any]:
+        return {
+            "sums": {tag: list(total) for tag, total in self.sums.items()},
+            "values": {tag: torch.tensor(values, dtype=torch.float64) for tag, values in self.values.items()},
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Take up what `state` gave, or the sums alone that checkpoints of before hold."""
+        self.sums = {tag: list(total) for tag, total in state.get("sums", state).items()}
+        values: Mapping[str, Tensor] = state.get("values", {})
+        self.values |= {tag: of_tag.tolist() for tag, of_tag in values.items()}

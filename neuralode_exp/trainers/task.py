@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,6 +16,25 @@ from neuralode_exp.ode import Stats
 
 if TYPE_CHECKING:
     from neuralode_exp.tracking.recorder import Recorder
+
+
+@dataclass(frozen=True, eq=False)
+class Solved:
+    """The test data as a trained model sees them.
+
+    Args:
+        tag: of the error: against the truth where that is known, else against the data.
+        error: the value of that tag.
+        states: what the solves, or blocks, give: trajectories, features, points of the base.
+        nfe: evaluations, the mean over the solves.
+        seconds: of the solves alone.
+    """
+
+    tag: str
+    error: float
+    states: Tensor
+    nfe: float
+    seconds: float
 
 
 class Task(ABC):
@@ -67,6 +87,10 @@ class Task(ABC):
     @abstractmethod
     def final(self) -> dict[str, float]:
         """Metrics on test data and against the truth, by tag; called once, after training."""
+
+    def solved(self) -> Solved | None:
+        """Solve the test data, or what else is held out; None if nothing is."""
+        return None
 
     def draw(self, step: int, recorder: Recorder, *, last: bool) -> None:  # noqa: B027 - not every task draws
         """Draw figures; called at evaluations, and after training with `last`."""

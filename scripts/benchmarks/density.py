@@ -117,7 +117,7 @@ def _ours(*words: str) -> Contestant:
     torch.manual_seed(0)
     task = build_task(config, torch.device("cpu"))
     folder = Path(tempfile.mkdtemp())
-    loop = Loop(task, config.trainer, Cadence.of(task, config.trainer, None), None, folder, lambda: False)
+    loop = Loop(task, config.trainer, Cadence.of(task, config.trainer, None), None, folder)
 
     def step(i: int) -> tuple[int, int]:
         loop.step = i

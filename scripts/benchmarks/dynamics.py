@@ -174,7 +174,7 @@ def turn(config: Config, folder: Path, threads: int, steps: int) -> Callable[[],
     """Some training steps with so many threads, going on where the last turn ended."""
     torch.manual_seed(config.seed)
     task = build_task(config, torch.device("cpu"))
-    loop = Loop(task, config.trainer, Cadence.of(task, config.trainer, None), None, folder, lambda: False)
+    loop = Loop(task, config.trainer, Cadence.of(task, config.trainer, None), None, folder)
 
     def run() -> None:
         torch.set_num_threads(threads)

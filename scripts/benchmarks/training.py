@@ -78,7 +78,7 @@ def _loop(*words: str) -> Loop:
     torch.manual_seed(0)
     task = build_task(config, torch.device("cpu"))
     folder = Path(tempfile.mkdtemp())
-    return Loop(task, config.trainer, Cadence.of(task, config.trainer, None), None, folder, lambda: False)
+    return Loop(task, config.trainer, Cadence.of(task, config.trainer, None), None, folder)
 
 
 def _our_step(loop: Loop) -> Callable[[], None]:

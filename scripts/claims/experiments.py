@@ -73,10 +73,7 @@ def trace(runs: Sequence[Run], folder: Path) -> Iterator[str]:
 # Metrics that its table shows beside the usual ones.
 FURTHER_COLUMNS: dict[str, tuple[str, ...]] = {
     "claim-trace": ("time/field_ms", "time/trace_ms", "time/determinant_ms"),
-    "claim-memory": ("memory/autograd_peak_mib",),
-    "claim-cost": ("memory/autograd_peak_mib",),
     "claim-continuous": ("solver/consistency_error",),
-    "mnist-table": ("memory/autograd_peak_mib",),
     "hundred-seeds": ("dynamics/active_replicas", "dynamics/field_error_std", "dynamics/eigenvalue_error_std"),
 }
 # Experiment -> what it says, in Markdown, of its runs; pictures go to its folder, results/<experiment>.

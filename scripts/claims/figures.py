@@ -7,10 +7,7 @@ from collections.abc import Mapping, Sequence
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
-from neuralode_exp.tracking.figures.style import LEARNED, OBSERVED, TRUE, label, new_figure
-
-PURPLE, GREEN, SKY = "#CC79A7", "#009E73", "#56B4E9"  # further colours of Okabe & Ito
-LOOKS = ((OBSERVED, "o-"), (LEARNED, "s-"), (TRUE, "D-"), (PURPLE, "^-"), (GREEN, "v-"), (SKY, "P-"))
+from neuralode_exp.tracking.figures.style import LOOKS, OBSERVED, label, new_figure
 
 
 def draw_powers(curves: Mapping[str, Mapping[float, float]], x: str, y: str) -> Figure:

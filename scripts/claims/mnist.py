@@ -16,6 +16,8 @@ from neuralode_exp.report.runs import Run
 
 STAGES = {name: TABLEAUS[name].stages for name in ("euler", "midpoint", "heun2", "heun3", "rk4")}
 # Chen et al. 2018, https://arxiv.org/abs/1806.07366, table 1: one run each, adaptive solves, 160 epochs.
+# The most bytes of tensors alive at once in a training step. Runs of before have only what autograd saved.
+PEAK = "memory/peak_mib"
 PUBLISHED = {"mlp": 1.60, "resnet": 0.41, "rknet": 0.47, "odenet": 0.42}
 
 
@@ -27,6 +29,10 @@ def name_of(run: Run) -> str:
 
 def mean(runs: Iterable[Run], tag: str) -> float:
     return statistics.mean(run.metrics[tag] for run in runs)
+
+
+def have_peak(runs: Iterable[Run]) -> bool:
+    return all(PEAK in run.metrics for run in runs)
 
 
 def by_name(runs: Sequence[Run]) -> dict[str, list[Run]]:
@@ -57,14 +63,14 @@ def table(runs: Sequence[Run], folder: Path) -> Iterator[str]:
     curves = {_named(run): run.curves["error/test"] for run in first}
     if curves:
         yield _picture(draw_curves(curves, "training step", "test error (%)", log=True), folder)
-    yield from _front(groups, folder)
+    if have_peak(runs):
+        yield from _front(groups, folder)
 
 
 def _front(groups: Mapping[str, Sequence[Run]], folder: Path) -> Iterator[str]:
     """Which ways are not beaten by another in error, time and memory at once, and ODE-Net against ResNet."""
     costs = {
-        name: (mean(group, "error/test"), to_one_percent(group), mean(group, "memory/autograd_peak_mib"))
-        for name, group in groups.items()
+        name: (mean(group, "error/test"), to_one_percent(group), mean(group, PEAK)) for name, group in groups.items()
     }
     front = [
         name
@@ -120,11 +126,12 @@ def cost(runs: Sequence[Run], folder: Path) -> Iterator[str]:
         }
         parts.append(f"{name}: " + ", ".join(f"{solver} {ratio:.2f}" for solver, ratio in sorted(ratios.items())))
     yield f"Time of a training step over resnet's ({resnet:.0f} ms): {'; '.join(parts)}."
-    points = {
-        name: [(r.metrics["time/step_ms"], r.metrics["memory/autograd_peak_mib"], _solver(r)) for r in group]
-        for name, group in groups.items()
-    }
-    yield _picture(draw_scatter(points, "ms per training step", "MiB that autograd holds at most"), folder)
+    if have_peak(runs):
+        points = {
+            name: [(r.metrics["time/step_ms"], r.metrics[PEAK], _solver(r)) for r in group]
+            for name, group in groups.items()
+        }
+        yield _picture(draw_scatter(points, "ms per training step", "peak MiB of a training step"), folder)
 
 
 def rknet(runs: Sequence[Run], folder: Path) -> Iterator[str]:
@@ -133,37 +140,44 @@ def rknet(runs: Sequence[Run], folder: Path) -> Iterator[str]:
     if "rknet" not in groups:
         return
     base = groups.pop("rknet")
-    parts = [
-        f"{name_of(group[0])} takes {mean(group, 'time/step_ms') / mean(base, 'time/step_ms'):.2f} times rknet's time "
-        f"and {mean(group, 'memory/saved_mib') / mean(base, 'memory/saved_mib'):.2f} of the memory that it holds when "
-        "backward starts"
-        for group in groups.values()
-    ]
+    parts = []
+    for group in groups.values():
+        time, saved = (mean(group, tag) / mean(base, tag) for tag in ("time/step_ms", "memory/saved_mib"))
+        peak = (
+            f"{mean(group, PEAK) / mean(base, PEAK):.2f} of its peak memory and " if have_peak([*base, *group]) else ""
+        )
+        parts.append(
+            f"{name_of(group[0])} takes {time:.2f} times rknet's time, with {peak}{saved:.2f} of what autograd has "
+            "saved when backward starts"
+        )
     yield "; ".join(parts) + "."
 
 
 def memory(runs: Sequence[Run], folder: Path) -> Iterator[str]:
-    """Bytes held against depth: blocks of resnet, evaluations of the others."""
-    curves: dict[str, dict[float, float]] = {}
+    """Memory of a training step against depth: blocks of resnet, evaluations of the others."""
     groups = {name: group for name, group in by_name(runs).items() if len(set(map(_nfe, group))) > 1}
     if not groups:
         return
-    for name, group in groups.items():
-        curves[name] = {_nfe(r): r.metrics["memory/saved_mib"] for r in sorted(group, key=_nfe)}
-    parts = [
+    saved = _by_nfe(groups, "memory/saved_mib")
+    yield f"Saved by autograd when backward starts, most over fewest evaluations: {_growth(saved)}."
+    if not have_peak(runs):
+        return
+    peaks = _by_nfe(groups, PEAK)
+    yield f"Peak of a training step, likewise: {_growth(peaks)}."
+    slopes = [f"{name} {np.polyfit(list(points), list(points.values()), 1)[0]:.2f}" for name, points in peaks.items()]
+    yield f"MiB of the peak for each further evaluation forward (resnet: block), least squares: {', '.join(slopes)}."
+    yield _picture(draw_powers(peaks, "evaluations forward (resnet: blocks)", "peak MiB of a training step"), folder)
+
+
+def _by_nfe(groups: Mapping[str, Sequence[Run]], tag: str) -> dict[str, dict[float, float]]:
+    return {name: {_nfe(r): r.metrics[tag] for r in sorted(group, key=_nfe)} for name, group in groups.items()}
+
+
+def _growth(curves: Mapping[str, Mapping[float, float]]) -> str:
+    return ", ".join(
         f"{name} {points[max(points)] / points[min(points)]:.2f} ({min(points):g} to {max(points):g})"
         for name, points in curves.items()
-    ]
-    yield f"Held when backward starts, most over fewest evaluations: {', '.join(parts)}."
-    peaks = []
-    for name, group in groups.items():
-        first, last = min(group, key=_nfe), max(group, key=_nfe)
-        tag = "memory/autograd_peak_mib"
-        peaks.append(f"{name} {last.metrics[tag] / first.metrics[tag]:.2f}")
-    yield f"The most held at any time until backward ends, likewise: {', '.join(peaks)}."
-    slopes = [f"{name} {np.polyfit(list(points), list(points.values()), 1)[0]:.2f}" for name, points in curves.items()]
-    yield f"MiB held for each further evaluation forward (resnet: block), least squares: {', '.join(slopes)}."
-    yield _picture(draw_powers(curves, "evaluations forward (resnet: blocks)", "MiB held when backward starts"), folder)
+    )
 
 
 def k_over_h(runs: Sequence[Run], folder: Path) -> Iterator[str]:

@@ -46,6 +46,27 @@ def test_mean_and_deviation_over_seeds_are_those_of_the_completed_runs(tmp_path:
     assert "2.3 ± 1.5" in text(report)
 
 
+def test_rows_go_from_the_best_objective_on(tmp_path: Path, make_run: MakeRun) -> None:
+    for model, error in (("mlp", 3.0), ("resnet", 1.0), ("stem", 2.0)):
+        make_run(tmp_path / model, *MNIST, f"model={model}", metrics={"error/validation": error})
+    report = make_report([tmp_path])
+    assert [group.values for group in report.groups] == [("resnet",), ("stem",), ("mlp",)]
+    assert "Best on mnist: validation error 1 %, `resnet`" in markdown(report)
+
+
+def test_measured_trajectories_have_a_column_for_their_error(tmp_path: Path, make_run: MakeRun) -> None:
+    (tmp_path / "data.csv").write_text("")
+    words = ("dataset=csv", f"dataset.path={tmp_path}/data.csv")
+    make_run(tmp_path / "measured", *words, metrics={"dynamics/validation_error": 0.25})
+    make_run(tmp_path / "known", metrics={"dynamics/validation_error": 0.5, "dynamics/trajectory_error": 0.125})
+    assert [column.name for column in make_report([tmp_path / "known"]).columns] == [
+        "dynamics/trajectory_error",
+        "parameters",
+        "seconds",
+    ]
+    assert "0.25" in text(make_report([tmp_path / "measured"]))
+
+
 def test_every_status_is_shown_with_its_reason(tmp_path: Path, make_run: MakeRun) -> None:
     make_run(tmp_path / "0", *MNIST, "model=stem", metrics={"error/test": 1.0})
     make_run(tmp_path / "1", *MNIST, "model=stem", "seed=1", status="failed", error=("NonFiniteState", "at t=0.5"))

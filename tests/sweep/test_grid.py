@@ -92,6 +92,19 @@ def test_cells_that_are_the_same_run_run_once(grid: Grid, capsys: pytest.Capture
     assert "2 completed, 4 same as another" in capsys.readouterr().out
 
 
+def test_the_end_names_the_best_run_and_an_axis_that_changed_nothing(
+    grid: Grid, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert grid("trainer.patience=50,60", "seed=0,1") == 0
+    rows = table()
+    out = capsys.readouterr().out
+    assert "trainer.patience changed nothing: runs that differ in it alone are equal in every metric\n" in out
+    assert "seed changed nothing" not in out
+    best = min(rows, key=lambda row: float(row["objective"]))
+    said = f"validation error {float(best['objective']):.4g} %, cell {best['cell']}, {Path.cwd()}/grid/{best['run']}"
+    assert f"best on mnist: {said}\n" in out
+
+
 def test_ctrl_c_checkpoints_the_job_and_leaves_the_rest(
     grid: Grid, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

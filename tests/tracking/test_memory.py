@@ -1,5 +1,7 @@
 """Bytes that autograd holds, against counts by hand. Tensors have 256 float32 numbers, 1 KiB, unless said."""
 
+import itertools
+from collections.abc import Callable
 from typing import Any
 
 import psutil
@@ -8,9 +10,13 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from neuralode_exp.tracking.memory import MIB, SavedTensors, peak_device_mib, peak_rss_mib, reset_peak_device
+from neuralode_exp.build import build_task
+from neuralode_exp.config import Config
+from neuralode_exp.tracking.memory import MIB, AliveTensors, Peaks, SavedTensors, peak_rss_mib
+from tests.conftest import TINY_IMAGES
 
 KIB = 1024
+Compose = Callable[..., Config]
 
 
 def leaf() -> Tensor:
@@ -201,18 +207,90 @@ def test_peak_of_the_process_is_at_least_what_it_takes_now() -> None:
     assert peak_rss_mib() >= peak
 
 
-def test_cpu_has_no_device_peak() -> None:
-    reset_peak_device(torch.device("cpu"))
-    assert peak_device_mib(torch.device("cpu")) is None
+def test_peak_counts_each_storage_while_it_is_alive() -> None:
+    x = torch.ones(256)
+    with AliveTensors() as alive:
+        y = x * 2  # 1 KiB; x was there before
+        y[:128].add_(1)  # a view, in place
+        z = y + x  # 2
+        del y
+        del z
+        (x * 2 * 2).sum()  # 1, 2, and the sum of 4 bytes once one is gone
+    assert alive.peak_bytes == 2 * KIB
+
+
+def test_peak_counts_what_backward_makes() -> None:
+    x = leaf()
+    with AliveTensors() as alive:
+        tanh_chain(x, 5).sum().backward()
+    # Five outputs, the sum and its gradient; while tanh's gradient is made from the one that came.
+    assert alive.peak_bytes == pytest.approx(5 * KIB + 2 * KIB, abs=KIB)
+    assert x.grad is not None
+
+
+def allocator_peak_mib(step: Callable[[], None]) -> float:
+    """The same by the allocator's own events."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profiler:
+        step()
+    events = [e for e in profiler.profiler.kineto_results.events() if e.name() == "[memory]"]
+    sizes = [e.nbytes() for e in sorted(events, key=lambda e: e.start_ns())]
+    return max(itertools.accumulate(sizes)) / MIB
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("dataset=circle", "model=odenet"),
+        ("dataset=circle", "model=rknet", "solver=rk4", "trainer.replicas=4"),
+        ("dataset=circle", "model=odenet", "model.gradient=checkpoint"),
+        ("dataset=circle", "model=resnet"),
+        ("dataset=two-moons", "model=odenet", "solver=rk4"),
+        ("dataset=two-moons", "model=rknet", "solver=rk4", "model.trace=hutchinson"),
+        (*TINY_IMAGES, "model=mlp"),
+        (*TINY_IMAGES, "model=resnet", "model.blocks=2"),
+        (*TINY_IMAGES, "model=rknet", "solver=dopri5", "solver.rtol=1e-2"),
+        (*TINY_IMAGES, "model=odenet", "solver=rk4"),
+        (*TINY_IMAGES, "model=odenet", "model.gradient=checkpoint", "solver=rk4", "solver.step_size=0.5"),
+    ],
+)
+def test_peak_of_a_step_is_the_allocators(compose: Compose, words: tuple[str, ...]) -> None:
+    torch.manual_seed(0)
+    task = build_task(compose(*words), torch.device("cpu"))
+    optimizer = torch.optim.Adam(task.module.parameters(), lr=0.0)  # each step is the same
+
+    def step() -> None:
+        optimizer.zero_grad(set_to_none=True)
+        torch.manual_seed(1)
+        task.loss(1).sum().backward()
+        optimizer.step()
+
+    step()
+    peaks = Peaks(torch.device("cpu"))
+    with peaks.of_step():
+        step()
+    assert peaks.step_mib == pytest.approx(allocator_peak_mib(step), rel=0.03)
+
+
+def test_only_the_first_run_of_a_process_knows_its_resident_peak(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Peaks, "_runs_of_process", 0)
+    first, second = (Peaks(torch.device("cpu")).values() for _ in range(2))
+    assert first["memory/peak_rss_mib"] > 0
+    assert second == {}  # a CPU has no peak of its own either
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_device_peak_counts_from_its_reset() -> None:
+def test_device_peak_counts_from_its_reset_and_keeps_what_was_before_a_step() -> None:
     device = torch.device("cuda")
+    torch.ones(32 * MIB // 4, device=device)
     held = torch.ones(MIB // 4, device=device)
     base = torch.cuda.memory_allocated(device) / MIB
+    peaks = Peaks(device)
+    assert peaks.values()["memory/peak_device_mib"] == pytest.approx(base)
     torch.ones(8 * MIB // 4, device=device)
-    assert peak_device_mib(device) == pytest.approx(base + 8)
-    reset_peak_device(device)
-    assert peak_device_mib(device) == pytest.approx(base)
+    with peaks.of_step():
+        torch.ones(4 * MIB // 4, device=device)
+    assert peaks.step_mib == pytest.approx(4)
+    assert peaks.values()["memory/peak_device_mib"] == pytest.approx(base + 8)
+    peaks.reset_device()
+    assert peaks.values()["memory/peak_device_mib"] == pytest.approx(base)
     del held

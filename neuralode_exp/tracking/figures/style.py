@@ -11,6 +11,9 @@ from matplotlib.figure import Figure
 
 # Okabe & Ito, Color universal design, 2008.
 TRUE, LEARNED, OBSERVED = "#0072B2", "#D55E00", "#999999"
+PURPLE, GREEN, SKY = "#CC79A7", "#009E73", "#56B4E9"
+# Of lines that stand side by side.
+LOOKS = ((OBSERVED, "o-"), (LEARNED, "s-"), (TRUE, "D-"), (PURPLE, "^-"), (GREEN, "v-"), (SKY, "P-"))
 ERROR_MAP = "cividis"
 DPI = 100
 # Room for labels around and between axes, in inches. Said here, because a layout engine that measures every label

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import statistics
+import time
 from typing import TYPE_CHECKING
 
 import torch
@@ -13,7 +15,7 @@ from neuralode_exp.models.images import MLP, ConvNet
 from neuralode_exp.models.shape import Shape
 from neuralode_exp.ode import Stats
 from neuralode_exp.trainers.consistency import SAMPLES, consistency
-from neuralode_exp.trainers.task import Task, seeded
+from neuralode_exp.trainers.task import Solved, Task, seeded
 
 if TYPE_CHECKING:
     from neuralode_exp.tracking.recorder import Recorder
@@ -110,6 +112,21 @@ class Classification(Task):
         return consistency(
             self.module, lambda model: (model.body(model.features(images)), self._measure(model, few)[1])
         )
+
+    def solved(self) -> Solved:
+        """Features after the blocks; of a network without blocks its logits."""
+        test, module = self.data.test, self.module
+        images = [normalise(part).to(self.dtype) for part in test.images.split(EVALUATION_BATCH)]
+        starts = [module.features(part) for part in images] if isinstance(module, ConvNet) else images
+        body = module.body if isinstance(module, ConvNet) else module
+        ends, nfe, began = [], [], time.perf_counter()
+        for start in starts:
+            ends.append(body(start))
+            nfe.append(module.stats.nfe_forward)
+        seconds = time.perf_counter() - began
+        logits = [module.classifier(end) for end in ends] if isinstance(module, ConvNet) else ends
+        error = _error(torch.cat(logits).argmax(1), test.labels)
+        return Solved("error/test", error, torch.cat(ends), statistics.fmean(nfe), seconds)
 
     @torch.no_grad()
     def draw(self, step: int, recorder: Recorder, *, last: bool) -> None:

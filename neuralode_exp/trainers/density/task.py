@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import statistics
+import time
 from typing import TYPE_CHECKING
 
 import torch
@@ -13,7 +16,7 @@ from neuralode_exp.models.shape import Shape
 from neuralode_exp.ode import Stats
 from neuralode_exp.trainers.consistency import SAMPLES, consistency, relative_change
 from neuralode_exp.trainers.density.trace_cost import evaluation_ms
-from neuralode_exp.trainers.task import Task, seeded
+from neuralode_exp.trainers.task import Solved, Task, seeded
 
 if TYPE_CHECKING:
     from neuralode_exp.tracking.recorder import Recorder
@@ -72,14 +75,14 @@ class DensityEstimation(Task):
     def evaluate(self) -> dict[str, float]:
         if not len(self.validation):
             return {}
-        nll, kl = self._measure(self.validation)
-        return {"loss/validation": nll} | ({} if kl is None else {"density/kl": kl})
+        loss, values = self._measure(self.validation)
+        return {"loss/validation": loss} | {f"density/validation_{name}": value for name, value in values.items()}
 
     def final(self) -> dict[str, float]:
         values = self._inversion() | self._cost()
         if len(self.test):
-            nll, kl = self._measure(self.test)
-            values |= {"density/nll": nll} | ({} if kl is None else {"density/kl": kl}) | self._consistency()
+            _, of_test = self._measure(self.test)
+            values |= {f"density/{name}": value for name, value in of_test.items()} | self._consistency()
         if self.module.dim == 2:
             values["density/mass"] = self.mass()
         return values
@@ -89,11 +92,39 @@ class DensityEstimation(Task):
         chunks = x.to(self.device, self.dtype).split(self.chunk)
         return torch.cat([self.module.log_prob(chunk) for chunk in chunks]).double().cpu()
 
-    def _measure(self, x: Tensor) -> tuple[float, float | None]:
-        """Negative log-likelihood, and KL divergence to the truth where that is known."""
-        log_model = self.log_prob(x)
+    def _measure(self, x: Tensor) -> tuple[float, dict[str, float]]:
+        return self._compare(x, self.log_prob(x))
+
+    def _compare(self, x: Tensor, log_model: Tensor) -> tuple[float, dict[str, float]]:
+        """The loss, in the flow's units, and by name what is said of the density in the data's own.
+
+        `nll` is -E[log p_model], lower by sum(log unit) in the flow's units. `kl`, where the truth is known, is a mean
+        over the points, and `kl_standard_error` its standard deviation over sqrt(n).
+        """
         log_true = self.target.log_prob(x)
-        return -float(log_model.mean()), None if log_true is None else float((log_true - log_model).mean())
+        loss = -float(log_model.mean())
+        values = {"nll": loss + float(self.target.unit.log().sum())}
+        if log_true is not None:
+            difference = log_true - log_model
+            values["kl"] = float(difference.mean())
+            if len(x) > 1:
+                values["kl_standard_error"] = float(difference.std()) / math.sqrt(len(x))
+        return loss, values
+
+    def solved(self) -> Solved | None:
+        """Base points of the test data, with the density on the way."""
+        if not len(self.test):
+            return None
+        chunks = self.test.to(self.device, self.dtype).split(self.chunk)
+        log_model, nfe, began = [], [], time.perf_counter()
+        for chunk in chunks:
+            log_model.append(self.module.log_prob(chunk).double().cpu())
+            nfe.append(self.module.stats.nfe_forward)
+        seconds = time.perf_counter() - began
+        _, values = self._compare(self.test, torch.cat(log_model))
+        name = "kl" if "kl" in values else "nll"
+        states = torch.cat([self.module.to_base(chunk) for chunk in chunks])
+        return Solved(f"density/{name}", values[name], states, statistics.fmean(nfe), seconds)
 
     def mass(self) -> float:
         """Integral of the learned density over a box wider than the truth's, by the midpoint rule; 1 if all is well."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import statistics
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -19,7 +21,7 @@ from neuralode_exp.ode import SolverError, Stats
 from neuralode_exp.trainers.consistency import SAMPLES, consistency
 from neuralode_exp.trainers.dynamics.metrics import eigenvalue_error, relative_error, trajectory_error
 from neuralode_exp.trainers.dynamics.shooting import MultipleShooting, SingleShooting
-from neuralode_exp.trainers.task import Task, seeded
+from neuralode_exp.trainers.task import Solved, Task, seeded
 
 if TYPE_CHECKING:
     from neuralode_exp.tracking.recorder import Recorder
@@ -122,6 +124,8 @@ class LearnDynamics(Task):
         values = {}
         if self.test:
             values["dynamics/trajectory_error"] = self._trajectory_error(self.test)
+        elif self.validation:
+            values["dynamics/validation_error"] = self._trajectory_error(self.validation)
         if self.long is not None:
             values["dynamics/long_trajectory_error"] = self._trajectory_error([self.long])
         summary = self._summarise(values | self._against_truth()) | self._consistency()
@@ -154,6 +158,23 @@ class LearnDynamics(Task):
             counts.append(known.z.shape[1])
         weights = torch.tensor(counts, dtype=torch.float64) / sum(counts)
         return torch.tensordot(weights, torch.stack(errors), 1)
+
+    def solved(self) -> Solved | None:
+        """Trajectories from the first states of the test; of measured data from those held out."""
+        if not (trajectories := self.test or self.validation):
+            return None
+        tag = "dynamics/trajectory_error" if self.test else "dynamics/validation_error"
+        learned, nfe, began = [], [], time.perf_counter()
+        for known in trajectories:
+            learned.append(self.flow(self.replicas.expand(known.z[0]), known.t))
+            nfe.append(self.flow.stats.nfe_forward)
+        seconds = time.perf_counter() - began
+        errors = [
+            (float(trajectory_error(z, known.z).mean()), known.z.shape[1])
+            for z, known in zip(learned, trajectories, strict=True)
+        ]
+        error = sum(e * n for e, n in errors) / sum(n for _, n in errors)
+        return Solved(tag, error, torch.cat([z.flatten() for z in learned]), statistics.fmean(nfe), seconds)
 
     def _summarise(self, values: Mapping[str, Tensor]) -> dict[str, float]:
         """Means over the replicas under the tag, standard deviations beside it."""

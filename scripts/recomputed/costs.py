@@ -1,0 +1,55 @@
+"""Memory of a training step: the allocator's events, and a walk through autograd's graph."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from neuralode_exp.config import Config
+from neuralode_exp.trainers.loop import Loop
+
+MIB = 2**20
+
+
+def recompute(loop: Loop, config: Config, metrics: Mapping[str, float]) -> Iterator[tuple[Any, ...]]:
+    loop.task.module.train()
+    for group in loop.optimizer.param_groups:
+        group["lr"] = 0.0  # the step that is measured here must leave the weights as they are
+    loop.optimizer.zero_grad(set_to_none=True)
+    graph = loop.task.loss(loop.step).sum()
+    own = {x.untyped_storage().data_ptr() for x in (*loop.task.module.parameters(), *loop.task.module.buffers())}
+    sizes = {x.untyped_storage().data_ptr(): x.untyped_storage().nbytes() for x in saved_by(graph)}
+    saved = sum(n for place, n in sizes.items() if place not in own)
+    del graph
+    # A graph's nodes do not show the last step's own graph, which a checkpointed solve keeps.
+    if config.model.gradient != "checkpoint":
+        yield "memory/saved_mib", metrics["memory/saved_mib"], saved / MIB, 0.01, 0.001
+
+    def step() -> None:
+        loop.task.loss(loop.step).sum().backward()
+        loop.optimizer.step()
+
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profiler:
+        step()
+    assert profiler.profiler is not None
+    events = [event for event in profiler.profiler.kineto_results.events() if event.name() == "[memory]"]
+    changes = (event.nbytes() for event in sorted(events, key=lambda event: event.start_ns()))
+    yield "memory/peak_mib", metrics["memory/peak_mib"], max(itertools.accumulate(changes)) / MIB, 0.03, 0.01
+
+
+def saved_by(root: Tensor) -> Iterator[Tensor]:
+    """The tensors that the nodes of a graph have saved."""
+    seen, waiting = set(), [root.grad_fn]
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        waiting += [parent for parent, _ in node.next_functions]
+        named = [getattr(node, name) for name in dir(node) if name.startswith("_saved_")]
+        for value in (*named, getattr(node, "saved_tensors", ())):
+            yield from (x for x in (value if isinstance(value, (tuple, list)) else (value,)) if isinstance(x, Tensor))
