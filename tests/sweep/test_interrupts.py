@@ -20,7 +20,7 @@ from neuralode_exp.sweep import table as tables
 from neuralode_exp.tracking.metrics import read_metrics
 from neuralode_exp.tracking.recorder import Recorder
 from neuralode_exp.tracking.summary import read_summary
-from neuralode_exp.trainers.classification import Classification
+from neuralode_exp.trainers.classification.task import Classification
 from tests.conftest import ROOT
 from tests.sweep.conftest import TINY, Grid, statuses, table
 
