@@ -176,6 +176,8 @@ for _tag in (
         title="peak RSS MiB", chart=PEAK, cost=True),
     Tag("solver/accepted", "accepted steps of the solver in a training step", chart=STEPS, cost=True),
     Tag("solver/rejected", "rejected steps", chart=STEPS, cost=True),
+    Tag("solver/stored_states", "states that model.gradient=reversible keeps in between", chart=STEPS, cost=True),
+    Tag("solver/reconstruction", "largest relative difference of a state that it reconstructs", cost=True),
     Tag("solver/failures", "failed solves of the run", final=True, title="solver failures", chart=FAILURES, cost=True),
     Tag("solver/consistency", "how far an accurate solve moves the net's final state, or trajectories, relative",
         final=True, title="solver consistency"),

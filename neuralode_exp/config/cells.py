@@ -10,9 +10,13 @@ from neuralode_exp.config.schema import Config, Solver
 from neuralode_exp.ode.solvers import SOLVERS
 
 
-def read_by_solver(solver: Solver) -> dict[str, Any]:
-    """Return name, engine and the keys that the solver reads; an atol of null is the rtol that it stands for."""
-    read = solver.model_dump(include={"name", "engine", *SOLVERS[solver.name].keys})
+def read_by_solver(solver: Solver, gradient: str | None = None) -> dict[str, Any]:
+    """Return name, engine and the keys that the solver reads; an atol of null is the rtol that it stands for.
+
+    With `gradient`, also those that this way to differentiate reads.
+    """
+    of_gradient = ("coupling", "stored_states") if gradient == "reversible" else ()
+    read = solver.model_dump(include={"name", "engine", *SOLVERS[solver.name].keys, *of_gradient})
     return read | {"atol": solver.atol or solver.rtol} if "atol" in read else read
 
 
@@ -45,7 +49,7 @@ GAPS = (
     Gap(
         lambda c: c.model.name == "odenet" and c.model.gradient == "backprop",
         "model=odenet",
-        "is the ODE block with model.gradient=adjoint or checkpoint",
+        "is the ODE block with model.gradient=adjoint, checkpoint or reversible",
         "model.gradient=backprop",
         "pick model=rknet",
     ),
@@ -78,10 +82,12 @@ GAPS = (
         "pick model=odenet model.gradient=adjoint or solver=dopri5",
     ),
     Gap(
-        lambda c: solves_ode(c) and c.solver.engine == "torchdiffeq" and c.model.gradient == "checkpoint",
+        lambda c: (
+            solves_ode(c) and c.solver.engine == "torchdiffeq" and c.model.gradient in ("checkpoint", "reversible")
+        ),
         "solver.engine=torchdiffeq",
-        "has no checkpointed gradient",
-        "model.gradient=checkpoint",
+        "differentiates by backprop and adjoint only",
+        "model.gradient={c.model.gradient}",
         "pick solver.engine=native with a solver of its own, or model.gradient=adjoint",
     ),
 )

@@ -47,7 +47,7 @@ def with_effect(config: Config) -> dict[str, Any]:
     if not solves_ode(config):
         del sections["solver"]
     else:
-        sections["solver"] = read_by_solver(config.solver)
+        sections["solver"] = read_by_solver(config.solver, config.model.gradient)
     trainer = sections["trainer"]
     unread = {key for kind in KINDS.values() if kind.trainer != trainer["name"] for key in kind.trainer_keys}
     unread |= {"momentum"} if trainer["optimizer"] != "sgd" else set()

@@ -9,6 +9,8 @@ from typing import Any
 # before are loaded, go on and are found in their grids.
 NEUTRAL: dict[str, Any] = {
     "solver.max_step": None,
+    "solver.coupling": 0.999,
+    "solver.stored_states": None,
     "weights": None,
     "dataset.train": None,
 }

@@ -183,7 +183,7 @@ DATASETS: dict[str, type[Dataset]] = {
 
 class Model(Section):
     name: str
-    gradient: Literal["backprop", "checkpoint", "adjoint"]
+    gradient: Literal["backprop", "checkpoint", "adjoint", "reversible"]
     channels: Count
     blocks: Count
     hidden: Count
@@ -205,6 +205,8 @@ class Solver(Section):
     first_step: Positive | Literal["previous"] | None
     min_step: NonNegative | None
     max_step: Positive | None
+    coupling: Annotated[float, Field(gt=0, le=1)]
+    stored_states: CountOrZero | None
 
 
 class Trainer(Section):

@@ -61,7 +61,7 @@ class NeuralODE(nn.Module, Generic[Field]):
         self.register_buffer("first_step", None)
 
     def start_from_previous(self) -> None:
-        """Let a solve in training start with the step with which the last one in training started successfully.
+        """Let a solve in training start with the step that the error of the last one's first step permits.
 
         The method need not choose one then. Solves in evaluation neither see nor change it; the state_dict has it.
         """
@@ -122,8 +122,8 @@ class NeuralODE(nn.Module, Generic[Field]):
             method = replace(method, first_step=size)
         solution = solve(f, z0, t, method, self.gradient, parameters=parameters, in_norm=in_norm)
         self.stats = solution.stats
-        if previous is not None and self.stats.first_step is not None:
-            previous.fill_(self.stats.first_step)
+        if previous is not None and self.stats.opening is not None:
+            previous.fill_(self.stats.opening)
         return solution.z
 
     def advance(self, z0: Tensor, duration: Tensor) -> Tensor:

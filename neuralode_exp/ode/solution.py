@@ -18,7 +18,7 @@ from neuralode_exp.ode.stats import Stats
 from neuralode_exp.ode.times import Stops, check_times
 from neuralode_exp.ode.walk import Walk
 
-Gradient = Literal["backprop", "checkpoint", "adjoint", "reversible"]
+Gradient = Literal["backprop", "checkpoint", "adjoint", "reversible"] | SolveGradient
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ def solve(
     z0: Tensor | tuple[Tensor, ...],
     t: Tensor | Sequence[float],
     method: Method,
-    gradient: Gradient | SolveGradient = "backprop",
+    gradient: Gradient = "backprop",
     *,
     parameters: Iterable[Tensor] = (),
     stops: Sequence[float] = (),

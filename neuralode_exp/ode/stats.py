@@ -15,6 +15,7 @@ class Stats:
         accepted: accepted steps of the forward solve.
         rejected: rejected steps of the forward solve.
         first_step: unsigned size of the first accepted step; None before it, and where steps cannot be seen.
+        opening: unsigned size to begin another solve like this one with, which the first accepted step's error permits.
         stored_states: states that `reversible` kept between the first and the last one; None for other gradients.
         reconstruction: largest relative difference of a state that backward reconstructed from the kept one.
         records: (t, dt, error ratio, accepted) of every trial step if asked for; fixed steps have the ratio 0.
@@ -25,6 +26,7 @@ class Stats:
     accepted: int = 0
     rejected: int = 0
     first_step: float | None = None
+    opening: float | None = None
     stored_states: int | None = None
     reconstruction: float | None = None
     records: list[tuple[float, float, float, bool]] | None = None

@@ -132,6 +132,8 @@ class Walk:
             stats.record(t, dt, ratio, accepted)
             if not accepted:
                 continue
+            if stats.opening is None:
+                stats.opening = abs(control.size)
             inside, ends_at, index = self._observed(index, t, t1, dt)
             on = index < len(self.times) and stepper.carries and t1 not in self.stops
             if inside or on:

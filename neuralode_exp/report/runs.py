@@ -122,8 +122,9 @@ def _settings(folder: Path) -> dict[str, Any]:
 def settings_of(config: Config) -> dict[str, Any]:
     """Return the keys that a result depends on; a model is named as in tables, with a gradient that is not its own."""
     settings = {_short(key): value for key, value in with_effect(config).items()}
-    by_checkpoint = config.model.name == "odenet" and config.model.gradient == "checkpoint"
-    return settings | {"model": "odenet (checkpoint)" if by_checkpoint else config.model.name}
+    gradient = config.model.gradient
+    named = config.model.name == "odenet" and gradient in ("checkpoint", "reversible")
+    return settings | {"model": f"odenet ({gradient})" if named else config.model.name}
 
 
 def _short(key: str) -> str:

@@ -40,6 +40,9 @@ class Meter:
         if any(stats.trials for stats in solves):
             self.add("solver/accepted", sum(stats.accepted for stats in solves))
             self.add("solver/rejected", sum(stats.rejected for stats in solves))
+        if solves and solves[-1].stored_states is not None:
+            self.add("solver/stored_states", solves[-1].stored_states)
+            self.add("solver/reconstruction", solves[-1].reconstruction or 0.0)
 
     def means_and_reset(self) -> dict[str, float]:
         means = {tag: total / count for tag, (total, count) in self.sums.items()}

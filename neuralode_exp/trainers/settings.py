@@ -9,7 +9,7 @@ from torch import nn
 
 from neuralode_exp.config import Config, solver_arguments
 from neuralode_exp.models.neural_ode import NeuralODE
-from neuralode_exp.ode import SOLVERS, Method, make_method
+from neuralode_exp.ode import SOLVERS, Gradient, Method, Reversible, make_method
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -23,6 +23,13 @@ def dtype_of(config: Config) -> torch.dtype:
 def method_of(config: Config) -> Method:
     """The solver, with the keys that it reads."""
     return make_method(**solver_arguments(config.solver))
+
+
+def gradient_of(config: Config) -> Gradient:
+    """How the solves are differentiated, with the keys that it reads."""
+    if config.model.gradient != "reversible":
+        return config.model.gradient
+    return Reversible(config.solver.coupling, config.solver.stored_states)
 
 
 def ready(model: Model, config: Config) -> Model:

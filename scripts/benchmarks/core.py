@@ -15,7 +15,7 @@ import statistics
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -27,10 +27,11 @@ from benchmarks.table import Figure
 from benchmarks.timing import interleaved, ratio
 from neuralode_exp.models.blocks import ConvField
 from neuralode_exp.models.frequency_conv import to_space_first
-from neuralode_exp.ode import Gradient, Stats, make_method, solve
+from neuralode_exp.ode import Stats, make_method, solve
 from neuralode_exp.tracking.memory import SavedTensors
 
-MODES: tuple[Gradient, ...] = ("backprop", "checkpoint", "adjoint")
+Mode = Literal["backprop", "checkpoint", "adjoint"]
+MODES: tuple[Mode, ...] = ("backprop", "checkpoint", "adjoint")
 Task = Callable[[], object]
 
 
@@ -83,7 +84,7 @@ class Problem:
     def differentiate(self, z: Tensor, z0: Tensor) -> None:
         torch.autograd.grad(z[1:].square().mean(), (z0, *self.parameters))
 
-    def ours(self, gradient: Gradient) -> Stats:
+    def ours(self, gradient: Mode) -> Stats:
         z0 = self.z0.detach().requires_grad_()
         method = make_method("dopri5", rtol=self.rtol, atol=self.atol)
         solution = solve(self.f, z0, self.t, method, gradient, parameters=self.parameters)
@@ -116,7 +117,7 @@ class Problem:
             "odeint_adjoint, seminorm": partial(adjoint, adjoint_options={**to_starts, "norm": "seminorm"}),
         }
 
-    def bare_task(self, gradient: Gradient, stats: Stats) -> Task:
+    def bare_task(self, gradient: Mode, stats: Stats) -> Task:
         """The evaluations and products that a training step made, by themselves."""
         if gradient == "adjoint":
             return partial(self.bare, stats.nfe_forward, stats.nfe_backward)
@@ -139,9 +140,9 @@ MLP_GOALS = {
     ("adjoint", "odeint_adjoint, seminorm"): None,
 }
 # Goals: mode -> most time over that of its bare evaluations.
-ODE_NET_OVERHEAD: dict[Gradient, float] = {"backprop": 1.10, "checkpoint": 1.06, "adjoint": 1.09}
+ODE_NET_OVERHEAD: dict[Mode, float] = {"backprop": 1.10, "checkpoint": 1.06, "adjoint": 1.09}
 PLAIN_OVERHEAD = dict.fromkeys(MODES, 1.10)
-MLP_OVERHEAD: dict[Gradient, float] = {"backprop": 1.25}
+MLP_OVERHEAD: dict[Mode, float] = {"backprop": 1.25}
 
 
 def measure(quick: bool) -> list[Figure]:
@@ -176,7 +177,7 @@ def mlp_problem() -> Problem:
 
 
 def speed(
-    problem: Problem, goals: dict[tuple[str, str], float | None], overhead_goals: Mapping[Gradient, float], rounds: int
+    problem: Problem, goals: dict[tuple[str, str], float | None], overhead_goals: Mapping[Mode, float], rounds: int
 ) -> list[Figure]:
     """Speed-ups over torchdiffeq, and the time over that of the bare evaluations."""
     stats = {gradient: problem.ours(gradient) for gradient in MODES}
@@ -215,7 +216,7 @@ def memory(images: Tensor) -> list[Figure]:
     z0 = images.contiguous(memory_format=torch.channels_last)
     state = z0.numel() * z0.element_size()
 
-    def held(steps: int, gradient: Gradient) -> tuple[int, int]:
+    def held(steps: int, gradient: Mode) -> tuple[int, int]:
         with SavedTensors(exclude=f) as probe:
             z = solve(f, z0.clone().requires_grad_(), [0.0, 1.0], make_method("rk4", step_size=1 / steps), gradient).z
             loss = z[-1].square().mean()

@@ -82,8 +82,8 @@ def test_every_cell_has_a_meaning_or_one_line_that_says_what_to_pick(cell) -> No
         ),
         (
             ["model.gradient=backprop"],
-            "model=odenet is the ODE block with model.gradient=adjoint or checkpoint, got model.gradient=backprop; "
-            "pick model=rknet",
+            "model=odenet is the ODE block with model.gradient=adjoint, checkpoint or reversible, got "
+            "model.gradient=backprop; pick model=rknet",
         ),
         (
             ["solver=tsit5", "solver.engine=torchdiffeq"],
@@ -100,7 +100,7 @@ def test_every_cell_has_a_meaning_or_one_line_that_says_what_to_pick(cell) -> No
         ),
         (
             ["solver.engine=torchdiffeq", "model.gradient=checkpoint"],
-            "solver.engine=torchdiffeq has no checkpointed gradient, got model.gradient=checkpoint; "
+            "solver.engine=torchdiffeq differentiates by backprop and adjoint only, got model.gradient=checkpoint; "
             "pick solver.engine=native with a solver of its own, or model.gradient=adjoint",
         ),
         (

@@ -10,7 +10,7 @@ from neuralode_exp.data.mnist import load_mnist
 from neuralode_exp.models.images import MLP, PIXELS, ConvNet, image_model
 from neuralode_exp.models.shape import Shape
 from neuralode_exp.trainers.classification.task import Classification
-from neuralode_exp.trainers.settings import method_of, ready
+from neuralode_exp.trainers.settings import gradient_of, method_of, ready
 
 MNIST = Shape(PIXELS, classes=10)
 
@@ -23,7 +23,7 @@ def build_model(config: Config, shape: Shape) -> ConvNet | MLP:
         model.name,
         classes=shape.classes,
         method=method_of(config) if model.name in ("rknet", "odenet") else None,
-        gradient=model.gradient,
+        gradient=gradient_of(config),
         channels=model.channels,
         blocks=model.blocks,
         hidden=model.hidden,

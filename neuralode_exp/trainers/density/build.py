@@ -13,7 +13,7 @@ from neuralode_exp.data.target import Target
 from neuralode_exp.models.flows import Flow
 from neuralode_exp.models.shape import Shape
 from neuralode_exp.trainers.density.task import DensityEstimation
-from neuralode_exp.trainers.settings import method_of, ready
+from neuralode_exp.trainers.settings import gradient_of, method_of, ready
 from neuralode_exp.trainers.task import seeded
 
 
@@ -27,7 +27,7 @@ def build_model(config: Config, shape: Shape) -> Flow:
         trace=model.trace,
         noise=model.noise,
         method=method_of(config),
-        gradient=model.gradient,
+        gradient=gradient_of(config),
     )
     return ready(flow, config)
 

@@ -31,7 +31,7 @@ from neuralode_exp.trainers.dynamics.shooting import (
 )
 from neuralode_exp.trainers.dynamics.task import Flow, LearnDynamics
 from neuralode_exp.trainers.dynamics.truth import truth_of
-from neuralode_exp.trainers.settings import dtype_of, method_of, ready
+from neuralode_exp.trainers.settings import dtype_of, gradient_of, method_of, ready
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +54,7 @@ def build_model(config: Config, shape: Shape, replicas: Replicas | None = None) 
     if config.model.name == "resnet":
         assert shape.dt is not None
         return ready(ResidualFlow(field, shape.dt), config)
-    return ready(NeuralODE(field, method_of(config), config.model.gradient), config)
+    return ready(NeuralODE(field, method_of(config), gradient_of(config)), config)
 
 
 def _field(model: Model, dim: int, seed: int) -> nn.Module:
