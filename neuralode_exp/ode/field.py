@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import weakref
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -15,6 +14,7 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 from neuralode_exp.ode.dependencies import Dependencies
 from neuralode_exp.ode.errors import SolverError
 from neuralode_exp.ode.randomness import Generators
+from neuralode_exp.ode.repeats import Repeats
 
 Terms = tuple[Tensor | None, ...]  # of one cotangent for each tensor that f depends on; None is zero
 
@@ -53,6 +53,7 @@ class VectorField:
     Attributes:
         nfe: evaluations so far.
         depends_on: the tensors that get a gradient beside the state, see `find_dependencies`.
+        repeats: compares what backward evaluates again.
 
     Raises:
         ValueError: if f does not return a tensor of the shape and dtype of z.
@@ -69,8 +70,7 @@ class VectorField:
         self._differentiates_itself = self._needs_no_graph = False
         self._special = self._autocast.enabled
         self._last: tuple[weakref.ref[Tensor], int] | None = None
-        self._expected: Tensor | None = None
-        self._difference: Tensor | None = None
+        self.repeats = Repeats(self._autocast.dtype or self.dtype)
 
     @property
     def depends_on(self) -> tuple[Tensor, ...]:
@@ -103,43 +103,11 @@ class VectorField:
             start = x.view_as(x)  # a node of this evaluation: what is older was there before it
             with self.dependencies.around():
                 dz = self(t, start)
-            if not dz.requires_grad:
-                return self._as_before(Stage(dz, x))
-            root = get_gradient_edge(dz)
-        self.dependencies.check(root, start.grad_fn, t)
-        return self._as_before(Stage(dz.detach(), x, root))
-
-    def expect(self, value: Tensor | None) -> None:
-        """Let the next linearised evaluation be one that was made before, with this `fingerprint`; None: it was not."""
-        self._expected = value
-
-    def _as_before(self, stage: Stage) -> Stage:
-        expected, self._expected = self._expected, None
-        if expected is not None:
-            room = expected[0] * math.sqrt(max(1, stage.value.numel()))
-            self.compare(
-                (fingerprint(stage.value) - expected).abs().max() / room.clamp(min=torch.finfo(self.dtype).tiny)
-            )
-            self.refuse_difference()
-        return stage
-
-    def compare(self, difference: Tensor) -> None:
-        """Note how far something that backward has computed again is from what it was, relative, on the device."""
-        self._difference = difference if self._difference is None else torch.maximum(self._difference, difference)
-
-    def refuse_difference(self) -> None:
-        """Read the largest difference noted; there is room for kernels that do not sum in the same order each time.
-
-        Raises:
-            ValueError: f is another one than in the solve.
-        """
-        difference, self._difference = self._difference, None
-        if difference is not None and float(difference) > torch.finfo(self._autocast.dtype or self.dtype).eps ** 0.75:
-            raise ValueError(
-                "f(t, z) must be the same in backward as in the solve, got another value for the same t and z; between "
-                "them, change nothing that f reads (an attribute, a tensor kept from one call to the next, a generator "
-                "of its own), or use gradient='backprop'"
-            )
+            root = get_gradient_edge(dz) if dz.requires_grad else None
+        if root is not None:
+            self.dependencies.check(root, start.grad_fn, t)
+        self.repeats.evaluated(dz)
+        return Stage(dz.detach(), x, root)
 
     def vjp(self, stage: Stage, cotangent: Tensor) -> tuple[Tensor | None, Terms]:
         """Vector-Jacobian products cotangent^T df/dz and cotangent^T df/dtheta of a linearised evaluation, once."""
@@ -272,13 +240,6 @@ Time = float | Tensor  # a number, or one for each row of the state: a tensor th
 def time_like(t: Time, z: Tensor) -> Tensor:
     """t as a tensor beside z, made on the device (`torch.tensor` would copy from the host)."""
     return t if isinstance(t, Tensor) else torch.full((), t, dtype=z.dtype, device=z.device)
-
-
-def fingerprint(value: Tensor) -> Tensor:
-    """Two numbers that tell f(t, z) from another value, on its device: the size, and a sum with rising weights."""
-    value = value.detach().reshape(-1)
-    weights = torch.linspace(0.5, 1.5, max(1, value.numel()), dtype=value.dtype, device=value.device)[: value.numel()]
-    return torch.stack([torch.linalg.vector_norm(value), value @ weights])
 
 
 def accumulate(sums: list[Tensor | None], terms: Sequence[Tensor | None], weight: float = 1.0) -> None:

@@ -20,10 +20,11 @@ import torch
 from torch import Tensor
 
 from neuralode_exp.ode.errors import SolverError
-from neuralode_exp.ode.field import Stage, Terms, Time, accumulate, fingerprint
+from neuralode_exp.ode.field import Stage, Terms, Time, accumulate
 from neuralode_exp.ode.gradients.gradient import SolveGradient, dependencies, refuse_double_backward
 from neuralode_exp.ode.methods import Adaptive, FixedStep
 from neuralode_exp.ode.randomness import Generators
+from neuralode_exp.ode.repeats import fingerprint
 from neuralode_exp.ode.state import TupleState, same_format, stack_states
 from neuralode_exp.ode.stats import Stats
 from neuralode_exp.ode.steppers import Field, Span, Stepper, Trial
@@ -78,7 +79,7 @@ class _Adjoint(torch.autograd.Function):
         if adj_output is None:
             return (None, None, None, *[None] * len(depends_on))
         nfe = f.nfe
-        f.expect(ctx.expected)
+        f.repeats.expect(ctx.expected)
         try:
             adj_z, terms = _solve_backwards(walk, z, ctx.method, adj_output)
         except SolverError as error:

@@ -76,6 +76,6 @@ class _Checkpoint(torch.autograd.Function):
                 adj_z, terms_of_step = walk.stepper.pull_back(f, span, z, cotangents, kept)
             accumulate(terms, terms_of_step)
             kept, end = None, z
-        f.refuse_difference()
+        f.repeats.refuse_difference()
         walk.stats.nfe_backward += f.nfe - nfe
         return (None, adj_z + same_format(adj_output[0], adj_z), *terms)

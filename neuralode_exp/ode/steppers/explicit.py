@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from neuralode_exp.ode.field import Stage, Terms, Time, VectorField, accumulate, time_like
-from neuralode_exp.ode.steppers.stepper import Cotangents, Dense, Field, Span, Stepper, Trial, compare_end
+from neuralode_exp.ode.steppers.stepper import Cotangents, Dense, Field, Span, Stepper, Trial
 from neuralode_exp.ode.tableau import Row, Sparse, Tableau, sparse
 
 
@@ -140,7 +140,7 @@ class ExplicitRungeKutta(Stepper):
         stages = self._linearise(f, span, z, count, kept or [])
         if cotangents.end is not None:
             z1 = combine(z, [stage.value for stage in stages], tableau.rows[tableau.stages], dt)
-            compare_end(f, z1, cotangents.end)
+            f.repeats.compare(z1, cotangents.end)
         outputs = [(tableau.b, cotangents.z1)]
         outputs += [(tableau.dense_weights(x), g) for x, g in cotangents.inside]
         adj_x: dict[int, Tensor] = {}

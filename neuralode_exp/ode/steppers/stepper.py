@@ -166,16 +166,9 @@ class Stepper(ABC):
                 outputs += self.interpolate(trial, span, start, fractions)
                 adj += adj_inside
             roots = [get_gradient_edge(z1) for z1 in outputs]
-        compare_end(f, trial.z1, cotangents.end)
+        f.repeats.compare(trial.z1, cotangents.end)
         for root in roots:
             f.dependencies.check(root, start.grad_fn, span.t)
         adj_z, *terms = f.dependencies.gradients(roots, x, adj)
         assert adj_z is not None
         return adj_z, tuple(terms)
-
-
-def compare_end(f: VectorField, z1: Tensor, end: Tensor | None) -> None:
-    """Note how far the end of a step that was taken again is from what it was."""
-    if end is not None:
-        size = torch.linalg.vector_norm(end).clamp(min=torch.finfo(end.dtype).tiny)
-        f.compare(torch.linalg.vector_norm(z1.detach() - end) / size)
