@@ -1,0 +1,93 @@
+"""What a request asks of the machine that it will run on: a device, threads, memory and a folder to write in."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from neuralode_exp.config.errors import Mistake, spell
+from neuralode_exp.config.schema import Config
+
+POOLS = 2  # of threads that torch keeps, its own and OpenMP's
+
+
+def of_machine(config: Config) -> Iterator[Mistake]:
+    """Yield what this machine does not have of what the run needs."""
+    if mistake := wrong_device(config.device):
+        yield mistake
+    limit = threads_limit()
+    if config.threads is not None and limit is not None and config.threads > limit:
+        rule = f"must be at most {limit}, as many as a process can start here"
+        yield Mistake("threads", rule, spell(config.threads), f"{os.cpu_count()} are as many as there are cores")
+
+
+def wrong_device(name: str) -> Mistake | None:
+    """Return what is wrong with a device that this machine does not have; torch is loaded for cuda and mps alone."""
+    if name in ("auto", "cpu"):
+        return None
+    import torch
+
+    cuda = [f"cuda:{i}" for i in range(torch.cuda.device_count())]
+    there = [*cuda, *(["mps"] if torch.backends.mps.is_available() else []), "cpu"]
+    if name in there or (name == "cuda" and cuda):
+        return None
+    rule = f"must be one that this machine has ({', '.join(there)})"
+    return Mistake("device", rule, name, "device=auto takes what there is")
+
+
+def threads_limit() -> int | None:
+    """Return how many threads torch can have in this process, None where the system does not say."""
+    limits = [int(text) for path in _limit_files() if (text := _read(path)).isdigit()]
+    with contextlib.suppress(ImportError):  # Windows has no such limit
+        import resource
+
+        soft, _ = resource.getrlimit(resource.RLIMIT_NPROC)
+        limits += [soft] if soft != resource.RLIM_INFINITY else []
+    if not limits:
+        return None
+    running = _read(Path("/proc/loadavg")).partition("/")[2].split(" ")[0]
+    return max(1, (min(limits) - int(running or 0)) // POOLS)
+
+
+def _limit_files() -> list[Path]:
+    kernel = Path("/proc/sys/kernel")
+    return [kernel / "threads-max", kernel / "pid_max", *(folder / "pids.max" for folder in cgroups("pids"))]
+
+
+def cgroups(controller: str) -> Iterator[Path]:
+    """Yield the folders of the control groups that this process is in, each with those above it."""
+    for line in _read(Path("/proc/self/cgroup")).splitlines():
+        _, controllers, path = line.split(":", 2)
+        root = Path("/sys/fs/cgroup")
+        if controllers and controller not in controllers.split(","):
+            continue
+        root = root / controller if controllers else root
+        folder = root / path.lstrip("/")
+        yield from (folder, *(parent for parent in folder.parents if parent.is_relative_to(root)))
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text().strip()
+    except OSError:
+        return ""
+
+
+def wrong_folder(key: str, folder: str) -> Mistake | None:
+    """Return what is wrong with a folder that a run is to write in; nothing is left there."""
+    if not folder:
+        return Mistake(key, "must name a folder", "''", "leave it out for a new one in outputs/")
+    path = Path(folder).absolute()
+    try:
+        there = next(parent for parent in (path, *path.parents) if parent.exists())
+        if not there.is_dir():
+            return Mistake(key, "must name a folder", f"{folder}, where {there} is a file", "choose another one")
+        # The rights alone do not tell: /proc and read-only disks look writable to the superuser.
+        with tempfile.TemporaryDirectory(prefix=".neuralode-", dir=there):
+            return None
+    except OSError as error:
+        got = f"{folder} ({(error.strerror or str(error)).lower()})"
+        return Mistake(key, "must be a folder that can be written", got, "choose another one")
