@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from neuralode_exp.config import readable
+from neuralode_exp.config import memory, readable
 from neuralode_exp.config.errors import Mistake
 from neuralode_exp.config.schema import DATASETS, CsvKeys, Dataset, DensitiesKeys, DynamicsKeys, ImagesKeys
 from neuralode_exp.ode.solvers import SOLVERS
@@ -50,6 +50,7 @@ class Kind:
             nothing is to be chosen.
         gaps: further cells without a meaning.
         data: yields what is wrong with the files and numbers that its data are made of.
+        memory: estimates the bytes that a run takes.
     """
 
     name: str
@@ -61,6 +62,7 @@ class Kind:
     unfit: Mapping[str, str] = field(default_factory=dict)
     gaps: tuple[Gap, ...] = ()
     data: Callable[[Config], Iterator[Mistake]] = lambda config: iter(())
+    memory: Callable[[Config], float] = lambda config: 0.0
 
 
 KINDS: dict[str, Kind] = {}
@@ -122,6 +124,7 @@ add_kind(
         objectives=("error/validation", "loss/validation", "loss/train"),
         trainer_keys=("label_smoothing",),
         data=readable.of_images,
+        memory=memory.of_images,
         gaps=(ONE_STATE_OF_ALL_ROWS,),
     )
 )
@@ -138,6 +141,7 @@ add_kind(
         objectives=("dynamics/validation_error", "dynamics/field_error", "dynamics/eigenvalue_error", "loss/train"),
         trainer_keys=("shooting", "window", "replicas"),
         data=readable.of_dynamics,
+        memory=memory.of_dynamics,
         gaps=(
             Gap(
                 lambda c: (
@@ -183,6 +187,7 @@ add_kind(
             "loss/train",
         ),
         data=readable.of_densities,
+        memory=memory.of_densities,
         gaps=(ONE_STATE_OF_ALL_ROWS,),
         unfit={"resnet": "has no density, its blocks need not be invertible"},
     )

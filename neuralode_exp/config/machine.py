@@ -1,14 +1,17 @@
-"""What a request asks of the machine that it will run on: a device, threads, memory and a folder to write in."""
+"""What a request asks of the machine that it will run on: a device, threads and memory."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
+
 from neuralode_exp.config.errors import Mistake, spell
+from neuralode_exp.config.kinds import KINDS
+from neuralode_exp.config.memory import too_large
 from neuralode_exp.config.schema import Config
 
 POOLS = 2  # of threads that torch keeps, its own and OpenMP's
@@ -22,10 +25,12 @@ def of_machine(config: Config) -> Iterator[Mistake]:
     if config.threads is not None and limit is not None and config.threads > limit:
         rule = f"must be at most {limit}, as many as a process can start here"
         yield Mistake("threads", rule, spell(config.threads), f"{os.cpu_count()} are as many as there are cores")
+    if mistake := too_large(config, KINDS[config.dataset.kind].memory, memory_limit(config.device)):
+        yield mistake
 
 
 def wrong_device(name: str) -> Mistake | None:
-    """Return what is wrong with a device that this machine does not have; torch is loaded for cuda and mps alone."""
+    """Return what is wrong with a device that this machine does not have."""
     if name in ("auto", "cpu"):
         return None
     import torch
@@ -36,6 +41,19 @@ def wrong_device(name: str) -> Mistake | None:
         return None
     rule = f"must be one that this machine has ({', '.join(there)})"
     return Mistake("device", rule, name, "device=auto takes what there is")
+
+
+def memory_limit(device: str) -> float:
+    """Return the bytes that a run can have: of main memory and the control group, or of its CUDA device."""
+    if device not in ("cpu", "mps"):
+        import torch
+
+        name = "cuda" if device == "auto" else device
+        if torch.cuda.is_available() and not wrong_device(name):
+            return torch.cuda.get_device_properties(name).total_memory
+    names = ("memory.max", "memory.limit_in_bytes")
+    files = [folder / name for folder in cgroups("memory") for name in names]
+    return min([psutil.virtual_memory().total, *(int(text) for path in files if (text := _read(path)).isdigit())])
 
 
 def threads_limit() -> int | None:
@@ -74,20 +92,3 @@ def _read(path: Path) -> str:
         return path.read_text().strip()
     except OSError:
         return ""
-
-
-def wrong_folder(key: str, folder: str) -> Mistake | None:
-    """Return what is wrong with a folder that a run is to write in; nothing is left there."""
-    if not folder:
-        return Mistake(key, "must name a folder", "''", "leave it out for a new one in outputs/")
-    path = Path(folder).absolute()
-    try:
-        there = next(parent for parent in (path, *path.parents) if parent.exists())
-        if not there.is_dir():
-            return Mistake(key, "must name a folder", f"{folder}, where {there} is a file", "choose another one")
-        # The rights alone do not tell: /proc and read-only disks look writable to the superuser.
-        with tempfile.TemporaryDirectory(prefix=".neuralode-", dir=there):
-            return None
-    except OSError as error:
-        got = f"{folder} ({(error.strerror or str(error)).lower()})"
-        return Mistake(key, "must be a folder that can be written", got, "choose another one")

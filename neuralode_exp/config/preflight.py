@@ -15,10 +15,11 @@ from hydra.core.override_parser.types import Glob, IntervalSweep, Override
 from neuralode_exp.config.cells import without_meaning
 from neuralode_exp.config.compose import Composer, make_loader
 from neuralode_exp.config.errors import ConfigError, Mistake, spell
+from neuralode_exp.config.folders import wrong_folder
 from neuralode_exp.config.identity import WEIGHTS, identity, identity_differences
 from neuralode_exp.config.kinds import KINDS
 from neuralode_exp.config.launchers import ELSEWHERE, launcher_name, wrong_settings
-from neuralode_exp.config.machine import of_machine, wrong_folder
+from neuralode_exp.config.machine import of_machine
 from neuralode_exp.config.resume import go_on
 from neuralode_exp.config.schema import Config
 from neuralode_exp.config.validation import stored_config

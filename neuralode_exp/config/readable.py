@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from neuralode_exp.config.errors import Mistake, spell
-from neuralode_exp.config.machine import wrong_folder
+from neuralode_exp.config.folders import wrong_folder
 from neuralode_exp.config.schema import Config, CsvKeys, Dataset, DensitiesKeys, DynamicsKeys, ImagesKeys, PointsKeys
 
 LISTED = 3  # mistakes of a file
