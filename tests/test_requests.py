@@ -98,9 +98,10 @@ REFUSED = {
         "trainer.batch_size must be at most 320, the training images, got 321; 128 fits"
     ],
     f"dataset=mnist dataset.root={SAMPLE}": ["dataset.validation must be below the 384 training images, got 5000; "],
-    "dataset=mnist dataset.root=new trainer.batch_size=1000000000": ["trainer.batch_size must be at most 55000, the"],
     "dataset=mnist dataset.root=new dataset.validation=59999": ["trainer.batch_size must be at most 1, the training"],
-    "dataset.points=1000000": ["dataset.points times dataset.trajectories must give at most 16777216 windows, "],
+    "dataset.points=300000 model.width=1": [
+        "dataset.points times dataset.trajectories must give at most 16777216 windows, "
+    ],
     # settings of the launcher and the sweeper
     f"{JOBLIB} hydra.launcher.n_jobs=0": ["hydra.launcher.n_jobs must be at least 1, or -1 for as many as there are"],
     f"{JOBLIB} hydra.launcher.n_jobs=two": ["hydra.launcher.n_jobs must be a whole number, got two; the default is 2"],
@@ -144,6 +145,29 @@ REFUSED = {
     "solver.name=rk5": ["solver.name is said by the file that solver=NAME picks, got rk5; did you mean solver=rk4?"],
     "trainer.name=density": ["trainer.name is said by the file that dataset=NAME picks, got density; leave it out"],
     "dataset.kind=images": ["dataset.kind is said by the file that dataset=NAME picks, got images; leave it out"],
+    # more memory than any machine has
+    "trainer.replicas=100000000": ["trainer.replicas must let the run fit into the "],
+    "-m trainer.replicas=1,100000000": ["trainer.replicas must let the run fit into the "],
+    "model.width=100000000": ["model.width must let the run fit into the "],
+    "model.depth=1000000000000": ["model.depth must let the run fit into the "],
+    "dataset.points=1000000000000": ["dataset.points must let the run fit into the "],
+    "dataset.trajectories=1000000000000": ["dataset.trajectories must let the run fit into the "],
+    "dataset.test_horizon=1e12": ["dataset.test_horizon must let the run fit into the "],
+    "solver=radau trainer.batch_size=100000000": ["trainer.batch_size must let the run fit into the "],
+    "dataset=gaussian dataset.dim=10000000": ["dataset.dim must let the run fit into the "],
+    "dataset=two-moons dataset.noise=1e-15": ["dataset.noise must let the run fit into the "],
+    "dataset=two-moons dataset.validation=1000000000000000": ["dataset.validation must let the run fit into the "],
+    "dataset=pinwheel dataset.arms=10000000000000": ["dataset.arms must let the run fit into the "],
+    "dataset=mnist dataset.root=new trainer.batch_size=1000000000": [
+        "trainer.batch_size must let the run fit into the"
+    ],
+    "dataset=mnist dataset.root=new model=resnet model.blocks=1000000000": [
+        "model.blocks must let the run fit into the"
+    ],
+    "dataset=mnist dataset.root=new model.channels=3200000": ["model.channels must let the run fit into the "],
+    "dataset=mnist dataset.root=new model=mlp model.hidden=1000000000000": [
+        "model.hidden must let the run fit into the"
+    ],
     # Python's words
     "model.activation=sine": ["model.activation must be one of tanh, softplus, silu, null, got sine; "],
 }

@@ -64,10 +64,7 @@ def threads_limit() -> int | None:
 
         soft, _ = resource.getrlimit(resource.RLIMIT_NPROC)
         limits += [soft] if soft != resource.RLIM_INFINITY else []
-    if not limits:
-        return None
-    running = _read(Path("/proc/loadavg")).partition("/")[2].split(" ")[0]
-    return max(1, (min(limits) - int(running or 0)) // POOLS)
+    return max(1, 9 * min(limits) // 10 // POOLS) if limits else None  # a tenth is for what else runs
 
 
 def _limit_files() -> list[Path]:

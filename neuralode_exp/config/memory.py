@@ -4,8 +4,9 @@ Each is the larger of a training step's peak and an evaluation's, on top of what
 
     data + weights * (1 + gradient + state and temporaries of the optimiser) + max(step, evaluation),
 
-in bytes. A step holds the activations of as many evaluations of the network as the gradient keeps at once: all of the
-solve for `backprop`, those of one step for `checkpoint`, two for `adjoint`. Constants were measured (see the test).
+in bytes. A step holds the activations of as many evaluations of the network as the gradient keeps at once: all of a
+solve for `backprop`, those of one step for `checkpoint` and `reversible`, two for `adjoint`. Constants were measured
+(`tests/config/test_memory.py`).
 """
 
 from __future__ import annotations
@@ -111,7 +112,7 @@ def kept_evaluations(c: Config, span: float) -> int:
         return 2
     solver = SOLVERS[c.solver.name]
     stages = len(solver.tableau.b) if solver.tableau else 12
-    if c.model.gradient == "checkpoint":
+    if c.model.gradient in ("checkpoint", "reversible"):
         return stages
     return stages * (FEW_STEPS if solver.adaptive else math.ceil(min(span / c.solver.step_size, 1e9)))
 
