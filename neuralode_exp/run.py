@@ -18,7 +18,8 @@ import yaml
 
 from neuralode_exp import tags
 from neuralode_exp.build import build_task, pick_device
-from neuralode_exp.config import Config, flatten, identity, without_meaning
+from neuralode_exp.config import Config, ConfigError, flatten, identity, without_meaning
+from neuralode_exp.config.machine import of_machine
 from neuralode_exp.interruption import StopAtOnce, StopLater
 from neuralode_exp.load import restore_weights
 from neuralode_exp.ode import SolverError
@@ -70,10 +71,10 @@ def run(config: Config, folder: Path, values: Mapping[str, Any], *, bar: bool | 
         write_summary(folder, skipped)
         return math.inf
 
-    try:
-        device = pick_device(config.device)
-    except ValueError as error:
-        raise RunFailed(str(error)) from error
+    if wrong := [*of_machine(config)]:  # a launcher's other machine is not the one that checked the request
+        summary = new_summary(identity(config), torch.device("cpu"))
+        _fail(folder, summary, ConfigError(wrong))
+    device = pick_device(config.device)
     threads_before = torch.get_num_threads()
     torch.set_num_threads(config.threads or default_threads(config, threads_before))
     summary = new_summary(identity(config), device)
@@ -167,8 +168,8 @@ def _train(
         raise
     except Exception as error:
         recorder.hparams_end("failed")
-        if isinstance(error, (SolverError, NonFiniteGradient)):
-            error.add_note(task.advice)
+        if isinstance(error, NonFiniteGradient) or (isinstance(error, SolverError) and task.advice != Task.advice):
+            error.add_note(task.advice)  # a failed solve gives general advice itself
         raise
     finally:
         recorder.close()

@@ -97,14 +97,14 @@ WRONG = {
         "model.channels must be at most 32 or a multiple of it, for the groups of GroupNorm, got 48; the default is 64"
     ],
     "dataset=torus model.activation=silu": ["model.activation must be tanh for dataset=torus, got silu; leave it out"],
-    "solver.name=rk5": ["solver.name must be a solver, got rk5; did you mean rk4?"],
+    "solver.name=rk5": ["solver.name is said by the file that solver=NAME picks, got rk5; did you mean solver=rk4?"],
     "objective=error/test": ["objective must be a tag of trainer=dynamics, not on test data, got error/test; ..."],
     # cells without meaning
     "model=mlp": ["model=mlp is for images, got dataset=spiral-stable-focus; pick model=odenet or model=rknet"],
     # files
     "dataset=csv": ["dataset.path must be given; add dataset.path=VALUE"],
     "dataset=csv dataset.path=nowhere.csv": [
-        "dataset.path must name a file, got nowhere.csv; there is none seen from ..."
+        "dataset.path must be a csv file with the columns trajectory,t,z1,...,zd, got nowhere.csv: no such file"
     ],
     "resume=nowhere": [
         "resume must be the folder of a run, got nowhere (no such folder); the run's first lines name its folder"

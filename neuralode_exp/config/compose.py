@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import functools
 import pickle
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
@@ -26,15 +27,17 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from neuralode_exp.config.errors import ConfigError, Mistake, near_miss, spell
+from neuralode_exp.config.errors import ConfigError, Mistake, near_miss, spell, suggest
 from neuralode_exp.config.schema import Config
 from neuralode_exp.config.validation import plain, validate
 
 GROUPS = ("dataset", "model", "solver", "trainer", "experiment")
+# Keys of a group that its files alone may say.
+OF_FILES = ("name", "kind")
 # Options whose plugin comes with an optional part of the install.
 EXTRAS = {
     ("hydra/launcher", "ray"): ("hydra_plugins.hydra_ray_launcher", "ray"),
@@ -67,12 +70,12 @@ class Files:
     Args:
         own: the config without Hydra's part.
         keys: all its keys, dotted, sections too.
-        params: axes of a grid that stand in a file, `hydra.sweeper.params`.
+        hydra: Hydra's part.
     """
 
     own: DictConfig
     keys: tuple[str, ...]
-    params: dict[str, Any]
+    hydra: DictConfig
 
 
 class Composer:
@@ -111,7 +114,7 @@ class Composer:
         values = [override for override in values if override.key_or_group.split(".")[0] not in wrong]
         composed = pickle.loads(pickle.dumps(defaults))  # a tenth of deepcopy's time
         for override in values:
-            if mistake := _wrong_key(override, chosen):
+            if mistake := self._said_by_file(override) or _wrong_key(override, chosen):
                 mistakes.append(mistake)
                 continue
             try:
@@ -130,10 +133,10 @@ class Composer:
             raise ConfigError(mistakes)
         return config
 
-    def params(self, overrides: Iterable[Override]) -> dict[str, Any]:
-        """Return the axes of a grid that stand in the chosen files, `hydra.sweeper.params`."""
+    def hydra(self, overrides: Iterable[Override]) -> DictConfig:
+        """Return Hydra's own settings as the chosen files and the command line have them; `sweeper.params` are axes."""
         files, _, _ = self._split((o for o in overrides if not o.is_sweep_override()), [])
-        return self._load(files).params
+        return self._load(files).hydra
 
     def _split(
         self, overrides: Iterable[Override], mistakes: list[Mistake]
@@ -166,18 +169,51 @@ class Composer:
                     files.append(override)
         return files, values, wrong
 
+    def _said_by_file(self, override: Override) -> Mistake | None:
+        """Return what is wrong with setting a name: another name on the same keys would be a lie in every table."""
+        group, _, key = override.key_or_group.partition(".")
+        value = override.value()
+        if group not in GROUPS or group == "experiment":
+            return None
+        if isinstance(value, dict) and not key:
+            key, value = next(((key, value[key]) for key in OF_FILES if key in value), ("", None))
+        if key not in OF_FILES:
+            return None
+        names = self._options(group) if key == "name" and group != "trainer" else []
+        near = f"write {group}={value}" if value in names else suggest(str(value), names, f"{group}=")
+        rule = f"is said by the file that {'dataset' if group == 'trainer' else group}=NAME picks"
+        got = None if override.is_delete() else spell(value)
+        return Mistake(f"{group}.{key}", rule, got, near if names else "leave it out")
+
+    def _launchers_in(self, override: Override) -> Iterator[Mistake]:
+        """Yield what an experiment's file says of launchers: Hydra obeys it in some grids, and 1.4 in none."""
+        if override.key_or_group != "experiment" or override.is_delete():
+            return
+        path = f"experiment/{override.value()}"
+        source = next(source for source in self.loader.get_sources() if source.is_config(path))
+        content = source.load_config(path).config
+        assert isinstance(content, DictConfig)
+        named = {
+            str(key).split()[-1].strip("/").split("@")[0]
+            for default in content.get("defaults") or []
+            for key in (default if isinstance(default, Mapping) else [default])
+        }
+        named |= {"hydra/launcher"} if OmegaConf.select(content, "hydra.launcher") is not None else set()
+        for group in sorted(named & {"hydra/launcher", "hydra/sweeper"}):
+            yield Mistake(group, "cannot be chosen in a file", path, f"take it out and write {group}=NAME")
+
     def _load(self, files: list[Override]) -> Files:
         chosen = tuple(str(override.input_line) for override in files)
         if chosen not in self._from_files:
+            if named := [word for override in files for word in self._launchers_in(override)]:
+                raise ConfigError(named)
             try:
                 config = self.loader.load_configuration("config", list(chosen), RunMode.RUN, from_shell=False)
             except (HydraException, OmegaConfBaseException, ValueError, YAMLError) as error:
-                message = str(error).strip().split("\n")[0]
+                message = _reason(error)
                 raise ConfigError([Mistake(" ".join(chosen) or "conf", "does not compose", fix=message)]) from None
-            params = dict(config.hydra.sweeper.get("params") or {})
-            with open_dict(config):
-                del config["hydra"]
-            self._from_files[chosen] = Files(config, tuple(_keys(plain(config))), params)
+            own = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
+            self._from_files[chosen] = Files(own, tuple(_keys(plain(own))), config.hydra)
         return self._from_files[chosen]
 
 
@@ -205,6 +241,9 @@ def _wrong_key(override: Override, files: Files) -> Mistake | None:
 def _with_default(mistake: Mistake, defaults: DictConfig) -> Mistake:
     if mistake.fix is not None:
         return mistake
+    section, _, name = mistake.key.rpartition(".")
+    if OmegaConf.is_missing(OmegaConf.select(defaults, section) if section else defaults, name):
+        return replace(mistake, fix=f"add {mistake.key}=VALUE")
     default = spell(OmegaConf.select(defaults, mistake.key.split("[")[0]))
     return replace(mistake, fix=f"the default is {default}" if default != mistake.got else "correct it in conf/")
 
@@ -224,5 +263,12 @@ def _keys(values: Mapping[Any, Any], prefix: str = "") -> Iterator[str]:
 def _syntax(argument: str, error: HydraException) -> Mistake:
     if "=" not in argument and not argument.startswith("~"):
         return Mistake(argument, "must be key=value, as model=resnet or trainer.lr=0.1")
-    reason = str(error).split("\n")[0]
-    return Mistake(argument, "must be key=value", reason, "quote special characters, as key='a, b'")
+    return Mistake(argument, "must be key=value", _reason(error), "quote special characters, as key='a, b'")
+
+
+def _reason(error: Exception) -> str:
+    """The line of Hydra's that says what is wrong, and not with which argument once more."""
+    lines = str(error).strip().split("\n")
+    if lines[0].startswith(("Error parsing", "Error merging")):
+        lines = lines[1:] or str(error.__cause__ or error).strip().split("\n")
+    return re.sub(r"^\w+Error while evaluating ", "in ", lines[0])

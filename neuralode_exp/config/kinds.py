@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from neuralode_exp.config import memory, readable
 from neuralode_exp.config.errors import Mistake
 from neuralode_exp.config.schema import DATASETS, CsvKeys, Dataset, DensitiesKeys, DynamicsKeys, ImagesKeys
 from neuralode_exp.ode.solvers import SOLVERS
@@ -48,6 +49,8 @@ class Kind:
         objectives: tags that may be minimised, beside those that every run records. None is of test data, where
             nothing is to be chosen.
         gaps: further cells without a meaning.
+        data: yields what is wrong with the files and numbers that its data are made of.
+        memory: estimates the bytes that a run takes.
     """
 
     name: str
@@ -58,6 +61,8 @@ class Kind:
     trainer_keys: tuple[str, ...] = ()
     unfit: Mapping[str, str] = field(default_factory=dict)
     gaps: tuple[Gap, ...] = ()
+    data: Callable[[Config], Iterator[Mistake]] = lambda config: iter(())
+    memory: Callable[[Config], float] = lambda config: 0.0
 
 
 KINDS: dict[str, Kind] = {}
@@ -96,6 +101,14 @@ def unfit(config: Config) -> Mistake | None:
     return Mistake(f"model={model}", why, f"dataset={config.dataset.name}", f"pick {instead}")
 
 
+ONE_STATE_OF_ALL_ROWS = Gap(
+    lambda c: c.model.name in ODE_MODELS and SOLVERS[c.solver.name].scipy is not None,
+    "solver={c.solver.name}",
+    "takes all rows of a batch for one state, whose Jacobian has their number squared",
+    "dataset={c.dataset.name}",
+    "pick solver=dopri5",
+)
+
 add_kind(
     Kind(
         "images",
@@ -110,15 +123,9 @@ add_kind(
         },
         objectives=("error/validation", "loss/validation", "loss/train"),
         trainer_keys=("label_smoothing",),
-        gaps=(
-            Gap(
-                lambda c: c.model.name in ODE_MODELS and SOLVERS[c.solver.name].scipy is not None,
-                "solver={c.solver.name}",
-                "is implicit and needs a Jacobian of all features of a batch at once, terabytes",
-                "dataset={c.dataset.name}",
-                "pick solver=dopri5",
-            ),
-        ),
+        data=readable.of_images,
+        memory=memory.of_images,
+        gaps=(ONE_STATE_OF_ALL_ROWS,),
     )
 )
 add_kind(
@@ -133,6 +140,8 @@ add_kind(
         },
         objectives=("dynamics/validation_error", "dynamics/field_error", "dynamics/eigenvalue_error", "loss/train"),
         trainer_keys=("shooting", "window", "replicas"),
+        data=readable.of_dynamics,
+        memory=memory.of_dynamics,
         gaps=(
             Gap(
                 lambda c: (
@@ -177,6 +186,9 @@ add_kind(
             "density/kl",
             "loss/train",
         ),
+        data=readable.of_densities,
+        memory=memory.of_densities,
+        gaps=(ONE_STATE_OF_ALL_ROWS,),
         unfit={"resnet": "has no density, its blocks need not be invertible"},
     )
 )

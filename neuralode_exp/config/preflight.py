@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hydra._internal.utils import get_args_parser
-from hydra.core.override_parser.types import IntervalSweep, Override
+from hydra.core.override_parser.types import Glob, IntervalSweep, Override
 
 from neuralode_exp.config.cells import without_meaning
 from neuralode_exp.config.compose import Composer, make_loader
 from neuralode_exp.config.errors import ConfigError, Mistake, spell
+from neuralode_exp.config.folders import wrong_folder
 from neuralode_exp.config.identity import WEIGHTS, identity, identity_differences
+from neuralode_exp.config.kinds import KINDS
+from neuralode_exp.config.launchers import ELSEWHERE, launcher_name, wrong_settings
+from neuralode_exp.config.machine import of_machine
 from neuralode_exp.config.resume import go_on
 from neuralode_exp.config.schema import Config
 from neuralode_exp.config.validation import stored_config
@@ -58,11 +63,12 @@ def preflight(argv: list[str], conf: Path = CONF) -> Request:
     try:
         if given.get("resume") is not None:
             arguments, config = go_on(str(given["resume"]), overrides, conf, is_grid=flags.multirun)
+            mistakes += of_what_is_there(config)
             answer = _describe(config) if config.check else None
         elif flags.multirun or given.get("hydra.mode") == "MULTIRUN":
             answer = _grid(composer, overrides)
         else:
-            answer = _single(composer, overrides, given.get("hydra.run.dir"))
+            answer = _single(composer, overrides)
     except ConfigError as error:
         mistakes += error.mistakes
     if mistakes:
@@ -72,17 +78,31 @@ def preflight(argv: list[str], conf: Path = CONF) -> Request:
     return Request([*(["--multirun"] if flags.multirun else []), *further, *arguments], answer)
 
 
-def _single(composer: Composer, overrides: list[Override], folder: object) -> str | None:
+def _single(composer: Composer, overrides: list[Override]) -> str | None:
     mistakes = [_needs_multirun(override) for override in overrides if override.is_sweep_override()]
     try:
         config = composer.config(override for override in overrides if not override.is_sweep_override())
     except ConfigError as error:
         raise ConfigError([*mistakes, *error.mistakes]) from None
-    mistakes += [*_of_files(config), *(_of_folder(Path(str(folder)), config) if folder else [])]
+    folder = str(composer.hydra(overrides).run.dir)
+    mistake = wrong_folder("hydra.run.dir", folder)
+    mistakes += _of_weights(config) or ([mistake] if mistake else _of_folder(Path(folder), config))
     gap = without_meaning(config)
     if mistakes or gap:
         raise ConfigError([*mistakes, *([gap] if gap else [])])
+    if mistakes := of_what_is_there(config):
+        raise ConfigError(mistakes)
     return _describe(config) if config.check else None
+
+
+def of_what_is_there(config: Config, *, elsewhere: bool = False) -> list[Mistake]:
+    """Return what is wrong with a run that is right in itself: what it needs of the machine, then of its data.
+
+    Args:
+        elsewhere: whether it will run on another machine, which checks what is asked of it when the run starts.
+    """
+    first = [*_of_weights(config), *([] if elsewhere else of_machine(config))]
+    return first or [*KINDS[config.dataset.kind].data(config)]
 
 
 def _grid(composer: Composer, overrides: list[Override]) -> str | None:
@@ -91,36 +111,50 @@ def _grid(composer: Composer, overrides: list[Override]) -> str | None:
     of_hydra = [override for override in overrides if override.is_hydra_override()]
     wrong = [override for override in of_hydra if override.is_sweep_override()]
     of_request = [Mistake(o.key_or_group, "cannot be swept over", fix="give it one value") for o in wrong]
-    in_files = [f"{key}={value}" for key, value in composer.params(overrides).items()]
+    hydra = composer.hydra(overrides)
+    in_files = [f"{key}={spell(value)}" for key, value in (hydra.sweeper.get("params") or {}).items()]
     axes = [*composer.parse(in_files, []), *(o for o in overrides if not o.is_hydra_override())]
-    of_request += _of_sweeper(of_hydra, axes)
+    of_request += [*_of_sweeper(of_hydra, axes), *_of_launcher(composer, overrides)]
     cells = list(expand(axes))
     configs: list[Config] = []
     for cell in cells:
         try:
-            config = composer.config([*(o for o in of_hydra if o not in wrong), *composer.parse(cell, [])])
-            mistakes.update(_of_files(config))
-            configs.append(config)
+            configs.append(composer.config([*(o for o in of_hydra if o not in wrong), *composer.parse(cell, [])]))
         except ConfigError as error:
             mistakes.update(error.mistakes)
+    gaps = Counter(gap for config in configs if (gap := without_meaning(config)))
+    meant = [config for config in configs if not without_meaning(config)]
+    if not of_request and not mistakes:
+        elsewhere = launcher_name(hydra) in ELSEWHERE
+        mistakes.update(mistake for config in meant for mistake in of_what_is_there(config, elsewhere=elsewhere))
     if of_request or mistakes:
         raise ConfigError([*of_request, *(_counted(mistake, n, len(cells)) for mistake, n in mistakes.items())])
-    gaps = Counter(gap for config in configs if (gap := without_meaning(config)))
-    if gaps.total() == len(configs):
+    if not meant:
         raise ConfigError(gaps)
     if not any(config.check for config in configs):
         return None
-    different = {identity(config) for config in configs if not without_meaning(config)}
+    different = {identity(config) for config in meant}
     skipped = [f"skipped, {n} of {len(cells)}: {gap}" for gap, n in gaps.items()]
-    same = len(configs) - gaps.total() - len(different)
+    same = len(meant) - len(different)
     return "\n".join([f"ok: {len(cells)} cells, {len(different)} runs, {same} same as another", *skipped])
 
 
-def _of_sweeper(of_hydra: Iterable[Override], axes: Iterable[Override]) -> Iterator[Mistake]:
+def _of_launcher(composer: Composer, overrides: list[Override]) -> Iterator[Mistake]:
+    """Yield what is wrong with what starts the jobs, and with the folder that they go to."""
+    hydra = composer.hydra(overrides)
+    yield from wrong_settings(hydra, composer.hydra(o for o in overrides if not o.key_or_group.startswith("hydra.")))
+    yield from filter(None, [wrong_folder("hydra.sweep.dir", str(hydra.sweep.dir))])
+
+
+def _of_sweeper(of_hydra: Iterable[Override], axes: Sequence[Override]) -> Iterator[Mistake]:
     given = {override.key_or_group: str(override.value()) for override in of_hydra}
     if "hydra.sweep.subdir" in given:
         fix = "leave it out: a cell's folder is its identity, by which the grid goes on"
         yield Mistake("hydra.sweep.subdir", "cannot be changed", given["hydra.sweep.subdir"], fix)
+    for override in (axis for axis in axes if not _values(axis)):
+        is_glob = isinstance(override.value(), Glob)
+        fix = "it matches the name of no file" if is_glob else "range(0,3) is 0, 1 and 2"
+        yield Mistake(override.key_or_group, "must have a value", override.get_value_string(), fix)
     intervals = [override for override in axes if isinstance(override.value(), IntervalSweep)]
     for override in intervals if given.get("hydra/sweeper", "grid") == "grid" else []:
         fix = "list them, or search with hydra/sweeper=optuna"
@@ -149,7 +183,9 @@ def _values(override: Override) -> list[str]:
     if isinstance(value, IntervalSweep):
         return [f"{key}={value.start}", f"{key}={value.end}"]
     if override.is_sweep_override():
-        return [f"{key}={value}" for value in override.sweep_string_iterator()]
+        with contextlib.suppress(ValueError):  # a range in steps of 0
+            return [f"{key}={value}" for value in override.sweep_string_iterator()]
+        return []
     return [str(override.input_line)]
 
 
@@ -159,15 +195,11 @@ def _needs_multirun(override: Override) -> Mistake:
     return Mistake(key, "must have one value", values, fix)
 
 
-def _of_files(config: Config) -> list[Mistake]:
-    mistakes = []
-    if config.weights is not None and not (Path(config.weights) / WEIGHTS).is_file():
-        fix = f"{WEIGHTS} of it is read, seen from {Path.cwd()}"
-        mistakes.append(Mistake("weights", "must be the folder of a run with weights", config.weights, fix))
-    path = getattr(config.dataset, "path", None)
-    if path is None or Path(path).is_file():
-        return mistakes
-    return [*mistakes, Mistake("dataset.path", "must name a file", path, f"there is none seen from {Path.cwd()}")]
+def _of_weights(config: Config) -> list[Mistake]:
+    if config.weights is None or (Path(config.weights) / WEIGHTS).is_file():
+        return []
+    fix = f"{WEIGHTS} of it is read, seen from {Path.cwd()}"
+    return [Mistake("weights", "must be the folder of a run with weights", config.weights, fix)]
 
 
 def _of_folder(folder: Path, config: Config) -> list[Mistake]:

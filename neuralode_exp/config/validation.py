@@ -20,6 +20,7 @@ from neuralode_exp.config.schema import Config, Dataset, Model, Section, Solver,
 
 RULES = {
     "bool": "must be true or false",
+    "dict": "must be a group of keys",
     "finite_number": "must be finite",
     "float": "must be a number",
     "greater_than": "must be above {gt:g}",
@@ -31,6 +32,7 @@ RULES = {
     "string_pattern_mismatch": "must be auto, cpu, cuda, cuda:0 (or another number) or mps",
     "too_short": "must not be empty",
     "tuple": "must be a list",
+    "value": "{error}",  # of a validator of ours
 }
 SECTIONS = tuple(name for name in Config.model_fields if name not in Top.model_fields)
 S = TypeVar("S", bound=Section)
@@ -49,11 +51,11 @@ def validate(values: Mapping[str, Any]) -> Config:
     values = with_later_keys(values)
     mistakes: list[Mistake] = []
     in_no_section = {key: value for key, value in values.items() if key not in SECTIONS}
-    top = _check("", Top, in_no_section, mistakes)
+    top = check_section("", Top, in_no_section, mistakes)
     dataset = _check_dataset(values.get("dataset"), mistakes)
-    model = _check("model", Model, values.get("model"), mistakes)
-    solver = _check("solver", Solver, values.get("solver"), mistakes)
-    trainer = _check("trainer", Trainer, values.get("trainer"), mistakes)
+    model = check_section("model", Model, values.get("model"), mistakes)
+    solver = check_section("solver", Solver, values.get("solver"), mistakes)
+    trainer = check_section("trainer", Trainer, values.get("trainer"), mistakes)
     mistakes += across_sections(top, dataset, model, solver, trainer)
     if mistakes or not (top and dataset and model and solver and trainer):
         raise ConfigError(mistakes)
@@ -101,10 +103,10 @@ def _check_dataset(values: object, mistakes: list[Mistake]) -> Dataset | None:
     if given.get("kind") not in (None, *KINDS):  # its other keys are not known either
         mistakes.append(must_be_one_of("dataset.kind", spell(given["kind"]), KINDS))
         return None
-    return _check("dataset", dataset_class(given.get("name"), given.get("kind")), values, mistakes)
+    return check_section("dataset", dataset_class(given.get("name"), given.get("kind")), values, mistakes)
 
 
-def _check(section: str, schema: type[S], values: object, mistakes: list[Mistake]) -> S | None:
+def check_section(section: str, schema: type[S], values: object, mistakes: list[Mistake]) -> S | None:
     """Return the section typed, or None after adding what is wrong with it to `mistakes`."""
     if not isinstance(values, Mapping):
         mistakes.append(Mistake(section, "must be a group of keys", spell(values)))

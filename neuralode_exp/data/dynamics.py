@@ -97,9 +97,15 @@ def make_dynamics(
 
     streams = {name: _generator(seed, name) for name in STREAMS}
     t = (t_max * _times(points, sampling, streams["times"])).to(dtype)
+    if not (t.isfinite().all() and (t.diff() > 0).all()):
+        precision = str(dtype).removeprefix("torch.")
+        rule = f"`t_max` must give {points} different times in {precision}"
+        raise ValueError(f"{rule}, got {t_max:g}; 1 is a common choice")
     z0 = {name: low_ + (high_ - low_) * _uniform(streams[name], size, system.dim) for name, size in sizes.items()}
     clean = {name: system.flow(z, t) for name, z in z0.items()}
-    limit = math.sqrt(torch.finfo(dtype).max)
+    limit = largest_state(dtype)
+    if not noise < limit:
+        raise ValueError(f"`noise` must be below {limit:.1e}, got {noise:g}; 0.01 is a common choice")
     if any(_rows_in_range(z, limit) < points for z in clean.values()):
         raise ValueError(_out_of_range(system, torch.cat(list(z0.values())), t_max, limit, dtype))
     observations = {name: _observe(z, noise, streams[name], dtype) for name, z in clean.items()}
@@ -170,6 +176,11 @@ def _observe(clean: Tensor, noise: float, generator: torch.Generator, dtype: tor
     return Observations(clean.to(dtype), noisy.to(dtype))
 
 
+def largest_state(dtype: torch.dtype) -> float:
+    """Return the largest |z| whose square a dtype can hold."""
+    return math.sqrt(torch.finfo(dtype).max)
+
+
 def _rows_in_range(z: Tensor, limit: float) -> int:
     """Return how many leading times have all |z_i| <= limit (NaN is not)."""
     inside = (z.abs() <= limit).all(dim=-1).all(dim=-1)
@@ -184,14 +195,15 @@ def _out_of_range(system: System, z0: Tensor, t_max: float, limit: float, dtype:
         grid = torch.linspace(0, end, 1001, dtype=torch.float64)
         rows = _rows_in_range(system.flow(z0, grid), limit)
         if rows == 0:
-            return f"{rule}; the initial states do not, choose a smaller box"
+            largest = float(z0.abs().max())
+            return f"`high` must keep the initial states below {limit:.1e}, got {largest:.1e}; choose a smaller box"
         if rows > 500:
             break
         end = float(grid[rows])
-    largest = float(grid[rows - 1])
-    unit = 10.0 ** (math.floor(math.log10(largest)) - 2)  # round down to three digits
-    fix = f"use at most t_max={math.floor(largest / unit) * unit:.3g}"
-    return f"{rule}; got {t_max:g}, {fix}" + ("" if dtype == torch.float64 else " or precision=float64")
+    last = float(grid[rows - 1])
+    unit = 10.0 ** (math.floor(math.log10(last)) - 2)  # round down to three digits
+    fix = f"use at most t_max={math.floor(last / unit) * unit:.3g}"
+    return f"{rule}, got {t_max:g}; {fix}" + ("" if dtype == torch.float64 else " or precision=float64")
 
 
 class NoRealLogarithm(ValueError):

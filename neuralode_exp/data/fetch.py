@@ -58,7 +58,7 @@ def fetch(folder: Path, expected: Mapping[str, str]) -> None:
         # torchvision built for another torch fails on import, with a RuntimeError or an OSError.
         except (ImportError, OSError, RuntimeError, ValueError) as error:
             failures.append(f"{source}: {' '.join(str(error).split())}")
-            log.warning("no MNIST from %s", failures[-1])
+            log.debug("no MNIST from %s", failures[-1])  # no failure as long as there is another source
             continue
         try:
             folder.mkdir(parents=True, exist_ok=True)

@@ -21,6 +21,8 @@ from neuralode_exp.data.idx import decode_idx
 MEAN = 0.1307
 STD = 0.3081
 
+TRAINING_IMAGES = 60_000
+
 # SHA-256 of the uncompressed files of every data set that `load_mnist` accepts.
 CHECKSUMS = {
     "MNIST": {
@@ -162,9 +164,23 @@ def random_warp(images: Tensor, degrees: float, stretch: float, generator: torch
 
 def _read_files(root: Path) -> dict[str, bytes]:
     """Return the contents of the four files, all of one of the data sets in `CHECKSUMS`."""
-    if any(_find(root, name) is None for name in CHECKSUMS["MNIST"]):
+    files = read_local_files(root)
+    if files is None:
         fetch(root / "MNIST" / "raw", CHECKSUMS["MNIST"])
+        files = read_local_files(root)
+    assert files is not None  # a fetch gives all or raises
+    return files
+
+
+def read_local_files(root: Path) -> dict[str, bytes] | None:
+    """Return the contents of the four files if they are there, None if one is missing.
+
+    Raises:
+        DataError: if they are not what they should be.
+    """
     paths = {name: path for name in CHECKSUMS["MNIST"] if (path := _find(root, name))}
+    if len(paths) < len(CHECKSUMS["MNIST"]):
+        return None
     contents = {name: _read(path) for name, path in paths.items()}
     digests = {name: sha256(content) for name, content in contents.items()}
     # The data set that most of the files belong to: MNIST if none does.

@@ -106,7 +106,7 @@ def _read_npy(path: Path) -> np.ndarray:
             # np.load would also open zip files and, asked to, pickles.
             array = np.lib.format.read_array(file, allow_pickle=False)
     except ValueError as error:
-        raise ValueError(f"{path} must be a plain npy file of numbers: {error}") from None
+        raise ValueError(f"{path} must be a plain npy file of numbers; save it with numpy.save") from error
     if array.dtype.kind not in "iuf":
         raise ValueError(f"{path} must hold real numbers, got dtype {array.dtype}")
     if array.ndim != 2 or 0 in array.shape:

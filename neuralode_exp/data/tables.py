@@ -20,7 +20,7 @@ def read_rows(path: Path) -> list[tuple[int, list[str]]]:
             reader = csv.reader(file)
             rows = [(reader.line_num, row) for row in reader]
     except (UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"{path} must be csv text in UTF-8, got {error}; save it as such") from error
+        raise ValueError(f"{path} must be csv text in UTF-8, got something else; save it as such") from error
     return [(line, row) for line, row in rows if any(map(str.strip, row)) and not row[0].lstrip().startswith("#")]
 
 

@@ -118,7 +118,7 @@ def test_all_problems_at_once(tmp_path: Path) -> None:
         ("trajectory,t\na,0\n", ":1: the header must be trajectory,t,z1,...,zd, got trajectory,t; rename the columns"),
         ("trajectory,t,x,y\n" + GOOD, ":1: the header must be trajectory,t,z1,...,zd, got trajectory,t,x,y"),
         ("trajectory;t;z1\na;0;1\n", ":1: the header must be trajectory,t,z1,...,zd, got trajectory;t;z1"),
-        ((HEADER + GOOD).encode("utf-16"), "must be csv text in UTF-8, got 'utf-8' codec can't decode"),
+        ((HEADER + GOOD).encode("utf-16"), "must be csv text in UTF-8, got something else"),
     ],
 )
 def test_wrong_files(tmp_path: Path, text: str | bytes, message: str) -> None:

@@ -1,0 +1,25 @@
+"""Folders that a request names: whether a run can write there."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from neuralode_exp.config.errors import Mistake
+
+
+def wrong_folder(key: str, folder: str) -> Mistake | None:
+    """Return what is wrong with a folder that a run is to write in; nothing is left there."""
+    if not folder:
+        return Mistake(key, "must name a folder", "''", "leave it out for a new one in outputs/")
+    path = Path(folder).absolute()
+    try:
+        there = next(parent for parent in (path, *path.parents) if parent.exists())
+        if not there.is_dir():
+            return Mistake(key, "must name a folder", f"{folder}, where {there} is a file", "choose another one")
+        # The rights alone do not tell: /proc and read-only disks look writable to the superuser.
+        with tempfile.TemporaryDirectory(prefix=".neuralode-", dir=there):
+            return None
+    except OSError as error:
+        got = f"{folder} ({(error.strerror or str(error)).lower()})"
+        return Mistake(key, "must be a folder that can be written", got, "choose another one")

@@ -1,0 +1,149 @@
+"""Settings of Hydra's launchers and sweepers, checked before they reach libraries that crash on a wrong one."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Annotated, Any, Literal
+
+from omegaconf import DictConfig, OmegaConf
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field
+
+from neuralode_exp.config.errors import Mistake, spell
+from neuralode_exp.config.schema import Count, CountOrZero, Positive, Section
+from neuralode_exp.config.validation import check_section
+
+UnitFraction = Annotated[float, Field(ge=0, le=1)]
+
+
+def _not_zero(n: int) -> int:
+    if n == 0:
+        raise ValueError("must be at least 1, or -1 for as many as there are cores")
+    return n
+
+
+def _number_of_jobs(text: str) -> str:
+    if not re.fullmatch(r"all|[1-9]\d*|([1-9]\d* ?\* ?)?n_jobs", text):
+        raise ValueError("must be a number of jobs, all, or as 2*n_jobs")
+    return text
+
+
+class Joblib(Section):
+    """Keys of `joblib.Parallel` that Hydra's launcher passes on."""
+
+    n_jobs: Annotated[int, AfterValidator(_not_zero)]
+    batch_size: Count | Literal["auto"]
+    pre_dispatch: Annotated[str, BeforeValidator(str), AfterValidator(_number_of_jobs)]
+    backend: str | None = None
+    prefer: str | None = None
+    require: str | None = None
+    verbose: CountOrZero = 0
+    timeout: Positive | None = None
+    temp_folder: str | None = None
+    max_nbytes: Any = None
+    mmap_mode: str | None = None
+
+
+class Submitit(Section):
+    submitit_folder: str
+    name: str
+    timeout_min: Count
+    cpus_per_task: Count | None = None
+    gpus_per_node: CountOrZero | None = None
+    tasks_per_node: Count = 1
+    mem_gb: Positive | None = None
+    nodes: Count = 1
+    stderr_to_stdout: bool = False
+
+
+class Slurm(Submitit):
+    max_num_timeout: CountOrZero
+    signal_delay_s: CountOrZero
+    array_parallelism: Count
+    partition: str | None
+    account: str | None
+    qos: str | None
+    constraint: str | None
+    setup: tuple[str, ...] | None
+    additional_parameters: dict[str, Any]
+    comment: str | None = None
+    exclude: str | None = None
+    gres: str | None = None
+    cpus_per_gpu: Count | None = None
+    gpus_per_task: Count | None = None
+    mem_per_gpu: str | None = None
+    mem_per_cpu: str | None = None
+
+
+class RayRemote(Section):
+    """Options of `ray.remote`, of which there are more."""
+
+    model_config = ConfigDict(extra="allow")
+
+    num_cpus: Annotated[float, Field(ge=0)]
+    num_gpus: Annotated[float, Field(ge=0)]
+    max_retries: Annotated[int, Field(ge=-1)]
+
+
+class Grid(Section):
+    params: dict[str, Any] | None
+    max_batch_size: Count | None
+
+
+class Search(Section):
+    """Those of Optuna's settings that a number can be wrong in."""
+
+    model_config = ConfigDict(extra="allow")
+
+    direction: Literal["minimize", "maximize"]
+    n_trials: Count
+    n_jobs: Count
+    max_failure_rate: UnitFraction
+
+
+# Class that Hydra calls -> the section of `hydra` in which its settings stand, and their schema.
+SETTINGS: dict[str, tuple[str, type[Section]]] = {
+    "JoblibLauncher": ("launcher", Joblib),
+    "LocalLauncher": ("launcher", Submitit),
+    "SlurmLauncher": ("launcher", Slurm),
+    "RayLauncher": ("launcher.ray.remote", RayRemote),
+    "GridSweeper": ("sweeper", Grid),
+    "OptunaSearch": ("sweeper", Search),
+}
+# Launchers whose jobs run on other machines, which this one says nothing of.
+ELSEWHERE = ("SlurmLauncher", "RayLauncher")
+
+
+def launcher_name(hydra: DictConfig) -> str:
+    """Return the class of the launcher, without its module."""
+    return str(hydra.launcher._target_).rpartition(".")[2]
+
+
+def wrong_settings(hydra: DictConfig, defaults: DictConfig) -> Iterator[Mistake]:
+    """Yield what is wrong with the settings of launcher and sweeper.
+
+    Args:
+        hydra: the request's.
+        defaults: those of the same launcher and sweeper without what was set on the command line.
+    """
+    for part in (hydra.launcher, hydra.sweeper):
+        section, schema = SETTINGS.get(str(part._target_).rpartition(".")[2], ("", Section))
+        if not section:
+            continue
+        mistakes: list[Mistake] = []
+        check_section(f"hydra.{section}", schema, _settings(hydra, section), mistakes)
+        for mistake in mistakes:
+            default = spell(OmegaConf.select(defaults, mistake.key.removeprefix("hydra.").split("[")[0]))
+            yield mistake if mistake.fix else replace(mistake, fix=f"the default is {default}")
+    if launcher_name(hydra) == "SlurmLauncher" and shutil.which("srun") is None:
+        rule, fix = "needs Slurm's commands", "start it on a machine of the cluster, or pick hydra/launcher=joblib"
+        yield Mistake("hydra/launcher=submitit_slurm", rule, "no srun on the PATH", fix)
+
+
+def _settings(hydra: DictConfig, section: str) -> object:
+    values = OmegaConf.to_container(OmegaConf.select(hydra, section), resolve=True)
+    if not isinstance(values, Mapping):
+        return values
+    return {key: value for key, value in values.items() if key not in ("_target_", "_recursive_", "_convert_")}

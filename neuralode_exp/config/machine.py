@@ -1,0 +1,91 @@
+"""What a request asks of the machine that it will run on: a device, threads and memory."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+
+from neuralode_exp.config.errors import Mistake, spell
+from neuralode_exp.config.kinds import KINDS
+from neuralode_exp.config.memory import too_large
+from neuralode_exp.config.schema import Config
+
+POOLS = 2  # of threads that torch keeps, its own and OpenMP's
+
+
+def of_machine(config: Config) -> Iterator[Mistake]:
+    """Yield what this machine does not have of what the run needs."""
+    if mistake := wrong_device(config.device):
+        yield mistake
+    limit = threads_limit()
+    if config.threads is not None and limit is not None and config.threads > limit:
+        rule = f"must be at most {limit}, as many as a process can start here"
+        yield Mistake("threads", rule, spell(config.threads), f"{os.cpu_count()} are as many as there are cores")
+    if mistake := too_large(config, KINDS[config.dataset.kind].memory, memory_limit(config.device)):
+        yield mistake
+
+
+def wrong_device(name: str) -> Mistake | None:
+    """Return what is wrong with a device that this machine does not have."""
+    if name in ("auto", "cpu"):
+        return None
+    import torch
+
+    cuda = [f"cuda:{i}" for i in range(torch.cuda.device_count())]
+    there = [*cuda, *(["mps"] if torch.backends.mps.is_available() else []), "cpu"]
+    if name in there or (name == "cuda" and cuda):
+        return None
+    rule = f"must be one that this machine has ({', '.join(there)})"
+    return Mistake("device", rule, name, "device=auto takes what there is")
+
+
+def memory_limit(device: str) -> float:
+    """Return the bytes that a run can have: of main memory and the control group, or of its CUDA device."""
+    if device not in ("cpu", "mps"):
+        import torch
+
+        name = "cuda" if device == "auto" else device
+        if torch.cuda.is_available() and not wrong_device(name):
+            return torch.cuda.get_device_properties(name).total_memory
+    names = ("memory.max", "memory.limit_in_bytes")
+    files = [folder / name for folder in cgroups("memory") for name in names]
+    return min([psutil.virtual_memory().total, *(int(text) for path in files if (text := _read(path)).isdigit())])
+
+
+def threads_limit() -> int | None:
+    """Return how many threads torch can have in this process, None where the system does not say."""
+    limits = [int(text) for path in _limit_files() if (text := _read(path)).isdigit()]
+    with contextlib.suppress(ImportError):  # Windows has no such limit
+        import resource
+
+        soft, _ = resource.getrlimit(resource.RLIMIT_NPROC)
+        limits += [soft] if soft != resource.RLIM_INFINITY else []
+    return max(1, 9 * min(limits) // 10 // POOLS) if limits else None  # a tenth is for what else runs
+
+
+def _limit_files() -> list[Path]:
+    kernel = Path("/proc/sys/kernel")
+    return [kernel / "threads-max", kernel / "pid_max", *(folder / "pids.max" for folder in cgroups("pids"))]
+
+
+def cgroups(controller: str) -> Iterator[Path]:
+    """Yield the folders of the control groups that this process is in, each with those above it."""
+    for line in _read(Path("/proc/self/cgroup")).splitlines():
+        _, controllers, path = line.split(":", 2)
+        root = Path("/sys/fs/cgroup")
+        if controllers and controller not in controllers.split(","):
+            continue
+        root = root / controller if controllers else root
+        folder = root / path.lstrip("/")
+        yield from (folder, *(parent for parent in folder.parents if parent.is_relative_to(root)))
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text().strip()
+    except OSError:
+        return ""

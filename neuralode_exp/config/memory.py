@@ -1,0 +1,193 @@
+"""How much memory a run takes, before it is started: one formula for each kind of data, within a factor of two.
+
+Each is the larger of a training step's peak and an evaluation's, on top of what stays,
+
+    data + weights * (1 + gradient + state and temporaries of the optimiser) + max(step, evaluation),
+
+in bytes. A step holds the activations of as many evaluations of the network as the gradient keeps at once: all of a
+solve for `backprop`, those of one step for `checkpoint` and `reversible`, two for `adjoint`. Constants were measured
+(`tests/config/test_memory.py`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from neuralode_exp.config.errors import Mistake, spell
+from neuralode_exp.config.schema import (
+    Config,
+    DensitiesKeys,
+    DynamicsKeys,
+    GaussianKeys,
+    ImagesKeys,
+    LinearKeys,
+    PinwheelKeys,
+    TwoMoonsKeys,
+)
+from neuralode_exp.ode.solvers import SOLVERS
+
+BYTES = {"float32": 4, "float64": 8}
+WHOLE = 8  # bytes of an index, and of a number in float64
+# Tensors of a parameter's size while it is updated: itself, its gradient, the optimiser's state, its temporaries.
+UPDATE = {"sgd": 3, "adam": 6, "adamw": 6}
+FEW_STEPS = 3  # of an adaptive method over one solve
+UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
+Formula = Callable[[Config], float]
+
+
+def of_images(c: Config) -> float:
+    """MNIST as bytes, and features after the first convolution (C, 26, 26) and in the blocks (C, 6, 6)."""
+    dataset, model, s = c.dataset, c.model, BYTES[c.precision]
+    assert isinstance(dataset, ImagesKeys)
+    images, evaluated = 70_000 if dataset.test > 500 else 0, min(500, max(dataset.validation, dataset.test))
+    data = 3 * images * 28**2
+    if model.name == "mlp":
+        weights = 795 * model.hidden
+        step = 4 * c.trainer.batch_size * (28**2 + model.hidden) * s
+        evaluation = 2 * evaluated * (28**2 + model.hidden) * s
+    else:
+        convolutions = {"stem": 2, "resnet": 4 + 2 * model.blocks}.get(model.name, 4)
+        weights = 9 * convolutions * model.channels**2 + 14 * model.channels**2
+        stem, block = 26**2 * model.channels * s, 6**2 * model.channels * s
+        blocks = {"stem": 0, "resnet": model.blocks}.get(model.name) or kept_evaluations(c, 1.0)
+        step = c.trainer.batch_size * (4 * stem + 7 * block * (blocks if model.name != "stem" else 0))
+        evaluation = 3 * evaluated * stem
+    return data + _update(c) * weights * s + max(step, evaluation)
+
+
+def of_dynamics(c: Config) -> float:
+    """Trajectories, an estimate of each observed state for each replica, and the field at all of them."""
+    dataset, trainer, s = c.dataset, c.trainer, BYTES[c.precision]
+    if isinstance(dataset, DynamicsKeys):
+        d = len(dataset.matrix) if isinstance(dataset, LinearKeys) else 2
+        observations = dataset.trajectories * dataset.points
+        rows = round(dataset.test_horizon * dataset.points)
+        held_out = (dataset.validation + dataset.test) * dataset.points + dataset.test * rows
+        data = observations * (9 * d + 5) * WHOLE + held_out * 5 * d * WHOLE + rows * 5 * d**2 * WHOLE
+        span, batch = (dataset.t_max or 4.0) * trainer.window / (dataset.points - 1), trainer.batch_size
+        led_on = max(dataset.validation * dataset.points, dataset.test * rows)
+    else:
+        size = _size(getattr(dataset, "path", ""))
+        d, observations, data, span, batch, led_on = 2, size // 30, 15 * size, 0.5, trainer.batch_size, size // 30
+    evaluations = trainer.window if c.model.name == "resnet" else kept_evaluations(c, span)
+    if trainer.shooting == "single" and isinstance(dataset, DynamicsKeys):
+        batch = min(batch, dataset.trajectories)
+        evaluations *= (dataset.points - 1) if not SOLVERS[c.solver.name].adaptive else 1
+    width, weights = _layers(c, d, 2)
+    estimates = observations * d if trainer.shooting == "multiple" else 0
+    step = 2 * evaluations * batch * width * s + 4 * batch * d * WHOLE
+    if c.model.name != "resnet" and SOLVERS[c.solver.name].scipy is not None:
+        step += 3 * trainer.replicas * (batch * d) ** 2 * WHOLE  # the Jacobian of all states at once
+    evaluation = 3 * observations * max(c.model.width, d) * s + 4 * led_on * d * s
+    return data + trainer.replicas * (_update(c) * (weights + estimates) * s + max(step, evaluation))
+
+
+def of_densities(c: Config) -> float:
+    """Points, and for each a tangent in every dimension through every layer; a few densities have more to sum over."""
+    dataset, s = c.dataset, BYTES[c.precision]
+    if isinstance(dataset, DensitiesKeys):
+        d = dataset.dim if isinstance(dataset, GaussianKeys) else 3 if dataset.name in ("gaussians-3d", "torus") else 2
+        points, most = dataset.validation + dataset.test, max(dataset.validation, dataset.test)
+        data = (points + 2 * most) * d * WHOLE
+    else:
+        size = _size(getattr(dataset, "path", ""))
+        d, most, data = 2, size // 20, 10 * size
+    if isinstance(dataset, TwoMoonsKeys):
+        data += 4 * 4096 * 16 * math.ceil(dataset.radius / dataset.noise) * WHOLE
+    if isinstance(dataset, PinwheelKeys):
+        data += 5 * most * dataset.arms * WHOLE
+    tangents = d if c.model.trace == "exact" else 1
+    width, weights = _layers(c, d, 3)
+    step = (kept_evaluations(c, 1.0) + 1) * c.trainer.batch_size * (1 + tangents) * (width + d) * s
+    evaluation = 4 * min(max(60_000, 1 + d), most * (1 + d)) * max(c.model.width, d) * s
+    return data + _update(c) * weights * s + max(step, evaluation)
+
+
+def kept_evaluations(c: Config, span: float) -> int:
+    """Evaluations of the field whose activations are held at once, in one solve over `span`."""
+    if c.model.gradient == "adjoint":
+        return 2
+    solver = SOLVERS[c.solver.name]
+    stages = len(solver.tableau.b) if solver.tableau else 12
+    if c.model.gradient in ("checkpoint", "reversible"):
+        return stages
+    return stages * (FEW_STEPS if solver.adaptive else math.ceil(min(span / c.solver.step_size, 1e9)))
+
+
+def _layers(c: Config, d: int, depth: int) -> tuple[int, int]:
+    """Units of all hidden layers of a field, and its parameters."""
+    layers = 0 if c.model.field == "linear" else c.model.depth or depth
+    width = c.model.width if layers else d
+    return max(1, layers) * width, 2 * d * width + max(0, layers - 1) * width**2 + (layers + 1) * width
+
+
+def _update(c: Config) -> int:
+    return UPDATE[c.trainer.optimizer] + (c.trainer.average is not None)
+
+
+def _size(path: str) -> int:
+    return Path(path).stat().st_size if Path(path).is_file() else 0
+
+
+# What a run's size depends on, and the value of each with which it is smallest.
+SPARING: dict[str, float] = {
+    "trainer.replicas": 1,
+    "model.width": 1,
+    "model.channels": 32,
+    "model.hidden": 1,
+    "model.blocks": 1,
+    "model.depth": 1,
+    "dataset.points": 2,
+    "dataset.trajectories": 1,
+    "dataset.dim": 1,
+    "dataset.arms": 1,
+    "dataset.noise": 1,  # of two-moons, whose density is a sum over pieces of its size
+    "dataset.test": 1,
+    "dataset.validation": 1,
+    "dataset.test_horizon": 1,
+    "trainer.batch_size": 1,
+}
+
+
+def too_large(c: Config, formula: Formula, available: float) -> Mistake | None:
+    """Return which key to change, and to what, where a run takes more than the available bytes."""
+    needed = formula(c)
+    if needed <= available:
+        return None
+    smallest = {key: formula(_with(c, key, value)) for key, value in SPARING.items() if _get(c, key) is not None}
+    key = min(smallest, key=lambda key: smallest[key])
+    rule = f"must let the run fit into the {size(available)} of this machine"
+    got = f"{spell(_get(c, key))}, with which it takes about {size(needed)}"
+    if smallest[key] > available:
+        return Mistake(key, rule, got, "change it, and others too")
+    fits, fails = float(SPARING[key]), float(_get(c, key))
+    while max(fits, fails) > 1.02 * min(fits, fails):
+        middle = math.sqrt(fits * fails)
+        fits, fails = (middle, fails) if formula(_with(c, key, middle)) <= available else (fits, middle)
+    return Mistake(key, rule, got, f"{_round(key, fits)} fits")
+
+
+def _round(key: str, value: float) -> str:
+    if key == "model.channels":  # a multiple of 32
+        return str(int(value) // 32 * 32)
+    return f"{value:.2g}" if value < 1 else str(int(value))
+
+
+def size(n_bytes: float) -> str:
+    """Write bytes with a unit that suits them."""
+    power = min(len(UNITS) - 1, int(math.log(max(n_bytes, 1), 1024)))
+    number = n_bytes / 1024**power
+    return f"{number:.3g} {UNITS[power]}" if number < 1000 else f"{number:.0f} {UNITS[power]}"
+
+
+def _get(c: Config, key: str) -> Any:
+    section, _, name = key.partition(".")
+    return getattr(getattr(c, section), name, None)
+
+
+def _with(c: Config, key: str, value: float) -> Config:
+    section, _, name = key.partition(".")
+    return c.model_copy(update={section: getattr(c, section).model_copy(update={name: type(_get(c, key))(value)})})

@@ -1,0 +1,138 @@
+"""What a request asks of its data: files that can be read, batches that they fill, states within the precision.
+
+Each check loads torch, so that these come last, of a request that is right in everything else.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from neuralode_exp.config.errors import Mistake, spell
+from neuralode_exp.config.folders import wrong_folder
+from neuralode_exp.config.schema import Config, CsvKeys, Dataset, DensitiesKeys, DynamicsKeys, ImagesKeys, PointsKeys
+
+LISTED = 3  # mistakes of a file
+MOST_WINDOWS = 2**24  # of torch.multinomial
+
+
+def of_images(config: Config) -> Iterator[Mistake]:
+    """Yield what is wrong with MNIST's folder, and with a batch that its images cannot fill."""
+    dataset = config.dataset
+    assert isinstance(dataset, ImagesKeys)
+    n, mistake = _training_images(dataset.root)
+    if mistake:
+        yield mistake
+    elif dataset.validation >= n:
+        rule = f"must be below the {n} training images"
+        yield Mistake("dataset.validation", rule, spell(dataset.validation), "0 holds out none")
+    elif config.trainer.batch_size > n - dataset.validation:
+        left = n - dataset.validation
+        rule = f"must be at most {left}, the training images"
+        yield Mistake("trainer.batch_size", rule, spell(config.trainer.batch_size), f"{min(128, left)} fits")
+
+
+@functools.lru_cache
+def _training_images(root: str) -> tuple[int, Mistake | None]:
+    from neuralode_exp.data.fetch import DataError
+    from neuralode_exp.data.mnist import TRAINING_IMAGES, read_local_files
+
+    try:
+        files = read_local_files(Path(root).expanduser())
+    except (DataError, OSError) as error:
+        return 0, Mistake("dataset.root", f"cannot be used: {error}")
+    if files is None:  # to be fetched
+        return TRAINING_IMAGES, wrong_folder("dataset.root", str(Path(root).expanduser()))
+    labels = files["train-labels-idx1-ubyte"]
+    return int.from_bytes(labels[4:8], "big"), None
+
+
+def of_dynamics(config: Config) -> Iterator[Mistake]:
+    """Yield what is wrong with a file of trajectories, or with a system whose states leave the precision."""
+    dataset, trainer = config.dataset, config.trainer
+    if isinstance(dataset, DynamicsKeys) and trainer.shooting == "multiple":
+        windows = dataset.trajectories * (dataset.points - trainer.window)
+        if windows > MOST_WINDOWS:
+            rule = f"times dataset.trajectories must give at most {MOST_WINDOWS} windows, which torch can draw from"
+            yield Mistake("dataset.points", rule, spell(windows), "lower one of them")
+            return
+    yield from _of_trajectories(config.dataset, config.precision)
+
+
+@functools.lru_cache
+def _of_trajectories(dataset: Dataset, precision: str) -> tuple[Mistake, ...]:
+    import torch
+
+    from neuralode_exp.data.csv_trajectories import read_trajectories, split
+    from neuralode_exp.data.dynamics import largest_state, make_dynamics
+
+    dtype = getattr(torch, precision)
+    limit = largest_state(dtype)
+    try:
+        if isinstance(dataset, CsvKeys):
+            parts = split(read_trajectories(dataset.path), dataset.validation, dataset.seed)
+            largest = max(float(part.z.abs().max()) for part in (*parts.train, *parts.held_out))
+            if largest > limit:
+                return (_too_large("dataset.path", f"{dataset.path} with {largest:.1e}", limit, precision),)
+        elif isinstance(dataset, DynamicsKeys) and _may_leave(dataset):
+            make_dynamics(dataset.name, dtype=dtype, **dataset.arguments())
+    except (OSError, ValueError) as error:
+        return tuple(_as_mistakes(error, dataset))
+    return ()
+
+
+def _may_leave(dataset: DynamicsKeys) -> bool:
+    """Whether states may leave the precision: a linear system's, which cost nothing, or those of a box of the user's.
+
+    The non-linear systems stay in range from their own boxes, and take seconds.
+    """
+    return "matrix" in type(dataset).model_fields or dataset.low is not None or dataset.high is not None
+
+
+def _too_large(key: str, got: str, limit: float, precision: str) -> Mistake:
+    rule = f"must have states below {limit:.1e}, whose squares {precision} can hold"
+    return Mistake(key, rule, got, "use other units" + ("" if precision == "float64" else " or precision=float64"))
+
+
+def of_densities(config: Config) -> Iterator[Mistake]:
+    """Yield what is wrong with a file of points, or with the scales of a density."""
+    yield from _of_points(config.dataset, config.precision)
+
+
+@functools.lru_cache
+def _of_points(dataset: Dataset, precision: str) -> tuple[Mistake, ...]:
+    import torch
+
+    from neuralode_exp.data.densities import density
+    from neuralode_exp.data.dynamics import largest_state
+
+    limit = largest_state(getattr(torch, precision))
+    scales = dataset.arguments()
+    if isinstance(dataset, DensitiesKeys):
+        scales = {key: x for key, x in scales.items() if key not in DensitiesKeys.model_fields}
+    try:
+        target = density(dataset.name, **scales)
+    except (OSError, ValueError) as error:
+        return tuple(_as_mistakes(error, dataset))
+    largest = float(target.box.abs().max())
+    if isinstance(dataset, PointsKeys) or largest <= limit:  # the user's points are standardised
+        return ()
+    key = max(scales, key=lambda key: scales[key])
+    return (_too_large(f"dataset.{key}", spell(scales[key]), limit, precision),)
+
+
+def _as_mistakes(error: OSError | ValueError, dataset: Dataset) -> Iterator[Mistake]:
+    """Yield an error of a reader, whose lines may be many, as mistakes; a key in backticks is the dataset's."""
+    path = getattr(dataset, "path", None)
+    if isinstance(error, OSError):
+        yield Mistake("dataset.path", "must be a file that can be read", f"{path} ({error.strerror})", "choose another")
+        return
+    lines = str(error).splitlines()
+    for line in lines[:LISTED]:
+        found = re.match(r"`(\w+)` ", line)
+        key, rule = (found[1], line[found.end() :]) if found else ("path", f"cannot be used: {line}")
+        yield Mistake(f"dataset.{key}", re.sub(r"`(\w+)`", r"dataset.\1", rule))
+    if len(lines) > LISTED:
+        yield Mistake("dataset.path", f"has further mistakes: {lines[-1]}")
