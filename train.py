@@ -12,7 +12,8 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from neuralode_exp.config import ConfigError, plain, validate
-from neuralode_exp.config.preflight import CONF, preflight
+from neuralode_exp.config.compose import CONF
+from neuralode_exp.config.preflight import preflight
 from neuralode_exp.interruption import StopAtOnce, stop_if_heard
 from neuralode_exp.outcome import Interrupted, RunFailed
 

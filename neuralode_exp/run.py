@@ -18,7 +18,7 @@ import yaml
 
 from neuralode_exp import tags
 from neuralode_exp.build import build_task, pick_device
-from neuralode_exp.config import Config, flatten, identity, without_meaning
+from neuralode_exp.config import Config, flatten, identity, label, without_meaning
 from neuralode_exp.interruption import StopAtOnce, StopLater
 from neuralode_exp.load import restore_weights
 from neuralode_exp.ode import SolverError
@@ -142,12 +142,13 @@ def _train(
     loop = Loop(task, config.trainer, cadence, objective, folder)
     if resumed:
         loop.restore(checkpoints.load(last, device))
-        log.info("resumed after step %d of %d", loop.step, cadence.total)
+        log.info("%s: resumed after step %d of %d", label(config), loop.step, cadence.total)
     recorder = Recorder(folder, resume_step=loop.step if resumed else None)
     try:
         plain = {key: value for key, value in values.items() if key != "hydra"}
         recorder.text("config", "```yaml\n" + yaml.safe_dump(plain, sort_keys=False) + "```")
-        recorder.hparams_start(flatten(plain))
+        # TensorBoard shows 17 characters of a long name, so that what tells it from others stands in front.
+        recorder.hparams_start(f"{identity(config)[:4]} {label(config)}", flatten(plain))
         later = StopLater("stopping after this step, with a checkpoint")
         with later, progress(cadence.total, start=loop.step, terminal=bar) as display:
             loop.run(recorder, display, interrupted=later)

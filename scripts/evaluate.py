@@ -1,6 +1,6 @@
 """Evaluate trained runs again, under other solvers or on other data.
 
-    python scripts/evaluate.py outputs/2026-01-31/12-00-00.000000 solver=dopri5 solver.rtol=1e-6
+    python scripts/evaluate.py outputs/2026-01-31/12-00-00.000000-odenet-circle-dopri5 solver=rk4
     python scripts/evaluate.py RUN dataset.noise=0 device=cpu --json
     python scripts/evaluate.py RUN [RUN...] solver=euler,rk4,dopri5 solver.rtol=1e-2,1e-4,1e-6 solver.step_size=1,0.5
 

@@ -17,13 +17,12 @@ from typing import Any
 
 from hydra import version
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
-from hydra._internal.hydra import Hydra
 from hydra._internal.utils import create_config_search_path
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.config_search_path import SearchPathQuery
-from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
+from hydra.core.utils import JobRuntime, setup_globals
 from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
@@ -34,6 +33,7 @@ from neuralode_exp.config.errors import ConfigError, Mistake, near_miss, spell
 from neuralode_exp.config.schema import Config
 from neuralode_exp.config.validation import plain, validate
 
+CONF = Path(__file__).parents[2] / "conf"
 GROUPS = ("dataset", "model", "solver", "trainer", "experiment")
 # Options whose plugin comes with an optional part of the install.
 EXTRAS = {
@@ -45,14 +45,12 @@ EXTRAS = {
 def make_loader(conf: Path, further: str | None = None) -> ConfigLoader:
     """Return Hydra's loader of the files in `conf` and in `further`, as --config-dir adds them."""
     version.setbase("1.3")
+    setup_globals()
+    JobRuntime.instance().set("name", "train")
     path = create_config_search_path(str(conf))
     if further is not None:
         path.prepend("command-line", f"file://{Path(further).absolute()}", SearchPathQuery(provider="schema"))
-    GlobalHydra.instance().clear()
-    try:
-        return Hydra.create_main_hydra2("train", path).config_loader
-    finally:
-        GlobalHydra.instance().clear()  # @hydra.main wants to make its own
+    return ConfigLoaderImpl(path)
 
 
 def quoted(text: str) -> str:

@@ -12,14 +12,12 @@ from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.types import IntervalSweep, Override
 
 from neuralode_exp.config.cells import without_meaning
-from neuralode_exp.config.compose import Composer, make_loader
+from neuralode_exp.config.compose import CONF, Composer, make_loader
 from neuralode_exp.config.errors import ConfigError, Mistake, spell
 from neuralode_exp.config.identity import WEIGHTS, identity, identity_differences
 from neuralode_exp.config.resume import go_on
 from neuralode_exp.config.schema import Config
 from neuralode_exp.config.validation import stored_config
-
-CONF = Path(__file__).parents[2] / "conf"
 
 
 @dataclass(frozen=True)
@@ -119,7 +117,7 @@ def _grid(composer: Composer, overrides: list[Override]) -> str | None:
 def _of_sweeper(of_hydra: Iterable[Override], axes: Iterable[Override]) -> Iterator[Mistake]:
     given = {override.key_or_group: str(override.value()) for override in of_hydra}
     if "hydra.sweep.subdir" in given:
-        fix = "leave it out: a cell's folder is its identity, by which the grid goes on"
+        fix = "leave it out: a cell's folder is named by what it asks for"
         yield Mistake("hydra.sweep.subdir", "cannot be changed", given["hydra.sweep.subdir"], fix)
     intervals = [override for override in axes if isinstance(override.value(), IntervalSweep)]
     for override in intervals if given.get("hydra/sweeper", "grid") == "grid" else []:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from neuralode_exp.config import ConfigError
-from neuralode_exp.config.preflight import CONF
+from neuralode_exp.config.compose import CONF
 from neuralode_exp.report.runs import Run, settings_of
 from neuralode_exp.sweep import table
 

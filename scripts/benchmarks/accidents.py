@@ -12,7 +12,7 @@ import hydra
 import torch
 from omegaconf import DictConfig
 
-from neuralode_exp.config.preflight import CONF
+from neuralode_exp.config.compose import CONF
 
 RAISE, TURN_NAN, KILLED = range(8), range(8, 10), 10
 
