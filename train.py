@@ -16,6 +16,7 @@ from neuralode_exp.config.compose import CONF
 from neuralode_exp.config.preflight import preflight
 from neuralode_exp.interruption import StopAtOnce, stop_if_heard
 from neuralode_exp.outcome import Interrupted, RunFailed
+from neuralode_exp.sweep.plugins import register_sweepers
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
@@ -45,6 +46,7 @@ def main(config: DictConfig) -> float:
 
 def command_line() -> int | str:
     """Check the request, run it, and return the exit status."""
+    register_sweepers()
     try:
         with StopAtOnce():
             request = preflight(sys.argv[1:])

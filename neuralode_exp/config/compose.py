@@ -15,14 +15,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from hydra import version
-from hydra._internal.config_loader_impl import ConfigLoaderImpl
-from hydra._internal.utils import create_config_search_path
 from hydra.core.config_loader import ConfigLoader
-from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
-from hydra.core.utils import JobRuntime, setup_globals
 from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
@@ -30,6 +25,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from neuralode_exp.config.errors import ConfigError, Mistake, near_miss, spell
+from neuralode_exp.config.hydra_internals import set_override
 from neuralode_exp.config.schema import Config
 from neuralode_exp.config.validation import plain, validate
 
@@ -40,17 +36,6 @@ EXTRAS = {
     ("hydra/launcher", "ray"): ("hydra_plugins.hydra_ray_launcher", "ray"),
     ("hydra/sweeper", "optuna"): ("hydra_plugins.hydra_optuna_sweeper", "search"),
 }
-
-
-def make_loader(conf: Path, further: str | None = None) -> ConfigLoader:
-    """Return Hydra's loader of the files in `conf` and in `further`, as --config-dir adds them."""
-    version.setbase("1.3")
-    setup_globals()
-    JobRuntime.instance().set("name", "train")
-    path = create_config_search_path(str(conf))
-    if further is not None:
-        path.prepend("command-line", f"file://{Path(further).absolute()}", SearchPathQuery(provider="schema"))
-    return ConfigLoaderImpl(path)
 
 
 def quoted(text: str) -> str:
@@ -113,7 +98,7 @@ class Composer:
                 mistakes.append(mistake)
                 continue
             try:
-                ConfigLoaderImpl._apply_overrides_to_config([override], composed)
+                set_override(composed, override)
             except (HydraException, OmegaConfBaseException) as error:
                 reason = str(error.__cause__ or error).strip().split("\n")[0]
                 mistakes.append(Mistake(str(override.input_line), "cannot be set", reason))

@@ -83,7 +83,8 @@ def _composed(dataset: str) -> DictConfig:
     """Compose `conf/` with a dataset, without model, solver and this machine's own files in `conf/local/`."""
     from hydra.types import RunMode
 
-    from neuralode_exp.config.compose import CONF, make_loader
+    from neuralode_exp.config.compose import CONF
+    from neuralode_exp.config.hydra_internals import make_loader
 
     loader = make_loader(CONF)
     words = [f"dataset={dataset}"] if dataset in loader.get_group_options("dataset") else []

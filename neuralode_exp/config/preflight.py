@@ -8,12 +8,12 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.types import IntervalSweep, Override
 
 from neuralode_exp.config.cells import without_meaning
-from neuralode_exp.config.compose import CONF, Composer, make_loader
+from neuralode_exp.config.compose import CONF, Composer
 from neuralode_exp.config.errors import ConfigError, Mistake, spell
+from neuralode_exp.config.hydra_internals import command_line_parser, make_loader
 from neuralode_exp.config.identity import WEIGHTS, identity, identity_differences
 from neuralode_exp.config.resume import go_on
 from neuralode_exp.config.schema import Config
@@ -44,7 +44,7 @@ def preflight(argv: list[str], conf: Path = CONF) -> Request:
         ConfigError: with all mistakes; in a grid those of every cell.
         SystemExit: from argparse, for an unknown flag.
     """
-    flags = get_args_parser().parse_intermixed_args(argv)
+    flags = command_line_parser().parse_intermixed_args(argv)
     asks_hydra = (flags.help, flags.hydra_help, flags.cfg, flags.info, flags.shell_completion)
     if any(asks_hydra) or flags.config_path or flags.config_name or flags.experimental_rerun:
         return Request(argv)

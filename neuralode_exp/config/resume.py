@@ -7,8 +7,9 @@ from pathlib import Path
 
 from hydra.core.override_parser.types import Override
 
-from neuralode_exp.config.compose import GROUPS, Composer, make_loader, quoted
+from neuralode_exp.config.compose import GROUPS, Composer, quoted
 from neuralode_exp.config.errors import ConfigError, Mistake, spell
+from neuralode_exp.config.hydra_internals import make_loader
 from neuralode_exp.config.identity import identity_differences
 from neuralode_exp.config.schema import Config
 from neuralode_exp.config.validation import stored_config

@@ -12,6 +12,7 @@ import pytest
 from neuralode_exp.config import compose as composing
 from neuralode_exp.config import folder_name, identity, label, validate
 from neuralode_exp.config.compose import CONF
+from neuralode_exp.config.hydra_internals import make_loader
 
 
 @pytest.mark.parametrize(
@@ -60,7 +61,7 @@ def test_where_80_characters_do_not_suffice_words_are_cut_and_then_counted(compo
 def test_a_label_needs_no_quotes_on_the_command_line(compose) -> None:
     name = folder_name(compose("dataset=circle", "dataset.low=[-1,-2]", "trainer.lr=1e-5", "objective=loss/train"))
     assert re.fullmatch("[A-Za-z0-9._+-]{1,89}", name)
-    [word] = composing.Composer(composing.make_loader(CONF)).parse([f"resume=outputs/{name}"], [])
+    [word] = composing.Composer(make_loader(CONF)).parse([f"resume=outputs/{name}"], [])
     assert word.value() == f"outputs/{name}"
 
 
