@@ -22,7 +22,7 @@ from neuralode_exp.config import Config, flatten, identity, label, without_meani
 from neuralode_exp.interruption import StopAtOnce, StopLater
 from neuralode_exp.load import restore_weights
 from neuralode_exp.ode import SolverError
-from neuralode_exp.outcome import Interrupted, RunFailed
+from neuralode_exp.outcome import Interrupted, RunFailed, command
 from neuralode_exp.tracking import checkpoints
 from neuralode_exp.tracking.progress import final_table, progress
 from neuralode_exp.tracking.recorder import Recorder
@@ -211,7 +211,7 @@ def _stop(folder: Path, summary: Summary, interrupt: KeyboardInterrupt) -> NoRet
     after = f" after step {summary['steps']}" if summary["steps"] else ""
     if summary["status"] == "completed":
         raise Interrupted(f"interrupted once the run was completed: {folder}", number) from None
-    raise Interrupted(f"interrupted{after}; go on with: python train.py resume={folder}", number) from None
+    raise Interrupted(f"interrupted{after}; go on with: {command()} resume={folder}", number) from None
 
 
 def _fail(folder: Path, summary: Summary, error: Exception) -> NoReturn:

@@ -1,8 +1,8 @@
 """Evaluate trained runs again, under other solvers or on other data.
 
-    python scripts/evaluate.py outputs/2026-01-31/12-00-00.000000-odenet-circle-dopri5 solver=rk4
-    python scripts/evaluate.py RUN dataset.noise=0 device=cpu --json
-    python scripts/evaluate.py RUN [RUN...] solver=euler,rk4,dopri5 solver.rtol=1e-2,1e-4,1e-6 solver.step_size=1,0.5
+    neuralode evaluate outputs/2026-01-31/12-00-00.000000-odenet-circle-dopri5 solver=rk4
+    neuralode evaluate RUN dataset.noise=0 device=cpu --json
+    neuralode evaluate RUN [RUN...] solver=euler,rk4,dopri5 solver.rtol=1e-2,1e-4,1e-6 solver.step_size=1,0.5
 
 One run with one value for each key: its test metrics beside those that it has stored. Several runs or values: each run
 under each solver with its tolerances or step sizes, as a table, work-precision.csv and work-precision.png: the error
@@ -27,7 +27,10 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command line and return its exit status."""
     description, _, examples = (__doc__ or "").partition("\n\n")
     parser = argparse.ArgumentParser(
-        description=description, epilog=examples, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="neuralode evaluate",
+        description=description,
+        epilog=examples,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
         "words",
@@ -89,7 +92,3 @@ def _evaluate(args: argparse.Namespace) -> int:
         before = f"{found.stored[tag]:.6g}" if tag in found.stored else "-"
         print(f"{tag:<{width}}  {before:>12}  {value:>12.6g}")
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,7 +1,7 @@
 """Put runs into one table over their seeds, and draw their curves.
 
-    python scripts/report.py outputs/multirun/2026-01-31/12-00-00.000000
-    python scripts/report.py SWEEP ANOTHER --by model,solver.rtol --columns error/test,nfe/forward,seconds
+    neuralode report outputs/multirun/2026-01-31/12-00-00.000000
+    neuralode report SWEEP ANOTHER --by model,solver.rtol --columns error/test,nfe/forward,seconds
 
 Prints the table and writes report.html, one self-contained page, and report.md.
 Exit status: 0 done, 2 the request is wrong.
@@ -21,7 +21,10 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command line and return its exit status."""
     description, _, examples = (__doc__ or "").partition("\n\n")
     parser = argparse.ArgumentParser(
-        description=description, epilog=examples, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="neuralode report",
+        description=description,
+        epilog=examples,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="of a run, of a grid, or of several")
     parser.add_argument("--by", metavar="KEYS", help="config keys of a group; default: those that differ, but seed")
@@ -44,7 +47,3 @@ def main(argv: list[str] | None = None) -> int:
 
 def _names(given: str | None) -> list[str] | None:
     return given.split(",") if given else None
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -4,6 +4,7 @@ Exit status: 0 done, 1 the run failed, 2 the request is wrong, 130 or 143 interr
 """
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import hydra
@@ -44,12 +45,16 @@ def main(config: DictConfig) -> float:
         sys.exit(2 if isinstance(error, ConfigError) else 1)
 
 
-def command_line() -> int | str:
-    """Check the request, run it, and return the exit status."""
-    register_sweepers()
+def command_line(argv: Sequence[str] | None = None) -> int | str:
+    """Check the request, run it, and return the exit status.
+
+    Args:
+        argv: the arguments; None for those that the process has. Hydra's own, in `sys.argv`, become what is run.
+    """
     try:
         with StopAtOnce():
-            request = preflight(sys.argv[1:])
+            register_sweepers()
+            request = preflight(sys.argv[1:] if argv is None else list(argv))
             if request.answer is not None:
                 print(request.answer)
                 return 0
@@ -63,7 +68,3 @@ def command_line() -> int | str:
         print(interrupted, file=sys.stderr)
         return 128 + interrupted.signal
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(command_line())

@@ -29,7 +29,9 @@ from neuralode_exp.config.hydra_internals import set_override
 from neuralode_exp.config.schema import Config
 from neuralode_exp.config.validation import plain, validate
 
-CONF = Path(__file__).parents[2] / "conf"
+PACKAGE = Path(__file__).parents[1]
+# In a wheel the folder is the package's own.
+CONF = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "conf"
 GROUPS = ("dataset", "model", "solver", "trainer", "experiment")
 # Options whose plugin comes with an optional part of the install.
 EXTRAS = {

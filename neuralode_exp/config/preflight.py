@@ -18,6 +18,7 @@ from neuralode_exp.config.identity import WEIGHTS, identity, identity_difference
 from neuralode_exp.config.resume import go_on
 from neuralode_exp.config.schema import Config
 from neuralode_exp.config.validation import stored_config
+from neuralode_exp.outcome import command
 
 
 @dataclass(frozen=True)
@@ -153,7 +154,7 @@ def _values(override: Override) -> list[str]:
 
 def _needs_multirun(override: Override) -> Mistake:
     key, values = override.key_or_group, override.get_value_string()
-    fix = f"python train.py -m {override.input_line} runs them all, {key}=[{values}] is a list"
+    fix = f"{command()} -m {override.input_line} runs them all, {key}=[{values}] is a list"
     return Mistake(key, "must have one value", values, fix)
 
 
