@@ -58,7 +58,7 @@ def go_on(given: str, overrides: Iterable[Override], conf: Path, *, is_grid: boo
         "hydra.output_subdir=null",
         "hydra.job.chdir=false",
     ]
-    argv += [f"hydra.searchpath=['file://{conf}']", "hydra/job_logging=train"]
+    argv += [f"hydra.searchpath=[{quoted(f'file://{conf.as_posix()}')}]", "hydra/job_logging=train"]
     return argv, config
 
 

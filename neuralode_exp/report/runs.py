@@ -132,7 +132,7 @@ def _short(key: str) -> str:
 
 def _resolved(path: Path) -> dict[str, Any]:
     """Read a stored config. Its references are nearly always to one key each, which needs no OmegaConf."""
-    text = path.read_text()
+    text = path.read_text(encoding="utf-8")
     values = yaml.load(text, LOADER)
     if not isinstance(values, dict):
         raise ValueError(f"{path} must hold keys and values")

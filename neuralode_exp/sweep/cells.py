@@ -96,7 +96,7 @@ def folders_by_identity(sweep_dir: Path) -> dict[str, Path]:
     found: dict[str, tuple[bool, Path]] = {}
     for path in sorted(sweep_dir.glob("*/summary.json")):
         with contextlib.suppress(ValueError, KeyError, TypeError):  # damaged: its cell is run again
-            summary = json.loads(path.read_text())
+            summary = json.loads(path.read_text(encoding="utf-8"))
             entry = (summary["status"] == "completed", path.parent)
             found[summary["identity"]] = max(found.get(summary["identity"], entry), entry)
     return {identity: folder for identity, (_, folder) in found.items()}

@@ -59,13 +59,13 @@ def write_csv(sweep_dir: Path, cells: Sequence[Cell], outcomes: Sequence[Outcome
 
 def read_csv(path: Path) -> list[dict[str, str]]:
     """Return the rows of a sweep.csv by the names of its columns."""
-    with open(path, newline="") as file:
+    with open(path, newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
 
 
 def write_if_changed(path: Path, content: str) -> None:
-    if not path.exists() or path.read_text() != content:
-        path.write_text(content)
+    if not path.exists() or path.read_text(encoding="utf-8") != content:
+        path.write_text(content, encoding="utf-8")
 
 
 def _number(value: float | None, form: str) -> str:

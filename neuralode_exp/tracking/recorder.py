@@ -44,7 +44,7 @@ class Recorder:
             path.unlink()
 
         metrics.keep_before(self.folder, first_step)
-        self._csv = open(self.folder / metrics.FILE_NAME, "a", newline="")  # noqa: SIM115 - closed by close()
+        self._csv = open(self.folder / metrics.FILE_NAME, "a", newline="", encoding="utf-8")  # noqa: SIM115 - closed by close()
         self._rows = csv.writer(self._csv, lineterminator="\n")
         self._events = events.EventFile(self.folder, purge_step=first_step)
         if not self._resumed:
