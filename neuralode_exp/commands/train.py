@@ -14,13 +14,14 @@ from omegaconf import DictConfig
 
 from neuralode_exp.config import ConfigError, plain, validate
 from neuralode_exp.config.compose import CONF
+from neuralode_exp.config.hydra_internals import VERSION_BASE
 from neuralode_exp.config.preflight import preflight
 from neuralode_exp.interruption import StopAtOnce, stop_if_heard
 from neuralode_exp.outcome import Interrupted, RunFailed
 from neuralode_exp.sweep.plugins import register_sweepers
 
 
-@hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
+@hydra.main(**VERSION_BASE, config_path=str(CONF), config_name="config")
 def main(config: DictConfig) -> float:
     """Run one job in the folder that Hydra made for it and return its objective."""
     from neuralode_exp.build import device_of_job  # after the preflight: a wrong request need not wait for torch

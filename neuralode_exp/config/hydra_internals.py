@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+import hydra
 from hydra import version
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.utils import create_config_search_path, get_args_parser
@@ -22,11 +23,14 @@ from hydra.plugins.plugin import Plugin
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig
 
+# For @hydra.main. Hydra 1.3 wants to be told that its own behaviour is meant, 1.4 warns of being told.
+VERSION_BASE = {"version_base": "1.3"} if hydra.__version__.startswith("1.3.") else {}
 # Group -> the options that have a file in conf/hydra/.
 OWN_FILES = {
     "launcher": ("joblib", "ray", "submitit_local", "submitit_slurm"),
     "sweeper": ("optuna",),
 }
+OWN_PLUGINS: set[str] = set()
 
 
 class OwnFiles(SearchPathPlugin):
@@ -44,7 +48,8 @@ class OwnFiles(SearchPathPlugin):
 
 def make_loader(conf: Path, further: str | None = None) -> ConfigLoader:
     """Return Hydra's loader of the files in `conf` and in `further`, as --config-dir adds them."""
-    version.setbase("1.3")
+    if VERSION_BASE:
+        version.setbase(VERSION_BASE["version_base"])
     setup_globals()
     JobRuntime.instance().set("name", "train")
     Plugins.instance().register(OwnFiles)
@@ -69,10 +74,13 @@ def command_line_parser() -> argparse.ArgumentParser:
     return get_args_parser()
 
 
-def register_plugin(plugin: type[Plugin], name: str) -> None:
-    """Let YAML name a plugin by `_target_: hydra_plugins.NAME`.
-
-    Hydra 1.3 instantiates no plugin whose name does not begin so, wherever its class is.
-    """
+def register_plugin(plugin: type[Plugin]) -> None:
+    """Let YAML name a plugin by its class, wherever that is; Hydra 1.3 takes those of `hydra_plugins` alone."""
     Plugins.instance().register(plugin)
-    Plugins.instance().class_name_to_class[f"hydra_plugins.{name}"] = plugin
+    if VERSION_BASE:
+        OWN_PLUGINS.add(f"{plugin.__module__}.{plugin.__name__}")
+        Plugins.is_in_toplevel_plugins_module = staticmethod(_is_known)  # type: ignore[method-assign, assignment]
+
+
+def _is_known(name: str) -> bool:
+    return name in OWN_PLUGINS or name.startswith(("hydra_plugins.", "hydra._internal.core_plugins."))

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any
 
+import omegaconf
 from omegaconf import DictConfig, OmegaConf
 
 from neuralode_exp.config.cells import solves_ode
@@ -98,8 +99,11 @@ def _composed(dataset: str) -> DictConfig:
 
 def register_resolvers() -> None:
     """Let YAML say `${label:}` and `${folder_name:}` of the config that they stand in."""
+    # OmegaConf 2.4 calls it otherwise, and warns of the name that 2.3 has.
+    is_new = not omegaconf.__version__.startswith("2.3.")
+    register: Callable[..., None] = OmegaConf.register_resolver if is_new else OmegaConf.register_new_resolver
     for name, of_config in {"label": label, "folder_name": folder_name, "identity": identity}.items():
-        OmegaConf.register_new_resolver(name, _resolver(of_config), replace=True)
+        register(name, _resolver(of_config), replace=True)
 
 
 def _resolver(of_config: Callable[[Config], str]) -> Callable[..., str]:

@@ -74,5 +74,5 @@ class OptunaSearch(Sweeper):
 
 def register_sweepers() -> None:
     """Make our sweepers known to Hydra."""
-    register_plugin(GridSweeper, "neuralode_sweepers.GridSweeper")
-    register_plugin(OptunaSearch, "neuralode_sweepers.OptunaSearch")
+    register_plugin(GridSweeper)
+    register_plugin(OptunaSearch)

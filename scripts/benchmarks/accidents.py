@@ -12,12 +12,13 @@ import torch
 from omegaconf import DictConfig
 
 from neuralode_exp.config.compose import CONF
+from neuralode_exp.config.hydra_internals import VERSION_BASE
 from neuralode_exp.sweep.plugins import register_sweepers
 
 RAISE, TURN_NAN, KILLED = range(8), range(8, 10), 10
 
 
-@hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
+@hydra.main(**VERSION_BASE, config_path=str(CONF), config_name="config")
 def main(config: DictConfig) -> float:
     from neuralode_exp.commands import train
     from neuralode_exp.trainers.loop import Loop

@@ -68,8 +68,8 @@ def test_the_command_line_is_read_as_hydra_reads_it() -> None:
 
 
 def test_a_registered_plugin_is_made_from_its_name_in_yaml() -> None:
-    register_plugin(Mine, "neuralode_sweepers.Mine")
-    sweeper = {"_target_": "hydra_plugins.neuralode_sweepers.Mine", "value": 3}
+    register_plugin(Mine)
+    sweeper = {"_target_": f"{__name__}.Mine", "value": 3}
     config = OmegaConf.create({"hydra": {"sweeper": sweeper}})
     made = Plugins.instance().instantiate_sweeper(hydra_context=None, task_function=None, config=config)  # type: ignore[arg-type]
     assert isinstance(made, Mine)
