@@ -1,66 +1,8 @@
-"""Train, measure and record one run, or with -m a grid of them. `python train.py --help` lists what there is.
-
-Exit status: 0 done, 1 the run failed, 2 the request is wrong, 130 or 143 interrupted after a checkpoint.
-"""
+"""Train, measure and record one run, or with -m a grid of them. `python train.py --help` lists what there is."""
 
 import sys
-from pathlib import Path
 
-import hydra
-from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
-from omegaconf import DictConfig
-
-from neuralode_exp.config import ConfigError, plain, validate
-from neuralode_exp.config.preflight import CONF, preflight
-from neuralode_exp.interruption import StopAtOnce, stop_if_heard
-from neuralode_exp.outcome import Interrupted, RunFailed
-
-
-@hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
-def main(config: DictConfig) -> float:
-    """Run one job in the folder that Hydra made for it and return its objective."""
-    from neuralode_exp.build import device_of_job  # after the preflight: a wrong request need not wait for torch
-    from neuralode_exp.run import keep_freed_memory, run
-
-    keep_freed_memory()
-    hydra_config = HydraConfig.get()
-    in_grid = hydra_config.mode == RunMode.MULTIRUN
-    try:
-        values = plain(config)
-        run_config = validate(values)
-        if in_grid:
-            device = device_of_job(run_config.device, hydra_config.job.num)
-            run_config = run_config.model_copy(update={"device": device})
-        # Other launchers' workers share the terminal, and a bar would overwrite those of its neighbours.
-        bar = None if not in_grid or "BasicLauncher" in hydra_config.launcher._target_ else False
-        return run(run_config, Path(hydra_config.runtime.output_dir), values, bar=bar)
-    except (ConfigError, RunFailed) as error:
-        if in_grid:
-            raise  # for the sweeper, which goes on with the next job
-        print(error, file=sys.stderr)
-        sys.exit(2 if isinstance(error, ConfigError) else 1)
-
-
-def command_line() -> int | str:
-    """Check the request, run it, and return the exit status."""
-    try:
-        with StopAtOnce():
-            request = preflight(sys.argv[1:])
-            if request.answer is not None:
-                print(request.answer)
-                return 0
-            sys.argv[1:] = request.argv
-            main()
-            stop_if_heard()
-    except ConfigError as error:
-        print(error, file=sys.stderr)
-        return 2
-    except Interrupted as interrupted:
-        print(interrupted, file=sys.stderr)
-        return 128 + interrupted.signal
-    return 0
-
+from neuralode_exp.commands.train import command_line
 
 if __name__ == "__main__":
     sys.exit(command_line())

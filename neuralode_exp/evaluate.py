@@ -14,9 +14,9 @@ from omegaconf import DictConfig, OmegaConf
 from neuralode_exp.build import build_task, pick_device
 from neuralode_exp.config import Config, ConfigError, Mistake
 from neuralode_exp.config.cells import solves_ode, without_meaning
-from neuralode_exp.config.compose import Composer, make_loader
+from neuralode_exp.config.compose import CONF, Composer
+from neuralode_exp.config.hydra_internals import make_loader
 from neuralode_exp.config.later import with_later_keys
-from neuralode_exp.config.preflight import CONF
 from neuralode_exp.load import Weights, completed_run, restore_weights
 from neuralode_exp.run import seed_everything
 

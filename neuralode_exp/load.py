@@ -12,6 +12,7 @@ from torch import nn
 from neuralode_exp.build import build_model, build_task
 from neuralode_exp.config import Config, ConfigError, stored_config
 from neuralode_exp.models.shape import Shape
+from neuralode_exp.outcome import command
 from neuralode_exp.tracking import checkpoints
 from neuralode_exp.tracking.summary import Summary, read_summary
 from neuralode_exp.trainers import earlier
@@ -75,7 +76,7 @@ def completed_run(folder: Path | str) -> tuple[Config, Summary]:
     if summary["status"] != "completed":
         fixes = {"interrupted": "go on with", "killed": "go on with", "failed": "try again with"}
         fix = fixes.get(summary["status"])
-        how = f"; {fix}: python train.py resume={folder}" if fix else ""
+        how = f"; {fix}: {command()} resume={folder}" if fix else ""
         raise NotLoadable(f"RUN must be completed, got {folder}, which is {summary['status']}{how}")
     return config, summary
 

@@ -1,5 +1,13 @@
 """How a run can end other than well, in terms that the command line turns into its exit status."""
 
+import sys
+from pathlib import Path
+
+
+def command() -> str:
+    """Return what the user types before the arguments: the installed command, or the script of a checkout."""
+    return "neuralode" if Path(sys.argv[0]).stem == "neuralode" else "python train.py"
+
 
 class RunFailed(Exception):
     """The run failed: one line for the user. The traceback stands in the run's log already."""

@@ -18,12 +18,12 @@ import yaml
 
 from neuralode_exp import tags
 from neuralode_exp.build import build_task, pick_device
-from neuralode_exp.config import Config, ConfigError, flatten, identity, without_meaning
+from neuralode_exp.config import Config, ConfigError, flatten, identity, label, without_meaning
 from neuralode_exp.config.machine import of_machine
 from neuralode_exp.interruption import StopAtOnce, StopLater
 from neuralode_exp.load import restore_weights
 from neuralode_exp.ode import SolverError
-from neuralode_exp.outcome import Interrupted, RunFailed
+from neuralode_exp.outcome import Interrupted, RunFailed, command
 from neuralode_exp.tracking import checkpoints
 from neuralode_exp.tracking.progress import final_table, progress
 from neuralode_exp.tracking.recorder import Recorder
@@ -143,12 +143,13 @@ def _train(
     loop = Loop(task, config.trainer, cadence, objective, folder)
     if resumed:
         loop.restore(checkpoints.load(last, device))
-        log.info("resumed after step %d of %d", loop.step, cadence.total)
+        log.info("%s: resumed after step %d of %d", label(config), loop.step, cadence.total)
     recorder = Recorder(folder, resume_step=loop.step if resumed else None)
     try:
         plain = {key: value for key, value in values.items() if key != "hydra"}
         recorder.text("config", "```yaml\n" + yaml.safe_dump(plain, sort_keys=False) + "```")
-        recorder.hparams_start(flatten(plain))
+        # TensorBoard shows 17 characters of a long name, so that what tells it from others stands in front.
+        recorder.hparams_start(f"{identity(config)[:4]} {label(config)}", flatten(plain))
         later = StopLater("stopping after this step, with a checkpoint")
         with later, progress(cadence.total, start=loop.step, terminal=bar) as display:
             loop.run(recorder, display, interrupted=later)
@@ -211,7 +212,7 @@ def _stop(folder: Path, summary: Summary, interrupt: KeyboardInterrupt) -> NoRet
     after = f" after step {summary['steps']}" if summary["steps"] else ""
     if summary["status"] == "completed":
         raise Interrupted(f"interrupted once the run was completed: {folder}", number) from None
-    raise Interrupted(f"interrupted{after}; go on with: python train.py resume={folder}", number) from None
+    raise Interrupted(f"interrupted{after}; go on with: {command()} resume={folder}", number) from None
 
 
 def _fail(folder: Path, summary: Summary, error: Exception) -> NoReturn:

@@ -19,8 +19,9 @@ import torch
 from neuralode_exp.build import build_task, pick_device
 from neuralode_exp.config import Config, ConfigError, Mistake, solver_arguments
 from neuralode_exp.config.cells import solves_ode
-from neuralode_exp.config.compose import Composer, make_loader
-from neuralode_exp.config.preflight import CONF, expand
+from neuralode_exp.config.compose import CONF, Composer
+from neuralode_exp.config.hydra_internals import make_loader
+from neuralode_exp.config.preflight import expand
 from neuralode_exp.evaluate import changed_config
 from neuralode_exp.load import Weights, completed_run, restore_weights
 from neuralode_exp.ode import SOLVERS, SolverError

@@ -1,50 +1,8 @@
-"""Put runs into one table over their seeds, and draw their curves.
+"""`neuralode report` of a checkout: `python scripts/report.py --help` says what it takes."""
 
-    python scripts/report.py outputs/multirun/2026-01-31/12-00-00.000000
-    python scripts/report.py SWEEP ANOTHER --by model,solver.rtol --columns error/test,nfe/forward,seconds
-
-Prints the table and writes report.html, one self-contained page, and report.md.
-Exit status: 0 done, 2 the request is wrong.
-"""
-
-from __future__ import annotations
-
-import argparse
 import sys
-from pathlib import Path
 
-from neuralode_exp.config import ConfigError
-from neuralode_exp.report.report import html, make_report, markdown, text
-
-
-def main(argv: list[str] | None = None) -> int:
-    """Run the command line and return its exit status."""
-    description, _, examples = (__doc__ or "").partition("\n\n")
-    parser = argparse.ArgumentParser(
-        description=description, epilog=examples, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="of a run, of a grid, or of several")
-    parser.add_argument("--by", metavar="KEYS", help="config keys of a group; default: those that differ, but seed")
-    parser.add_argument("--columns", metavar="TAGS", help="metrics to show; default: the usual ones that are there")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="where to write; default: the first FOLDER")
-    args = parser.parse_args(argv)
-    try:
-        report = make_report(args.folders, _names(args.by), _names(args.columns))
-    except (ConfigError, FileNotFoundError) as error:
-        print(error, file=sys.stderr)
-        return 2
-    out: Path = args.out or args.folders[0]
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "report.html").write_text(html(report), encoding="utf-8")
-    (out / "report.md").write_text(markdown(report), encoding="utf-8")
-    print(text(report))
-    print(f"\n{out / 'report.html'}\n{out / 'report.md'}")
-    return 0
-
-
-def _names(given: str | None) -> list[str] | None:
-    return given.split(",") if given else None
-
+from neuralode_exp.commands.report import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -13,7 +13,8 @@ import pytest
 import torch
 
 from neuralode_exp.config import Config, Mistake
-from neuralode_exp.config.compose import Composer, make_loader
+from neuralode_exp.config.compose import Composer
+from neuralode_exp.config.hydra_internals import make_loader
 
 ROOT = Path(__file__).parents[1]
 SAMPLE = ROOT / "tests" / "assets" / "mnist-sample"

@@ -11,7 +11,7 @@ import torch
 import yaml
 
 import train
-from neuralode_exp.config import identity, stored_config
+from neuralode_exp.config import folder_name, identity, stored_config
 from neuralode_exp.config.errors import spell
 from neuralode_exp.config.later import NEUTRAL, OF_KIND
 from neuralode_exp.evaluate import evaluate
@@ -111,7 +111,7 @@ def test_a_grid_finds_a_finished_run_by_its_identity_and_is_extended(
     assert rows[0]["run"] == old.name
     assert stamps(old) == before
     new = tmp_path / rows[1]["run"]
-    assert new.name == identity(stored_config(new)) != identity(stored_config(old))
+    assert new.name == folder_name(stored_config(new)) != folder_name(stored_config(old))
 
 
 def test_a_grid_goes_on_with_an_interrupted_run_in_its_own_folder(

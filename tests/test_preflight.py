@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from neuralode_exp.config import ConfigError, identity
-from neuralode_exp.config.compose import Composer, make_loader
+from neuralode_exp.config.compose import Composer
+from neuralode_exp.config.hydra_internals import make_loader
 from neuralode_exp.config.preflight import CONF, expand, preflight
 from tests.conftest import ROOT, train
 

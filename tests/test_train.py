@@ -11,7 +11,7 @@ import pytest
 
 import neuralode_exp.run
 import train
-from neuralode_exp.config import identity, stored_config
+from neuralode_exp.config import folder_name, label, stored_config
 from neuralode_exp.outcome import Interrupted, RunFailed
 
 
@@ -55,6 +55,7 @@ def test_a_run_gets_its_config_in_a_folder_of_its_own(start, compose) -> None:
         assert config == compose("seed=3", "dataset=circle") == stored_config(folder)
         assert values["seed"] == 3
         assert (folder / "train.log").exists()
+        assert folder.name.endswith(f"-{label(config)}")
         folders.append(folder)
     assert folders[0] != folders[1]
 
@@ -71,10 +72,10 @@ def test_an_interrupted_run_ends_with_the_number_of_its_signal(start, capsys) ->
     assert capsys.readouterr().err == "go on with: python train.py resume=...\n"
 
 
-def test_the_folder_of_a_grids_cell_is_its_identity(start, compose) -> None:
+def test_the_folder_of_a_grids_cell_is_named_by_what_it_holds(start, compose) -> None:
     status, calls = start(lambda *_: 0.5, "-m", "seed=0,1", "hydra.sweep.dir=grid")
     assert status == 0
-    assert [folder.name for _, folder, _ in calls] == [identity(compose(f"seed={seed}")) for seed in (0, 1)]
+    assert [folder.name for _, folder, _ in calls] == [folder_name(compose(f"seed={seed}")) for seed in (0, 1)]
 
 
 def test_an_interrupted_grid_starts_no_other_job(start) -> None:

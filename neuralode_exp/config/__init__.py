@@ -2,7 +2,8 @@
 
 from neuralode_exp.config.cells import solver_arguments, without_meaning
 from neuralode_exp.config.errors import ConfigError, Mistake
-from neuralode_exp.config.identity import identity, identity_differences, register_resolver
+from neuralode_exp.config.identity import identity, identity_differences
+from neuralode_exp.config.label import folder_name, label, register_resolvers
 from neuralode_exp.config.schema import Config
 from neuralode_exp.config.validation import flatten, plain, stored_config, validate
 
@@ -11,8 +12,10 @@ __all__ = [
     "ConfigError",
     "Mistake",
     "flatten",
+    "folder_name",
     "identity",
     "identity_differences",
+    "label",
     "plain",
     "solver_arguments",
     "stored_config",
@@ -20,5 +23,5 @@ __all__ = [
     "without_meaning",
 ]
 
-# Workers of a launcher import this package before they resolve hydra.sweep.subdir, and nothing else of ours.
-register_resolver()
+# Workers of a launcher import this package before they resolve the name of a run's folder, and nothing else of ours.
+register_resolvers()

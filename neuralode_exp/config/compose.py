@@ -16,13 +16,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from hydra import version
-from hydra._internal.config_loader_impl import ConfigLoaderImpl
-from hydra._internal.hydra import Hydra
-from hydra._internal.utils import create_config_search_path
 from hydra.core.config_loader import ConfigLoader
-from hydra.core.config_search_path import SearchPathQuery
-from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
@@ -32,9 +26,13 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from neuralode_exp.config.errors import ConfigError, Mistake, near_miss, spell, suggest
+from neuralode_exp.config.hydra_internals import set_override
 from neuralode_exp.config.schema import Config
 from neuralode_exp.config.validation import plain, validate
 
+PACKAGE = Path(__file__).parents[1]
+# In a wheel the folder is the package's own.
+CONF = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "conf"
 GROUPS = ("dataset", "model", "solver", "trainer", "experiment")
 # Keys of a group that its files alone may say.
 OF_FILES = ("name", "kind")
@@ -43,19 +41,6 @@ EXTRAS = {
     ("hydra/launcher", "ray"): ("hydra_plugins.hydra_ray_launcher", "ray"),
     ("hydra/sweeper", "optuna"): ("hydra_plugins.hydra_optuna_sweeper", "search"),
 }
-
-
-def make_loader(conf: Path, further: str | None = None) -> ConfigLoader:
-    """Return Hydra's loader of the files in `conf` and in `further`, as --config-dir adds them."""
-    version.setbase("1.3")
-    path = create_config_search_path(str(conf))
-    if further is not None:
-        path.prepend("command-line", f"file://{Path(further).absolute()}", SearchPathQuery(provider="schema"))
-    GlobalHydra.instance().clear()
-    try:
-        return Hydra.create_main_hydra2("train", path).config_loader
-    finally:
-        GlobalHydra.instance().clear()  # @hydra.main wants to make its own
 
 
 def quoted(text: str) -> str:
@@ -118,7 +103,7 @@ class Composer:
                 mistakes.append(mistake)
                 continue
             try:
-                ConfigLoaderImpl._apply_overrides_to_config([override], composed)
+                set_override(composed, override)
             except (HydraException, OmegaConfBaseException) as error:
                 reason = str(error.__cause__ or error).strip().split("\n")[0]
                 mistakes.append(Mistake(str(override.input_line), "cannot be set", reason))

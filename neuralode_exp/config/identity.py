@@ -7,13 +7,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
-
 from neuralode_exp.config.cells import read_by_solver, solves_ode
 from neuralode_exp.config.kinds import KINDS
 from neuralode_exp.config.later import is_neutral
 from neuralode_exp.config.schema import Config
-from neuralode_exp.config.validation import flatten, plain, validate
+from neuralode_exp.config.validation import flatten
 
 # Where and how often, not what. The tolerance and steps of a dataset act through the solver's keys alone.
 WITHOUT_EFFECT = frozenset(
@@ -68,12 +66,3 @@ def _sha256(path: Path) -> str | None:
 
 def _only(values: dict[str, Any], keys: set[str]) -> dict[str, Any]:
     return {key: value for key, value in values.items() if key in keys}
-
-
-def register_resolver() -> None:
-    """Let YAML say `${identity:}`, the identity of the config that it stands in."""
-    OmegaConf.register_new_resolver("identity", _resolve_identity, replace=True)
-
-
-def _resolve_identity(*, _root_: DictConfig) -> str:
-    return identity(validate(plain(_root_)))

@@ -9,13 +9,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.types import Glob, IntervalSweep, Override
 
 from neuralode_exp.config.cells import without_meaning
-from neuralode_exp.config.compose import Composer, make_loader
+from neuralode_exp.config.compose import CONF, Composer
 from neuralode_exp.config.errors import ConfigError, Mistake, spell
 from neuralode_exp.config.folders import wrong_folder
+from neuralode_exp.config.hydra_internals import command_line_parser, make_loader
 from neuralode_exp.config.identity import WEIGHTS, identity, identity_differences
 from neuralode_exp.config.kinds import KINDS
 from neuralode_exp.config.launchers import ELSEWHERE, launcher_name, wrong_settings
@@ -23,8 +23,7 @@ from neuralode_exp.config.machine import of_machine
 from neuralode_exp.config.resume import go_on
 from neuralode_exp.config.schema import Config
 from neuralode_exp.config.validation import stored_config
-
-CONF = Path(__file__).parents[2] / "conf"
+from neuralode_exp.outcome import command
 
 
 @dataclass(frozen=True)
@@ -51,7 +50,7 @@ def preflight(argv: list[str], conf: Path = CONF) -> Request:
         ConfigError: with all mistakes; in a grid those of every cell.
         SystemExit: from argparse, for an unknown flag.
     """
-    flags = get_args_parser().parse_intermixed_args(argv)
+    flags = command_line_parser().parse_intermixed_args(argv)
     asks_hydra = (flags.help, flags.hydra_help, flags.cfg, flags.info, flags.shell_completion)
     if any(asks_hydra) or flags.config_path or flags.config_name or flags.experimental_rerun:
         return Request(argv)
@@ -149,7 +148,7 @@ def _of_launcher(composer: Composer, overrides: list[Override]) -> Iterator[Mist
 def _of_sweeper(of_hydra: Iterable[Override], axes: Sequence[Override]) -> Iterator[Mistake]:
     given = {override.key_or_group: str(override.value()) for override in of_hydra}
     if "hydra.sweep.subdir" in given:
-        fix = "leave it out: a cell's folder is its identity, by which the grid goes on"
+        fix = "leave it out: a cell's folder is named by what it asks for"
         yield Mistake("hydra.sweep.subdir", "cannot be changed", given["hydra.sweep.subdir"], fix)
     for override in (axis for axis in axes if not _values(axis)):
         is_glob = isinstance(override.value(), Glob)
@@ -191,7 +190,7 @@ def _values(override: Override) -> list[str]:
 
 def _needs_multirun(override: Override) -> Mistake:
     key, values = override.key_or_group, override.get_value_string()
-    fix = f"python train.py -m {override.input_line} runs them all, {key}=[{values}] is a list"
+    fix = f"{command()} -m {override.input_line} runs them all, {key}=[{values}] is a list"
     return Mistake(key, "must have one value", values, fix)
 
 

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from hydra.core.override_parser.types import Override
 
-from neuralode_exp.config.compose import GROUPS, Composer, make_loader, quoted
+from neuralode_exp.config.compose import GROUPS, Composer, quoted
 from neuralode_exp.config.errors import ConfigError, Mistake, spell
+from neuralode_exp.config.hydra_internals import make_loader
 from neuralode_exp.config.identity import identity_differences
 from neuralode_exp.config.schema import Config
 from neuralode_exp.config.validation import stored_config
@@ -57,7 +58,7 @@ def go_on(given: str, overrides: Iterable[Override], conf: Path, *, is_grid: boo
         "hydra.output_subdir=null",
         "hydra.job.chdir=false",
     ]
-    argv += [f"hydra.searchpath=['file://{conf}']", "hydra/job_logging=train"]
+    argv += [f"hydra.searchpath=[{quoted(f'file://{conf.as_posix()}')}]", "hydra/job_logging=train"]
     return argv, config
 
 

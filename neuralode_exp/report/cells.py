@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from neuralode_exp.config import ConfigError
-from neuralode_exp.config.preflight import CONF
+from neuralode_exp.config.compose import CONF
 from neuralode_exp.report.runs import Run, settings_of
 from neuralode_exp.sweep import table
 
@@ -23,7 +23,8 @@ def cells_without_run(folder: Path) -> Iterator[Run]:
 
 def _settings(words: list[str]) -> dict[str, Any]:
     """Compose what the cell asked for; a request that is wrong by now is known by its own words."""
-    from neuralode_exp.config.compose import Composer, make_loader  # brings Hydra: few grids have such cells
+    from neuralode_exp.config.compose import Composer  # brings Hydra: few grids have such cells
+    from neuralode_exp.config.hydra_internals import make_loader
 
     composer = Composer(make_loader(CONF))
     try:

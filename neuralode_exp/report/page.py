@@ -53,8 +53,8 @@ def page(counts: str, groups: Table, failures: Table, runs: Table, sections: Seq
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Report</title>'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<style>{(HERE / 'page.css').read_text()}</style></head><body>{''.join(body)}"
-        f"<script>{(HERE / 'page.js').read_text()}</script></body></html>\n"
+        f"<style>{(HERE / 'page.css').read_text(encoding='utf-8')}</style></head><body>{''.join(body)}"
+        f"<script>{(HERE / 'page.js').read_text(encoding='utf-8')}</script></body></html>\n"
     )
 
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from neuralode_exp.config import ConfigError, label, stored_config
 from neuralode_exp.report import page, tables
 from neuralode_exp.report.cells import cells_without_run
 from neuralode_exp.report.columns import chosen_columns, default_columns, objective_tag, with_unit
@@ -99,7 +100,7 @@ def markdown(report: Report) -> str:
     for name, groups in by_dataset(report.groups):
         best = best_run(groups)
         if best is not None:
-            parts.append(f"Best on {name}: {_objective(best)}, `{tables.place(best, report.root)}`")
+            parts.append(f"Best on {name}: {_objective(best)}, `{_named(best, report.root)}`")
     return "\n\n".join(parts) + "\n"
 
 
@@ -154,7 +155,17 @@ def best_run(groups: Sequence[Group]) -> Run | None:
 
 
 def _described(run: Run, report: Report) -> str:
-    return f"{_label_of(run, report.keys)}, {_objective(run)}, {tables.place(run, report.root)}"
+    return f"{_objective(run)}, {_named(run, report.root)}"
+
+
+def _named(run: Run, root: Path) -> str:
+    """The run's folder, and its label where the folder is not called by it."""
+    place = tables.place(run, root)
+    try:
+        name = label(stored_config(run.folder))
+    except (OSError, ConfigError):  # of another version of the program
+        return place
+    return place if name in place else f"{name}, {place}"
 
 
 def _label(group: Group, keys: Sequence[str]) -> str:

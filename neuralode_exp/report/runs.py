@@ -12,16 +12,26 @@ from typing import Any
 
 import yaml
 from omegaconf import OmegaConf
-from omegaconf._utils import get_yaml_loader
 
 from neuralode_exp.config import Config, ConfigError, flatten, validate
 from neuralode_exp.config.identity import WITHOUT_EFFECT, with_effect
 from neuralode_exp.tracking.summary import Summary, read_summary
 
 CONFIG = Path(".hydra") / "config.yaml"
-# OmegaConf's own rules of what is a number, in libyaml: a config in 1 ms.
-LOADER = type("Loader", (yaml.CSafeLoader,), {"yaml_implicit_resolvers": get_yaml_loader().yaml_implicit_resolvers})
 REFERENCE = re.compile(r"\$\{([\w.]+)\}")
+
+
+class Loader(yaml.CSafeLoader):
+    """Reads a stored config as OmegaConf does, 1e-3 as a number and no text as a date, but by libyaml, in 1 ms."""
+
+    yaml_implicit_resolvers = {  # noqa: RUF012 - PyYAML's
+        first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith(":timestamp")]
+        for first, resolvers in yaml.CSafeLoader.yaml_implicit_resolvers.items()
+    }
+
+
+NUMBER = re.compile(r"^[-+]?\d+(\.\d*)?e[-+]?\d+$", re.IGNORECASE)
+Loader.add_implicit_resolver("tag:yaml.org,2002:float", NUMBER, list("-+0123456789"))
 
 
 @dataclass(frozen=True)
@@ -133,8 +143,8 @@ def _short(key: str) -> str:
 
 def _resolved(path: Path) -> dict[str, Any]:
     """Read a stored config. Its references are nearly always to one key each, which needs no OmegaConf."""
-    text = path.read_text()
-    values = yaml.load(text, LOADER)
+    text = path.read_text(encoding="utf-8")
+    values = yaml.load(text, Loader)
     if not isinstance(values, dict):
         raise ValueError(f"{path} must hold keys and values")
     flat = flatten(values)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from hydra.core.config_loader import ConfigLoader
 
-from neuralode_exp.config import Config, identity, without_meaning
+from neuralode_exp.config import Config, folder_name, identity, label, without_meaning
 from neuralode_exp.config.compose import Composer, quoted
 from neuralode_exp.config.preflight import expand
 from neuralode_exp.tracking.summary import Summary, read_summary
@@ -25,7 +25,8 @@ class Cell:
         overrides: the arguments that make it, as `model=resnet`.
         config: what it asks for.
         identity: of the run that it asks for.
-        folder: where that run is; a new one is named by its identity.
+        label: of that run.
+        folder: where it is; that of a new run is named by its label and identity.
         gap: why it has no meaning; None for a cell that can be run.
         same_as: number of an earlier cell that is the same run.
     """
@@ -34,6 +35,7 @@ class Cell:
     overrides: tuple[str, ...]
     config: Config
     identity: str
+    label: str
     folder: Path
     gap: str | None
     same_as: int | None
@@ -44,9 +46,14 @@ class Cell:
         return self.gap is None and self.same_as is None
 
     @property
+    def name(self) -> str:
+        """The name of the folder, which begins with the label unless somebody has called it otherwise."""
+        return self.folder.name if self.label in self.folder.name else f"{self.label} in {self.folder.name}"
+
+    @property
     def arguments(self) -> list[str]:
         """The arguments of its job: its overrides, and its folder where that has another name than Hydra would give."""
-        if self.folder.name == self.identity:
+        if self.folder.name == folder_name(self.config):
             return list(self.overrides)
         return [*self.overrides, f"hydra.sweep.subdir={quoted(self.folder.name)}"]
 
@@ -74,11 +81,11 @@ class Planner:
     def cell(self, number: int, overrides: Sequence[str]) -> Cell:
         """Return the cell of one set of arguments."""
         config = self._composer.config(self._composer.parse([*self._of_hydra, *overrides], []))
-        name, gap = identity(config), without_meaning(config)
-        first = number if gap else self._first.setdefault(name, number)
+        run, gap = identity(config), without_meaning(config)
+        first = number if gap else self._first.setdefault(run, number)
         same_as = first if first != number else None
-        folder = self._folders.get(name, self._sweep_dir / name)
-        return Cell(number, tuple(overrides), config, name, folder, str(gap) if gap else None, same_as)
+        folder = self._folders.get(run, self._sweep_dir / folder_name(config))
+        return Cell(number, tuple(overrides), config, run, label(config), folder, str(gap) if gap else None, same_as)
 
 
 def folders_by_identity(sweep_dir: Path) -> dict[str, Path]:
@@ -89,7 +96,7 @@ def folders_by_identity(sweep_dir: Path) -> dict[str, Path]:
     found: dict[str, tuple[bool, Path]] = {}
     for path in sorted(sweep_dir.glob("*/summary.json")):
         with contextlib.suppress(ValueError, KeyError, TypeError):  # damaged: its cell is run again
-            summary = json.loads(path.read_text())
+            summary = json.loads(path.read_text(encoding="utf-8"))
             entry = (summary["status"] == "completed", path.parent)
             found[summary["identity"]] = max(found.get(summary["identity"], entry), entry)
     return {identity: folder for identity, (_, folder) in found.items()}

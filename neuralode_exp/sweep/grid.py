@@ -15,7 +15,7 @@ from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig, OmegaConf
 
 from neuralode_exp.interruption import StopLater, stop_if_heard
-from neuralode_exp.outcome import Interrupted
+from neuralode_exp.outcome import Interrupted, command
 from neuralode_exp.sweep import conclusions, table
 from neuralode_exp.sweep.cells import Cell, Outcome, Planner, outcome
 from neuralode_exp.sweep.launching import Jobs
@@ -94,5 +94,5 @@ def stopping(folder: Path, show: Callable[[], object]) -> Iterator[None]:
     if number is None:
         return
     words = [word for word in sys.argv[1:] if not word.startswith("hydra.sweep.dir=")]
-    command = shlex.join([*words, f"hydra.sweep.dir={folder}"])
-    raise Interrupted(f"interrupted; go on with: python train.py {command}", number)
+    arguments = shlex.join([*words, f"hydra.sweep.dir={folder}"])
+    raise Interrupted(f"interrupted; go on with: {command()} {arguments}", number)

@@ -12,7 +12,7 @@ from pathlib import Path
 from hydra.plugins.launcher import Launcher
 
 from neuralode_exp.interruption import StopAtOnce
-from neuralode_exp.sweep.processes import has_own_processes
+from neuralode_exp.sweep.processes import HAS_GROUPS, has_own_processes
 from neuralode_exp.tracking.summary import read_summary
 
 
@@ -35,7 +35,7 @@ class PassedOn(StopAtOnce):
         self.__exit__()  # a second one is not passed on
         told: set[int] = set()
         while running := _running(self._folders):
-            for process in running - told:
+            for process in running - told if HAS_GROUPS else ():
                 os.kill(process, signal.SIGINT)
             told |= running
             time.sleep(0.05)

@@ -21,7 +21,7 @@ from omegaconf import DictConfig
 from neuralode_exp.interruption import stop_if_heard
 from neuralode_exp.sweep.cells import Cell, Outcome, outcome
 from neuralode_exp.sweep.interruption import PassedOn
-from neuralode_exp.sweep.processes import OWN_PROCESSES, settle, threads_of_a_job
+from neuralode_exp.sweep.processes import HAS_GROUPS, OWN_PROCESSES, settle, threads_of_a_job
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ class Job:
         self.sweeper = os.getpid() if launcher.rpartition(".")[2] in OWN_PROCESSES else None
 
     def __call__(self, config: DictConfig) -> Any:
-        if self.sweeper is not None and os.getpid() != self.sweeper:
+        if HAS_GROUPS and self.sweeper is not None and os.getpid() != self.sweeper:
             os.setpgrp()
         stop_if_heard()
         return self.task(config)

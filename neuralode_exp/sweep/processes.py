@@ -12,6 +12,9 @@ from hydra.plugins.launcher import Launcher
 
 # Launchers with processes of their own on this machine. Basic has none, Slurm's are elsewhere and get its signals.
 OWN_PROCESSES = ("JoblibLauncher", "LocalLauncher", "RayLauncher")
+# Where jobs leave the terminal's process group, Ctrl-C has to be passed on to them. Windows has no such groups: there
+# Ctrl-C reaches each process by itself, and os.kill would end it at once.
+HAS_GROUPS = hasattr(os, "setpgrp")
 
 
 def has_own_processes(launcher: Launcher) -> bool:

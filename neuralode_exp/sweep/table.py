@@ -13,11 +13,11 @@ if TYPE_CHECKING:
     from neuralode_exp.sweep.cells import Cell, Outcome
 
 FILE_NAME = "sweep.csv"
-COLUMNS = ("cell", "status", "objective", "seconds", "run", "same_as", "overrides", "reason")
+COLUMNS = ("cell", "status", "objective", "seconds", "label", "run", "same_as", "overrides", "reason")
 
 
 def text(cells: Sequence[Cell], outcomes: Sequence[Outcome]) -> str:
-    """Return a line for each cell: number, status, objective, seconds, folder's name, what sets it apart, reason."""
+    """Return a line for each cell: number, status, objective, seconds, the run's name, what sets it apart, reason."""
     shared = set.intersection(*(set(cell.overrides) for cell in cells)) if len(cells) > 1 else set()
     rows = [("cell", "status", "objective", "seconds", "run", "overrides")]
     reasons = [""]
@@ -25,7 +25,7 @@ def text(cells: Sequence[Cell], outcomes: Sequence[Outcome]) -> str:
         status = end.status if cell.same_as is None else f"same as {cell.same_as}"
         numbers = (_number(end.objective, ".5g"), _number(end.seconds, ".1f"))
         words = " ".join(word for word in cell.overrides if word not in shared)
-        rows.append((str(cell.number), status, *numbers, cell.folder.name if cell.gap is None else "-", words))
+        rows.append((str(cell.number), status, *numbers, cell.name if cell.gap is None else cell.label, words))
         reasons.append(end.reason if cell.same_as is None else "")
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     right = (True, False, True, True, False, False)
@@ -52,19 +52,20 @@ def write_csv(sweep_dir: Path, cells: Sequence[Cell], outcomes: Sequence[Outcome
     for cell, end in zip(cells, outcomes, strict=True):
         run = cell.folder.name if cell.gap is None else None
         words = " ".join(cell.overrides)
-        rows.writerow((cell.number, end.status, end.objective, end.seconds, run, cell.same_as, words, end.reason))
+        numbers = (cell.number, end.status, end.objective, end.seconds)
+        rows.writerow((*numbers, cell.label, run, cell.same_as, words, end.reason))
     write_if_changed(sweep_dir / FILE_NAME, content.getvalue())
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:
     """Return the rows of a sweep.csv by the names of its columns."""
-    with open(path, newline="") as file:
+    with open(path, newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
 
 
 def write_if_changed(path: Path, content: str) -> None:
-    if not path.exists() or path.read_text() != content:
-        path.write_text(content)
+    if not path.exists() or path.read_text(encoding="utf-8") != content:
+        path.write_text(content, encoding="utf-8")
 
 
 def _number(value: float | None, form: str) -> str:

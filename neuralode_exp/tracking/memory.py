@@ -1,6 +1,5 @@
 """Memory of a training step: its peak, what autograd holds for backward, and the peaks of device and process."""
 
-import resource
 import sys
 import weakref
 from collections.abc import Iterable, Iterator
@@ -9,6 +8,7 @@ from functools import partial
 from types import TracebackType
 from typing import Any
 
+import psutil
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -202,5 +202,10 @@ class Peaks:
 
 def peak_rss_mib() -> float:
     """Return the most MiB of main memory that this process took since it started."""
+    try:
+        import resource
+    except ModuleNotFoundError:  # on Windows, where psutil knows the peak; elsewhere it does not
+        memory = psutil.Process().memory_info()
+        return getattr(memory, "peak_wset", memory.rss) / MIB
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / MIB if sys.platform == "darwin" else peak / 1024  # bytes there, KiB on Linux

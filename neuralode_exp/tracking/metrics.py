@@ -40,7 +40,7 @@ def keep_before(folder: Path, step: int) -> None:
 
 
 def _rows(path: Path) -> Iterator[list[str]]:
-    complete, _, _ = path.read_text().rpartition("\n") if path.exists() else ("", "", "")
+    complete, _, _ = path.read_text(encoding="utf-8").rpartition("\n") if path.exists() else ("", "", "")
     rows = csv.reader(complete.splitlines())
     next(rows, None)
     return rows

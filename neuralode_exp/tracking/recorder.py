@@ -44,7 +44,7 @@ class Recorder:
             path.unlink()
 
         metrics.keep_before(self.folder, first_step)
-        self._csv = open(self.folder / metrics.FILE_NAME, "a", newline="")  # noqa: SIM115 - closed by close()
+        self._csv = open(self.folder / metrics.FILE_NAME, "a", newline="", encoding="utf-8")  # noqa: SIM115 - closed by close()
         self._rows = csv.writer(self._csv, lineterminator="\n")
         self._events = events.EventFile(self.folder, purge_step=first_step)
         if not self._resumed:
@@ -85,12 +85,13 @@ class Recorder:
         if not self._resumed:
             self._events.add(0, [events.text(tag, markdown)])
 
-    def hparams_start(self, hparams: Mapping[str, object]) -> None:
-        """Record the hyperparameters, once: dotted keys with plain values, as a row of the HParams table."""
+    def hparams_start(self, name: str, hparams: Mapping[str, object]) -> None:
+        """Record the hyperparameters, once: dotted keys with plain values, as a row of the HParams table.
+
+        The row is called by the name and the folder: runs of one name would be drawn together as repetitions.
+        """
         if not self._resumed:
-            # Runs of one name would be drawn together as repetitions; the end of a long name is cut off.
-            folder = self.folder.absolute()
-            self._events.add(0, events.hparams_start(f"{folder.name} in {folder.parent}", hparams))
+            self._events.add(0, events.hparams_start(f"{name} in {self.folder.absolute()}", hparams))
 
     def hparams_end(self, status: str) -> None:
         """Mark the row of the HParams table: `completed` is a success, any other status a failure.

@@ -92,7 +92,7 @@ def read_summary(folder: Path | str) -> Summary | None:
     here: such a run stays `running`.
     """
     try:
-        text = (Path(folder) / FILE_NAME).read_text()
+        text = (Path(folder) / FILE_NAME).read_text(encoding="utf-8")
     except FileNotFoundError:
         return None
     summary: Summary = json.loads(text)

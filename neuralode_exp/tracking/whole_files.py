@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
+
+READERS_TAKE = 2.0  # seconds at most
 
 
 def write_whole(path: Path, content: bytes | memoryview, *, sync: bool = False) -> None:
@@ -24,7 +27,21 @@ def write_whole(path: Path, content: bytes | memoryview, *, sync: bool = False) 
             if sync:
                 file.flush()
                 os.fsync(file.fileno())
-        os.replace(temporary, path)
+        _replace(temporary, path)
     except OSError:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def _replace(temporary: Path, path: Path) -> None:
+    """Rename over a file; on Windows this is refused while somebody reads it, which takes a moment."""
+    until = time.monotonic() + READERS_TAKE
+    while True:
+        try:
+            os.replace(temporary, path)
+        except PermissionError:
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.01)
+        else:
+            return

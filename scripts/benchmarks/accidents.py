@@ -5,22 +5,22 @@ from __future__ import annotations
 import math
 import os
 import signal
-import sys
 from unittest import mock
 
 import hydra
 import torch
 from omegaconf import DictConfig
 
-from neuralode_exp.config.preflight import CONF
+from neuralode_exp.config.compose import CONF
+from neuralode_exp.config.hydra_internals import VERSION_BASE
+from neuralode_exp.sweep.plugins import register_sweepers
 
 RAISE, TURN_NAN, KILLED = range(8), range(8, 10), 10
 
 
-@hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
+@hydra.main(**VERSION_BASE, config_path=str(CONF), config_name="config")
 def main(config: DictConfig) -> float:
-    sys.path.insert(0, str(CONF.parent))  # a launcher's process does not know where train.py is
-    import train
+    from neuralode_exp.commands import train
     from neuralode_exp.trainers.loop import Loop
 
     original = Loop._train_step
@@ -45,4 +45,5 @@ def befall(seed: int, module: torch.nn.Module) -> None:
 
 
 if __name__ == "__main__":
+    register_sweepers()
     main()

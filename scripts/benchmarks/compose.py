@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from neuralode_exp.config import Config, Mistake
-from neuralode_exp.config.compose import Composer, make_loader
+from neuralode_exp.config.compose import Composer
+from neuralode_exp.config.hydra_internals import make_loader
 
 ROOT = Path(__file__).parents[2]
 

@@ -67,7 +67,7 @@ def test_hparams_has_a_row_a_run_and_the_columns_of_all_models(browser: Any, ten
     find(browser, ".hparam-checkbox, .metric-checkbox", check=True)
     wait_for(lambda: any("time/step_ms" in row for row in table(browser)), "all columns")
     keep(browser, "hparams-all")
-    rows = {row["Trial ID"].split(" in ")[0]: row for row in table(browser)}
+    rows = {row["Trial ID"].rpartition("/")[2]: row for row in table(browser)}
     assert rows.keys() == GRID.keys()
     for name, row in rows.items():
         assert row["model.name"] == (name if name not in ("flow", "failed") else "odenet")

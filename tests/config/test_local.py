@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 import train
-from neuralode_exp.config.compose import Composer, make_loader
-from neuralode_exp.config.preflight import CONF
+from neuralode_exp.config.compose import CONF, Composer
+from neuralode_exp.config.hydra_internals import make_loader
 from neuralode_exp.config.schema import ImagesKeys
 
 

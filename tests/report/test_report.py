@@ -210,6 +210,7 @@ def test_the_page_is_whole_and_needs_nothing_else(tmp_path: Path, make_run: Make
     assert [reference[:22] for reference in outline.references] == ["data:image/png;base64,"]
     assert not re.search(r"https?://|@import|url\(", page)
     assert "seed-0.png" in page  # of the best run
+    assert "Best run: odenet-mnist-dopri5, 0<" in page
     assert "&lt;b&gt;&amp;" in page
     titles = re.findall(r'<text class="title"[^>]*>([^<]*)<', page)
     assert titles == ["test error (%) against time", "training loss", "NFE forward", "saved MiB"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 from pathlib import Path
 
@@ -28,7 +29,10 @@ def test_all_cells_run_and_the_table_has_them(grid: Grid, capsys: pytest.Capture
     out = capsys.readouterr().out
     # what all cells share is not repeated
     assert f"   1  completed  {float(rows[1]['objective']):9.5g}" in out
-    assert f"{rows[1]['run']}  seed=0 trainer.lr=0.02\n" in out
+    assert re.search(rf"  {re.escape(rows[1]['run'])} +seed=0 trainer.lr=0.02\n", out)
+    for row in rows:
+        assert f"+lr-{row['overrides'].rpartition('=')[2]}+" in row["label"]
+        assert re.fullmatch(re.escape(row["label"]) + "-[0-9a-f]{8}", row["run"])
     assert f"4 completed; {Path.cwd()}/grid/sweep.csv" in out
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from neuralode_exp.config import identity
+from neuralode_exp.config import folder_name
 from neuralode_exp.sweep.cells import Cell, Outcome
 from neuralode_exp.sweep.launching import Jobs
 from neuralode_exp.tracking.summary import Summary, new_summary, read_summary, write_summary
@@ -43,7 +43,7 @@ def in_background(work: Callable[[], None]) -> Iterator[threading.Event]:
 
 @pytest.mark.parametrize("launcher", LAUNCHERS)
 def test_a_killed_job_costs_only_itself(grid: Grid, compose: Compose, launcher: str) -> None:
-    victim = Path("grid") / identity(compose(*TINY, "seed=1"))
+    victim = Path("grid") / folder_name(compose(*TINY, "seed=1"))
     killed = set()
 
     def kill() -> None:
@@ -103,7 +103,7 @@ class Broken:
 
 def cells_of(compose: Compose, folder: Path, n: int) -> list[Cell]:
     config = compose(*TINY)
-    return [Cell(i, (f"seed={i}",), config, str(i), folder / str(i), None, None) for i in range(n)]
+    return [Cell(i, (f"seed={i}",), config, str(i), str(i), folder / str(i), None, None) for i in range(n)]
 
 
 def dead_summary() -> Summary:

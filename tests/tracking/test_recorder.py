@@ -200,7 +200,7 @@ def test_hparams_table_has_a_row_a_run_and_the_columns_of_all_models(tmp_path: P
     }
     for name, config in configs.items():
         recorder = Recorder(tmp_path / name)
-        recorder.hparams_start(config)
+        recorder.hparams_start("odenet-circle", config)
         recorder.scalars(10, {"final/error": 1.5})
         if name != "running":
             recorder.hparams_end("failed" if name == "failed" else "completed")
@@ -226,7 +226,7 @@ def test_resume_takes_back_the_mark_of_failure(tmp_path: Path) -> None:
     statuses = []
     for resume_step, end in ((None, "failed"), (4, "interrupted"), (8, "completed")):
         recorder = Recorder(folder, resume_step=resume_step)
-        recorder.hparams_start({"seed": 0})
+        recorder.hparams_start("odenet-circle", {"seed": 0})
         recorder.scalars(5, {"loss/train": 1.0})
         before = hparams_table(tmp_path)["run"][1]
         recorder.hparams_end(end)

@@ -1,56 +1,50 @@
-"""Our sweepers, where Hydra looks for plugins: it takes no others. What they do stands in `neuralode_exp.sweep`.
+"""Our sweepers as Hydra's plugins.
 
-Hydra imports this at every start, so it imports nothing heavy.
+Every start imports this, so it imports nothing heavy.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-from hydra.core.config_search_path import ConfigSearchPath
-from hydra.core.config_store import ConfigStore
-from hydra.plugins.search_path_plugin import SearchPathPlugin
+from hydra.core.plugins import Plugins
+from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
-# Group -> the options that have a file in conf/hydra/.
-OWN_FILES = {
-    "launcher": ("joblib", "ray", "submitit_local", "submitit_slurm"),
-    "sweeper": ("optuna",),
-}
+from neuralode_exp.config.hydra_internals import register_plugin
 
 
-class OwnFiles(SearchPathPlugin):
-    """Let our files take the place of the defaults that come with the launchers and with Optuna's sweeper.
+class GridSweeper(Sweeper):
+    """Run every cell of a grid once: those that are done are left alone, those that are lost are launched again.
 
-    Hydra would take defaults of the same name as a schema of our files, and warn of that at every start.
+    Args:
+        max_batch_size: cells handed to the launcher at once; None for as many as it likes.
+        params: axes that stand in a file, as `{"seed": "0,1"}`.
     """
 
-    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
-        of_plugins = ConfigStore.instance().repo["hydra"]
-        for group, names in OWN_FILES.items():
-            for name in names:
-                of_plugins[group].pop(f"{name}.yaml", None)
+    launcher: Launcher
 
-
-class GridSweeper(BasicSweeper):
-    """Run every cell of a grid once: those that are done are left alone, those that are lost are launched again."""
+    def __init__(self, max_batch_size: int | None, params: Mapping[str, Any] | None) -> None:
+        self.max_batch_size = max_batch_size
+        self.params = params or {}
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         from neuralode_exp.sweep.launching import Job
 
         job = Job(task_function, config.hydra.launcher._target_)
-        super().setup(hydra_context=hydra_context, task_function=job, config=config)
+        self.config, self.hydra_context = config, hydra_context
+        launch = Plugins.instance().instantiate_launcher
+        self.launcher = launch(hydra_context=hydra_context, task_function=job, config=config)
 
     def sweep(self, arguments: list[str]) -> None:
         from neuralode_exp.sweep.grid import run_grid
 
         assert self.config is not None
         assert self.hydra_context is not None
-        assert self.launcher is not None
-        axes = [*self._parse_config(), *arguments]
+        axes = [*(f"{key}={value}" for key, value in self.params.items()), *arguments]
         run_grid(self.config, self.hydra_context.config_loader, self.launcher, axes, self.max_batch_size)
 
 
@@ -76,3 +70,9 @@ class OptunaSearch(Sweeper):
         from neuralode_exp.sweep.search import run_search
 
         run_search(self.sweeper, self.sweeper.hydra_context.config_loader, arguments)
+
+
+def register_sweepers() -> None:
+    """Make our sweepers known to Hydra."""
+    register_plugin(GridSweeper)
+    register_plugin(OptunaSearch)
