@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hydra.core.override_parser.types import Glob, IntervalSweep, Override
+from omegaconf import DictConfig, OmegaConf
 
 from neuralode_exp.config.cells import without_meaning
 from neuralode_exp.config.compose import CONF, Composer
@@ -83,7 +84,7 @@ def _single(composer: Composer, overrides: list[Override]) -> str | None:
         config = composer.config(override for override in overrides if not override.is_sweep_override())
     except ConfigError as error:
         raise ConfigError([*mistakes, *error.mistakes]) from None
-    folder = str(composer.hydra(overrides).run.dir)
+    folder = _known_part(composer.hydra(overrides).run, "dir")
     mistake = wrong_folder("hydra.run.dir", folder)
     mistakes += _of_weights(config) or ([mistake] if mistake else _of_folder(Path(folder), config))
     gap = without_meaning(config)
@@ -92,6 +93,13 @@ def _single(composer: Composer, overrides: list[Override]) -> str | None:
     if mistakes := of_what_is_there(config):
         raise ConfigError(mistakes)
     return _describe(config) if config.check else None
+
+
+def _known_part(node: DictConfig, key: str) -> str:
+    """Return a folder as far as it does not depend on the time and on the run."""
+    text = str(OmegaConf.to_container(node, resolve=False)[key])  # type: ignore[index,call-overload]
+    known, later, _ = text.partition("${")
+    return known or ("." if later else "")
 
 
 def of_what_is_there(config: Config, *, elsewhere: bool = False) -> list[Mistake]:
@@ -142,7 +150,7 @@ def _of_launcher(composer: Composer, overrides: list[Override]) -> Iterator[Mist
     """Yield what is wrong with what starts the jobs, and with the folder that they go to."""
     hydra = composer.hydra(overrides)
     yield from wrong_settings(hydra, composer.hydra(o for o in overrides if not o.key_or_group.startswith("hydra.")))
-    yield from filter(None, [wrong_folder("hydra.sweep.dir", str(hydra.sweep.dir))])
+    yield from filter(None, [wrong_folder("hydra.sweep.dir", _known_part(hydra.sweep, "dir"))])
 
 
 def _of_sweeper(of_hydra: Iterable[Override], axes: Sequence[Override]) -> Iterator[Mistake]:
