@@ -51,7 +51,7 @@ def test_rows_go_from_the_best_objective_on(tmp_path: Path, make_run: MakeRun) -
         make_run(tmp_path / model, *MNIST, f"model={model}", metrics={"error/validation": error})
     report = make_report([tmp_path])
     assert [group.values for group in report.groups] == [("resnet",), ("stem",), ("mlp",)]
-    assert "Best on mnist: validation error 1 %, `resnet`" in markdown(report)
+    assert "Best on mnist: validation error 1 %, `resnet-mnist, resnet`" in markdown(report)
 
 
 def test_measured_trajectories_have_a_column_for_their_error(tmp_path: Path, make_run: MakeRun) -> None:
@@ -210,7 +210,7 @@ def test_the_page_is_whole_and_needs_nothing_else(tmp_path: Path, make_run: Make
     assert [reference[:22] for reference in outline.references] == ["data:image/png;base64,"]
     assert not re.search(r"https?://|@import|url\(", page)
     assert "seed-0.png" in page  # of the best run
-    assert "Best run: odenet-mnist-dopri5, 0<" in page
+    assert "Best run: validation error 2 %, odenet-mnist-dopri5, 0<" in page
     assert "&lt;b&gt;&amp;" in page
     titles = re.findall(r'<text class="title"[^>]*>([^<]*)<', page)
     assert titles == ["test error (%) against time", "training loss", "NFE forward", "saved MiB"]
