@@ -4,11 +4,13 @@
 # make test-browser                                install selenium too, then test in Debian's chromium:
 #                                                  apt-get install chromium chromium-driver
 # make test-interrupts                             a grid stopped at twenty random moments, minutes
+# make test-hydra-next                             the tests under Hydra 1.4, in an environment of its own
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+HYDRA_NEXT := "hydra-core>=1.4.0rc3" "omegaconf>=2.4.1rc1" "hydra-joblib-launcher>=1.4.0rc3" "hydra-submitit-launcher>=1.4.0rc3"
 
-.PHONY: setup train test test-extras test-browser test-interrupts lint clean
+.PHONY: setup train test test-extras test-browser test-interrupts test-hydra-next lint clean
 setup: $(VENV)/.ready
 
 $(VENV)/.ready: pyproject.toml constraints.txt
@@ -33,10 +35,19 @@ test-browser: setup
 test-interrupts: setup
 	$(BIN)/python -m pytest -m interrupts
 
+test-hydra-next: $(VENV)-next/.ready
+	$(VENV)-next/bin/python -m pytest
+
+$(VENV)-next/.ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)-next
+	grep -v -E '^(hydra-core|omegaconf)==' constraints.txt > $(VENV)-next/constraints.txt
+	$(VENV)-next/bin/pip install --quiet --disable-pip-version-check -c $(VENV)-next/constraints.txt -e ".[dev]" $(HYDRA_NEXT)
+	touch $@
+
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(VENV)-next .mypy_cache .ruff_cache .pytest_cache
