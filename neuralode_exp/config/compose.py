@@ -254,6 +254,8 @@ def _syntax(argument: str, error: HydraException) -> Mistake:
 def _reason(error: Exception) -> str:
     """The line of Hydra's that says what is wrong, and not with which argument once more."""
     lines = str(error).strip().split("\n")
+    if lines[0].startswith("Error when parsing index"):  # Hydra 1.4 says this before the rest
+        lines = lines[1:]
     if lines[0].startswith(("Error parsing", "Error merging")):
         lines = lines[1:] or str(error.__cause__ or error).strip().split("\n")
     return re.sub(r"^\w+Error while evaluating ", "in ", lines[0])
