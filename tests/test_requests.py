@@ -56,6 +56,10 @@ REFUSED = {
     "dataset=circle dataset.matrix=[[1e300,0],[0,1]]": ["dataset.t_max must give 100 different times in float32, got"],
     "dataset.t_max=1e-300": ["dataset.t_max must give 100 different times in float32, got 1e-300; "],
     "dataset.t_max=1e39": ["dataset.t_max must give 100 different times in float32, got 1e+39; "],
+    "dataset=van-der-pol dataset.mu=1e300": [
+        "dataset.t_max must give 100 different times in float32, got 1.61371e+300"
+    ],
+    "dataset=two-foci dataset.low=[1,2,3]": ["dataset.low must be one number or 2, one for each dimension, got [1.0, "],
     "dataset.high=1e25": ["dataset.high must keep the initial states below 1.8e+19, got 9.9e+24; "],
     "dataset.noise=1e30": ["dataset.noise must be below 1.8e+19, got 1e+30; "],
     "dataset=lotka-volterra dataset.low=-2 dataset.high=2": ["dataset.t_max must keep |z| below 1.8e+19"],
@@ -73,6 +77,9 @@ REFUSED = {
     "dataset=mnist dataset.root=file": ["dataset.root must name a folder, got file, where "],
     "dataset=mnist dataset.root=file/below": ["dataset.root must name a folder, got file/below, where "],
     "dataset=mnist dataset.root=/proc/nope": ["dataset.root must be a folder that can be written, got /proc/nope"],
+    "hydra.run.dir=${nope}": ["hydra.run.dir cannot be resolved, got Interpolation key 'nope' not found; name a key"],
+    "-m seed=0,1 hydra.sweep.dir=out/${nope}": ["hydra.sweep.dir cannot be resolved, got Interpolation key 'nope' "],
+    "--config-dir nowhere": ["--config-dir must name a folder, got nowhere; leave it out for none"],
     # files that cannot be read
     "dataset=mnist dataset.root=damaged": ["dataset.root cannot be used: damaged/train-images-idx3-ubyte must have"],
     "dataset=csv dataset.path=rows.csv": [
@@ -121,6 +128,9 @@ REFUSED = {
     "--config-dir conf -m experiment=jobs": ["hydra/launcher cannot be chosen in a file, got experiment/jobs; "],
     "--config-dir conf -m experiment=sweeper": ["hydra/sweeper cannot be chosen in a file, got experiment/sweeper; "],
     "--config-dir conf -m experiment=debug,launcher": ["hydra/launcher cannot be chosen in a file, got "],
+    "-m seed=0,1 hydra.launcher=joblib": ["hydra.launcher is a group of keys, of the class that its file says; "],
+    "-m seed=0,1 hydra.launcher._target_=os.system": ["hydra.launcher is a group of keys, of the class that its file"],
+    "-m seed=0,1 hydra.sweeper.params=3": ["hydra.sweeper.params must be a group of keys or null, got 3; the default"],
     # empty axes
     "-m seed=range(0,0)": ["seed must have a value, got range(0,0); range(0,3) is 0, 1 and 2"],
     "-m seed=range(3,0)": ["seed must have a value, got range(3,0); range(0,3) is 0, 1 and 2"],
@@ -168,7 +178,9 @@ REFUSED = {
     "dataset=mnist dataset.root=new model=mlp model.hidden=1000000000000": [
         "model.hidden must let the run fit into the"
     ],
-    # Python's words
+    # Python's words, and Hydra's
+    "seed==1": ["seed==1 must be key=value, got extraneous input '='; quote special characters, as key='a, b'"],
+    "=3": ["=3 must be key=value, as model=resnet or trainer.lr=0.1"],
     "model.activation=sine": ["model.activation must be one of tanh, softplus, silu, null, got sine; "],
 }
 

@@ -77,6 +77,9 @@ class Composer:
         """Parse arguments; those that are not of the form key=value are left out and added to `mistakes`."""
         overrides = []
         for argument in arguments:
+            if argument.startswith("="):
+                mistakes.append(Mistake(argument, "must be key=value, as model=resnet or trainer.lr=0.1"))
+                continue
             if argument not in self._parsed:
                 try:
                     [self._parsed[argument]] = self._parser.parse_overrides([argument])
@@ -258,4 +261,4 @@ def _reason(error: Exception) -> str:
         lines = lines[1:]
     if lines[0].startswith(("Error parsing", "Error merging")):
         lines = lines[1:] or str(error.__cause__ or error).strip().split("\n")
-    return re.sub(r"^\w+Error while evaluating ", "in ", lines[0])
+    return re.sub(r"^\w+Error while evaluating ", "in ", lines[0]).partition(" expecting {")[0]

@@ -5,7 +5,19 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
 from neuralode_exp.config.errors import Mistake
+
+
+def wrong_output(key: str, hydra: DictConfig) -> Mistake | None:
+    """Return what is wrong with a folder of Hydra's settings, `hydra.run.dir` or `hydra.sweep.dir`."""
+    try:
+        folder = str(OmegaConf.select(hydra, key.removeprefix("hydra.")))
+    except OmegaConfBaseException as error:
+        return Mistake(key, "cannot be resolved", str(error).split("\n")[0], "name a key that exists")
+    return wrong_folder(key, folder)
 
 
 def wrong_folder(key: str, folder: str) -> Mistake | None:

@@ -116,9 +116,9 @@ SETTINGS: dict[str, tuple[str, type[Section]]] = {
 ELSEWHERE = ("SlurmLauncher", "RayLauncher")
 
 
-def launcher_name(hydra: DictConfig) -> str:
-    """Return the class of the launcher, without its module."""
-    return str(hydra.launcher._target_).rpartition(".")[2]
+def class_name(part: DictConfig) -> str:
+    """Return the class that Hydra makes of a part of its settings, without its module."""
+    return str(part._target_).rpartition(".")[2]
 
 
 def wrong_settings(hydra: DictConfig, defaults: DictConfig) -> Iterator[Mistake]:
@@ -128,8 +128,13 @@ def wrong_settings(hydra: DictConfig, defaults: DictConfig) -> Iterator[Mistake]
         hydra: the request's.
         defaults: those of the same launcher and sweeper without what was set on the command line.
     """
-    for part in (hydra.launcher, hydra.sweeper):
-        section, schema = SETTINGS.get(str(part._target_).rpartition(".")[2], ("", Section))
+    for name in ("launcher", "sweeper"):
+        part = hydra[name]
+        if not isinstance(part, DictConfig) or part._target_ != defaults[name]._target_:
+            fix = f"write hydra/{name}=NAME"
+            yield Mistake(f"hydra.{name}", "is a group of keys, of the class that its file says", fix=fix)
+            return
+        section, schema = SETTINGS.get(class_name(part), ("", Section))
         if not section:
             continue
         mistakes: list[Mistake] = []
@@ -137,7 +142,7 @@ def wrong_settings(hydra: DictConfig, defaults: DictConfig) -> Iterator[Mistake]
         for mistake in mistakes:
             default = spell(OmegaConf.select(defaults, mistake.key.removeprefix("hydra.").split("[")[0]))
             yield mistake if mistake.fix else replace(mistake, fix=f"the default is {default}")
-    if launcher_name(hydra) == "SlurmLauncher" and shutil.which("srun") is None:
+    if class_name(hydra.launcher) == "SlurmLauncher" and shutil.which("srun") is None:
         rule, fix = "needs Slurm's commands", "start it on a machine of the cluster, or pick hydra/launcher=joblib"
         yield Mistake("hydra/launcher=submitit_slurm", rule, "no srun on the PATH", fix)
 

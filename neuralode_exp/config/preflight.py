@@ -15,11 +15,11 @@ from omegaconf import DictConfig, OmegaConf
 from neuralode_exp.config.cells import without_meaning
 from neuralode_exp.config.compose import CONF, Composer
 from neuralode_exp.config.errors import ConfigError, Mistake, spell
-from neuralode_exp.config.folders import wrong_folder
+from neuralode_exp.config.folders import wrong_output
 from neuralode_exp.config.hydra_internals import command_line_parser, make_loader
 from neuralode_exp.config.identity import WEIGHTS, identity, identity_differences
 from neuralode_exp.config.kinds import KINDS
-from neuralode_exp.config.launchers import ELSEWHERE, launcher_name, wrong_settings
+from neuralode_exp.config.launchers import ELSEWHERE, class_name, wrong_settings
 from neuralode_exp.config.machine import of_machine
 from neuralode_exp.config.resume import go_on
 from neuralode_exp.config.schema import Config
@@ -56,6 +56,8 @@ def preflight(argv: list[str], conf: Path = CONF) -> Request:
     if any(asks_hydra) or flags.config_path or flags.config_name or flags.experimental_rerun:
         return Request(argv)
     mistakes: list[Mistake] = []
+    if flags.config_dir and not Path(flags.config_dir).is_dir():
+        raise ConfigError([Mistake("--config-dir", "must name a folder", flags.config_dir, "leave it out for none")])
     composer = Composer(make_loader(conf, flags.config_dir))
     overrides = composer.parse(flags.overrides, mistakes)
     arguments: list[str] = flags.overrides
@@ -84,22 +86,15 @@ def _single(composer: Composer, overrides: list[Override]) -> str | None:
         config = composer.config(override for override in overrides if not override.is_sweep_override())
     except ConfigError as error:
         raise ConfigError([*mistakes, *error.mistakes]) from None
-    folder = _known_part(composer.hydra(overrides).run, "dir")
-    mistake = wrong_folder("hydra.run.dir", folder)
-    mistakes += _of_weights(config) or ([mistake] if mistake else _of_folder(Path(folder), config))
+    hydra = composer.hydra(overrides)
+    mistake = wrong_output("hydra.run.dir", hydra)
+    mistakes += _of_weights(config) or ([mistake] if mistake else _of_folder(Path(str(hydra.run.dir)), config))
     gap = without_meaning(config)
     if mistakes or gap:
         raise ConfigError([*mistakes, *([gap] if gap else [])])
     if mistakes := of_what_is_there(config):
         raise ConfigError(mistakes)
     return _describe(config) if config.check else None
-
-
-def _known_part(node: DictConfig, key: str) -> str:
-    """Return a folder as far as it does not depend on the time and on the run."""
-    text = str(OmegaConf.to_container(node, resolve=False)[key])  # type: ignore[index,call-overload]
-    known, later, _ = text.partition("${")
-    return known or ("." if later else "")
 
 
 def of_what_is_there(config: Config, *, elsewhere: bool = False) -> list[Mistake]:
@@ -119,7 +114,10 @@ def _grid(composer: Composer, overrides: list[Override]) -> str | None:
     wrong = [override for override in of_hydra if override.is_sweep_override()]
     of_request = [Mistake(o.key_or_group, "cannot be swept over", fix="give it one value") for o in wrong]
     hydra = composer.hydra(overrides)
-    in_files = [f"{key}={spell(value)}" for key, value in (hydra.sweeper.get("params") or {}).items()]
+    params = OmegaConf.select(hydra, "sweeper.params")
+    in_files = (
+        ["=".join((str(key), spell(value))) for key, value in params.items()] if isinstance(params, DictConfig) else []
+    )
     axes = [*composer.parse(in_files, []), *(o for o in overrides if not o.is_hydra_override())]
     of_request += [*_of_sweeper(of_hydra, axes), *_of_launcher(composer, overrides)]
     cells = list(expand(axes))
@@ -132,7 +130,7 @@ def _grid(composer: Composer, overrides: list[Override]) -> str | None:
     gaps = Counter(gap for config in configs if (gap := without_meaning(config)))
     meant = [config for config in configs if not without_meaning(config)]
     if not of_request and not mistakes:
-        elsewhere = launcher_name(hydra) in ELSEWHERE
+        elsewhere = class_name(hydra.launcher) in ELSEWHERE
         mistakes.update(mistake for config in meant for mistake in of_what_is_there(config, elsewhere=elsewhere))
     if of_request or mistakes:
         raise ConfigError([*of_request, *(_counted(mistake, n, len(cells)) for mistake, n in mistakes.items())])
@@ -150,7 +148,7 @@ def _of_launcher(composer: Composer, overrides: list[Override]) -> Iterator[Mist
     """Yield what is wrong with what starts the jobs, and with the folder that they go to."""
     hydra = composer.hydra(overrides)
     yield from wrong_settings(hydra, composer.hydra(o for o in overrides if not o.key_or_group.startswith("hydra.")))
-    yield from filter(None, [wrong_folder("hydra.sweep.dir", _known_part(hydra.sweep, "dir"))])
+    yield from filter(None, [wrong_output("hydra.sweep.dir", hydra)])
 
 
 def _of_sweeper(of_hydra: Iterable[Override], axes: Sequence[Override]) -> Iterator[Mistake]:

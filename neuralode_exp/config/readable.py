@@ -66,7 +66,8 @@ def _of_trajectories(dataset: Dataset, precision: str) -> tuple[Mistake, ...]:
     import torch
 
     from neuralode_exp.data.csv_trajectories import read_trajectories, split
-    from neuralode_exp.data.dynamics import largest_state, make_dynamics
+    from neuralode_exp.data.dynamics import check_times, largest_state, make_dynamics
+    from neuralode_exp.data.systems import SYSTEMS, make_system
 
     dtype = getattr(torch, precision)
     limit = largest_state(dtype)
@@ -76,8 +77,13 @@ def _of_trajectories(dataset: Dataset, precision: str) -> tuple[Mistake, ...]:
             largest = max(float(part.z.abs().max()) for part in (*parts.train, *parts.held_out))
             if largest > limit:
                 return (_too_large("dataset.path", f"{dataset.path} with {largest:.1e}", limit, precision),)
-        elif isinstance(dataset, DynamicsKeys) and _may_leave(dataset):
+        elif not isinstance(dataset, DynamicsKeys) or dataset.name not in SYSTEMS:
+            pass  # the run says what it is missing
+        elif _may_leave(dataset):
             make_dynamics(dataset.name, dtype=dtype, **dataset.arguments())
+        else:
+            constants = {key: x for key, x in dataset.arguments().items() if key not in DynamicsKeys.model_fields}
+            check_times(dataset.t_max or make_system(dataset.name, **constants).t_max, dataset.points, dtype)
     except (OSError, ValueError) as error:
         return tuple(_as_mistakes(error, dataset))
     return ()

@@ -93,14 +93,11 @@ def make_dynamics(
     t_max = system.t_max if t_max is None else t_max
     sizes = {"train": trajectories, "validation": validation, "test": test}
     _check(sizes, points, t_max, noise, sampling, test_horizon)
+    check_times(t_max, points, dtype)
     low_, high_ = _box(system, low, high)
 
     streams = {name: _generator(seed, name) for name in STREAMS}
     t = (t_max * _times(points, sampling, streams["times"])).to(dtype)
-    if not (t.isfinite().all() and (t.diff() > 0).all()):
-        precision = str(dtype).removeprefix("torch.")
-        rule = f"`t_max` must give {points} different times in {precision}"
-        raise ValueError(f"{rule}, got {t_max:g}; 1 is a common choice")
     z0 = {name: low_ + (high_ - low_) * _uniform(streams[name], size, system.dim) for name, size in sizes.items()}
     clean = {name: system.flow(z, t) for name, z in z0.items()}
     limit = largest_state(dtype)
@@ -115,6 +112,14 @@ def make_dynamics(
     z_long = system.flow(z0["test"], t_long)
     rows = _rows_in_range(z_long, limit)
     return Dynamics(system, noise, t, **observations, t_long=t_long[:rows], z_long=z_long[:rows].to(dtype))
+
+
+def check_times(t_max: float, points: int, dtype: torch.dtype) -> None:
+    """Raise ValueError where the times from 0 to t_max are too large for a dtype, or two of them are the same."""
+    t = (t_max * _times(points, "regular", torch.Generator())).to(dtype)
+    if not (t.isfinite().all() and (t.diff() > 0).all()):
+        rule = f"`t_max` must give {points} different times in {str(dtype).removeprefix('torch.')}"
+        raise ValueError(f"{rule}, got {t_max:g}; 1 is a common choice")
 
 
 def _check(sizes: dict[str, int], points: int, t_max: float, noise: float, sampling: str, test_horizon: float) -> None:
@@ -141,7 +146,8 @@ def _box(system: System, low: float | Sequence[float] | None, high: float | Sequ
     for side, (name, end) in zip(box, {"low": low, "high": high}.items(), strict=True):
         given = torch.tensor(side.tolist() if end is None else end, dtype=torch.float64)
         if given.dim() > 0 and given.shape != side.shape:
-            raise ValueError(f"`{name}` must be one number or {system.dim}, one for each dimension, got {end}")
+            got = given.tolist()
+            raise ValueError(f"`{name}` must be one number or {system.dim}, one for each dimension, got {got}")
         side.copy_(given)
     if not (box.isfinite().all() and (box[0] < box[1]).all()):
         raise ValueError(f"`low` must be below `high`, both finite, got {box[0].tolist()} and {box[1].tolist()}")
