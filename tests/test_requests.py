@@ -248,6 +248,11 @@ def test_what_fits_is_accepted(folder: Path) -> None:
     assert preflight([*f"{JOBLIB} hydra.launcher.pre_dispatch=2*n_jobs hydra.launcher.n_jobs=-1".split()])
 
 
+def test_a_folder_is_named_by_all_that_is_asked_for(folder: Path) -> None:
+    (folder / "good.csv").write_text("trajectory,t,z1\na,0,1\na,1,2\nb,0,1\nb,1,2\n")
+    assert preflight(["dataset=csv", "dataset.path=good.csv", "trainer.window=1", "check=true"]).answer
+
+
 def test_of_a_job_elsewhere_the_machine_is_not_asked_here(compose) -> None:
     config = compose("device=cuda:7", "threads=10000000")
     assert len(of_what_is_there(config)) == 2

@@ -6,6 +6,7 @@ composed once for each choice, values are then set in a copy: a grid of hundreds
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import functools
 import pickle
@@ -55,12 +56,12 @@ class Files:
     Args:
         own: the config without Hydra's part.
         keys: all its keys, dotted, sections too.
-        hydra: Hydra's part.
+        whole: with Hydra's part.
     """
 
     own: DictConfig
     keys: tuple[str, ...]
-    hydra: DictConfig
+    whole: DictConfig
 
 
 class Composer:
@@ -123,8 +124,12 @@ class Composer:
 
     def hydra(self, overrides: Iterable[Override]) -> DictConfig:
         """Return Hydra's own settings as the chosen files and the command line have them; `sweeper.params` are axes."""
-        files, _, _ = self._split((o for o in overrides if not o.is_sweep_override()), [])
-        return self._load(files).hydra
+        files, values, _ = self._split((o for o in overrides if not o.is_sweep_override()), [])
+        whole = pickle.loads(pickle.dumps(self._load(files).whole))
+        for override in values:  # a folder may be named by what is asked for
+            with contextlib.suppress(HydraException, OmegaConfBaseException):  # `config` says what is wrong with it
+                set_override(whole, override)
+        return whole.hydra
 
     def _split(
         self, overrides: Iterable[Override], mistakes: list[Mistake]
@@ -201,7 +206,7 @@ class Composer:
                 message = _reason(error)
                 raise ConfigError([Mistake(" ".join(chosen) or "conf", "does not compose", fix=message)]) from None
             own = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
-            self._from_files[chosen] = Files(own, tuple(_keys(plain(own))), config.hydra)
+            self._from_files[chosen] = Files(own, tuple(_keys(plain(own))), config)
         return self._from_files[chosen]
 
 
