@@ -272,10 +272,10 @@ def test_a_job_on_another_machine_fails_with_the_line_that_the_preflight_has(tmp
 
 
 def test_a_file_is_read_once_for_all_cells(folder: Path, monkeypatch) -> None:
-    (folder / "good.csv").write_text("trajectory,t,z1\na,0,1\na,1,2\nb,0,1\nb,1,2\n")
+    (folder / "once.csv").write_text("trajectory,t,z1\na,0,1\na,1,2\nb,0,1\nb,1,2\n")
     from neuralode_exp.data import csv_trajectories
 
     read, reads = csv_trajectories.read_trajectories, []
     monkeypatch.setattr(csv_trajectories, "read_trajectories", lambda path: reads.append(path) or read(path))
-    preflight(["-m", "dataset=csv", "dataset.path=good.csv", "trainer.window=1", "seed=range(20)"])
+    preflight(["-m", "dataset=csv", "dataset.path=once.csv", "trainer.window=1", "seed=range(20)"])
     assert len(reads) == 1
