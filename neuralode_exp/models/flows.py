@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from neuralode_exp.models.fields.flow import FlowField
+from neuralode_exp.models.fields.traced import Traced
 from neuralode_exp.models.neural_ode import NeuralODE
 from neuralode_exp.ode import Gradient, Method, Stats
 
@@ -24,7 +25,7 @@ class Flow(nn.Module):
 
     Args:
         dim: d.
-        width, depth: of the field, see `FlowField`.
+        field: f; None makes a `FlowField` of `width` and `depth`.
         trace: `exact` carries d tangents; `hutchinson` one random tangent, drawn once per solve. The estimate is
             for training: in eval mode (`flow.eval()`) the trace is exact.
         noise: of Hutchinson's estimator, `rademacher` (+-1) or `gaussian`.
@@ -47,6 +48,7 @@ class Flow(nn.Module):
         self,
         dim: int,
         *,
+        field: nn.Module | None = None,
         width: int = 64,
         depth: int = 3,
         trace: str = "exact",
@@ -60,12 +62,14 @@ class Flow(nn.Module):
         if noise not in ("rademacher", "gaussian"):
             raise ValueError(f"`noise` must be rademacher or gaussian, got {noise!r}")
         self.dim = dim
-        self.ode = NeuralODE(FlowField(dim, width, depth), method, gradient)
+        self.ode: NeuralODE[FlowField | Traced] = NeuralODE(
+            Traced(field) if field else FlowField(dim, width, depth), method, gradient
+        )
         self.trace = trace
         self.noise = noise
 
     @property
-    def field(self) -> FlowField:
+    def field(self) -> FlowField | Traced:
         return self.ode.field
 
     @property
@@ -126,7 +130,7 @@ class Flow(nn.Module):
     def _base(self, n: int, generator: torch.Generator) -> Tensor:
         # Drawn in float64 and rounded: every precision has the same samples.
         z0 = torch.randn(n, self.dim, generator=generator, device=generator.device, dtype=torch.float64)
-        return z0.to(self.field.time_weight)
+        return z0.to(next(self.parameters()))
 
     def _solve_with_trace(self, z: Tensor, log_p: Tensor, times: Sequence[float]) -> tuple[Tensor, Tensor]:
         field, probes = self.field, self.probes(z)

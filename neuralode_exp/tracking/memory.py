@@ -44,7 +44,7 @@ class SavedTensors:
         self._held = 0
         self.saved_bytes = 0
         self.peak_bytes = 0
-        self._hooks = torch.autograd.graph.saved_tensors_hooks(lambda tensor: _Saved(self, tensor), _unpack)
+        self._hooks = torch.autograd.graph.saved_tensors_hooks(self._pack, _unpack)
 
     def __enter__(self) -> "SavedTensors":
         self._hooks.__enter__()
@@ -71,6 +71,10 @@ class SavedTensors:
     def autograd_peak_mib(self) -> float:
         """The most MiB that saved tensors held at once so far. It is no peak of memory: temporaries are not in it."""
         return self.peak_bytes / MIB
+
+    def _pack(self, tensor: Tensor) -> "_Saved | Tensor":
+        # Forward-mode differentiation has zeros that take no memory, for tangents of what has none.
+        return tensor if torch._is_zerotensor(tensor) else _Saved(self, tensor)
 
     def _add(self, storage: torch.UntypedStorage) -> None:
         address = storage.data_ptr()
@@ -105,8 +109,8 @@ class _Saved:
         self.probe._remove(self.tensor.untyped_storage())
 
 
-def _unpack(saved: _Saved) -> Tensor:
-    return saved.tensor
+def _unpack(saved: _Saved | Tensor) -> Tensor:
+    return saved if isinstance(saved, Tensor) else saved.tensor
 
 
 class AliveTensors(TorchDispatchMode):
