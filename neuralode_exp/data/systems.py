@@ -21,6 +21,7 @@ RTOL, ATOL = 1e-10, 1e-12
 # arrays, because LSODA asks for one state at a time and torch's cost per operation would be all of its time.
 VectorField = Callable[[Any, Any], Any]
 Box = tuple[tuple[float, float], ...]
+Side = float | Sequence[float]
 
 
 @dataclass(frozen=True, eq=False)
@@ -198,6 +199,60 @@ def van_der_pol(mu: float = 1.0) -> System:
     # About one period: 2 pi at mu = 0 and (3 - 2 ln 2) mu for mu -> infinity.
     t_max = 2 * math.pi + (3 - 2 * math.log(2)) * mu
     return System(f, ((-2.0, 2.0),) * 2, t_max, fixed_point=torch.zeros(2, dtype=torch.float64), stiff=mu >= 5)
+
+
+def system_of(
+    f: VectorField, dim: int, *, low: Side = -2.0, high: Side = 2.0, t_max: float = 10.0, stiff: bool = False
+) -> System:
+    """Return the system of a function of tensors, with a fixed point where there is one near its box.
+
+    Args:
+        f: dz/dt of a scalar tensor t and a tensor z of shape (..., dim), with z's shape.
+        dim: number of dimensions.
+        low, high: the box of initial states, a number or one for each dimension.
+        t_max, stiff: as those of `System`.
+    """
+    sides = [(end,) * dim if isinstance(end, (int, float)) else tuple(end) for end in (low, high)]
+    if any(len(side) != dim for side in sides):
+        raise ValueError(f"`low` and `high` must be one number or {dim}, one for each dimension, got {low} and {high}")
+
+    def of_tensors(t: Any, z: Any) -> Any:
+        if isinstance(z, np.ndarray):  # from a stiff solve
+            return of_tensors(t, torch.from_numpy(z)).numpy()
+        return f(torch.as_tensor(t, dtype=z.dtype, device=z.device), z)
+
+    box = tuple((float(a), float(b)) for a, b in zip(*sides, strict=True))
+    return System(of_tensors, box, t_max, fixed_point=_fixed_point(of_tensors, box), stiff=stiff)
+
+
+def _fixed_point(f: VectorField, box: Box) -> Tensor | None:
+    """Of the roots of an f that does not depend on t, the one nearest to the centre of the box, at most its size away.
+
+    Powell's hybrid method from the centre and 32 random states of the box. None where no root is found, where f depends
+    on t, or where the Jacobian is 0 there.
+    """
+    from scipy.optimize import root
+
+    low, high = np.array(box).T
+    centre, half = (low + high) / 2, (high - low) / 2
+    starts = [centre, *(centre + half * np.random.default_rng(0).uniform(-1, 1, (32, len(box))))]
+
+    def at(z: np.ndarray, t: float = 0.0) -> np.ndarray:
+        return np.asarray(f(t, torch.from_numpy(z)))
+
+    size = np.mean([np.linalg.norm(at(z)) for z in starts])
+    found = []
+    with np.errstate(all="ignore"):  # a step of the search may leave the range of f
+        for start in starts:
+            result = root(at, start, tol=1e-13)
+            moves = max(np.linalg.norm(at(result.x, t)) for t in (0.0, 1.0, 2.7))
+            if moves <= 1e-9 * size and (np.abs(result.x - centre) <= 2 * half).all():
+                found.append(result.x)
+    if not found:
+        return None
+    nearest = torch.from_numpy(min(found, key=lambda z: float(np.linalg.norm((z - centre) / half))))
+    jacobian = torch.autograd.functional.jacobian(partial(f, 0.0), nearest)
+    return nearest if bool(jacobian.abs().max() > 1e-6) else None
 
 
 SYSTEMS: dict[str, Callable[..., System]] = {
