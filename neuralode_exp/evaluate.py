@@ -17,6 +17,7 @@ from neuralode_exp.config.cells import solves_ode, without_meaning
 from neuralode_exp.config.compose import CONF, Composer
 from neuralode_exp.config.hydra_internals import make_loader
 from neuralode_exp.config.later import with_later_keys
+from neuralode_exp.config.own import given_extensions
 from neuralode_exp.load import Weights, completed_run, restore_weights
 from neuralode_exp.run import seed_everything
 
@@ -41,7 +42,7 @@ def evaluate(folder: Path, words: Sequence[str] = (), weights: Weights = "last")
     Args:
         folder: the run's folder.
         words: what to change, as `solver=dopri5` and `solver.rtol=1e-6`: keys of `solver`, `dataset`, `device`,
-            `threads` and `precision`.
+            `threads` and `precision`; `extensions=[my_fields.py]` gives the user's own files that the run had.
         weights: of the end of training, by which runs are judged, or the best on held-out data.
 
     Raises:
@@ -49,7 +50,7 @@ def evaluate(folder: Path, words: Sequence[str] = (), weights: Weights = "last")
         ConfigError: what is wrong with `words`.
         SolverError: the solver fails on the trained model.
     """
-    stored, summary = completed_run(folder)
+    stored, summary = completed_run(folder, extensions_of(words))
     config = changed_config(folder, stored, words)
     if config.threads is not None:
         torch.set_num_threads(config.threads)
@@ -64,6 +65,11 @@ def evaluate(folder: Path, words: Sequence[str] = (), weights: Weights = "last")
     return Evaluation(config, {tag: summary["metrics"][tag] for tag in now if tag in summary["metrics"]}, now)
 
 
+def extensions_of(words: Sequence[str]) -> list[str]:
+    """Return the user's own files that the arguments name."""
+    return given_extensions(Composer(make_loader(CONF)).parse(words, []))
+
+
 def changed_config(folder: Path, stored: Config, words: Sequence[str]) -> Config:
     """Return a run's config with some keys changed.
 
@@ -72,7 +78,7 @@ def changed_config(folder: Path, stored: Config, words: Sequence[str]) -> Config
     """
     mistakes: list[Mistake] = []
     composer = Composer(make_loader(CONF))
-    overrides = composer.parse(words, mistakes)
+    overrides = [o for o in composer.parse(words, mistakes) if o.key_or_group != "extensions"]
     mistakes += [mistake for override in overrides if (mistake := _not_to_change(override))]
     if mistakes:
         raise ConfigError(mistakes)
@@ -83,6 +89,7 @@ def changed_config(folder: Path, stored: Config, words: Sequence[str]) -> Config
         base.model.name, base.model.gradient = "odenet", "adjoint"
     elif any(override.key_or_group.split(".")[0] == "solver" for override in overrides):
         raise ConfigError([Mistake("solver", "is not used", f"model={stored.model.name}", "leave it out")])
+    base.extensions = list(stored.extensions)
     rest = _choose_files(composer, base, overrides)
     if base.dataset.kind != stored.dataset.kind:
         fix = f"choose one like {stored.dataset.name}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,6 +12,7 @@ from torch import nn
 
 from neuralode_exp.build import build_model, build_task
 from neuralode_exp.config import Config, ConfigError, stored_config
+from neuralode_exp.config.own import again
 from neuralode_exp.models.shape import Shape
 from neuralode_exp.outcome import command
 from neuralode_exp.tracking import checkpoints
@@ -24,7 +26,9 @@ class NotLoadable(ValueError):
     """The folder has no trained run that this version of the program can take up."""
 
 
-def load_run(folder: Path | str, weights: Weights = "last") -> tuple[nn.Module, Config]:
+def load_run(
+    folder: Path | str, weights: Weights = "last", *, extensions: Sequence[str | Path] = ()
+) -> tuple[nn.Module, Config]:
     """Return a completed run's model on the CPU, in evaluation mode, and its config.
 
     The weights are those that the run was judged by: averaged ones where it averages. The folder is enough: the data
@@ -35,15 +39,17 @@ def load_run(folder: Path | str, weights: Weights = "last") -> tuple[nn.Module, 
     Args:
         folder: the run's folder.
         weights: of the end of training, or `best`: of its best evaluation on held-out data.
+        extensions: the user's own files that the run was made with; nothing is imported because a folder names it.
 
     Raises:
-        NotLoadable: no run, an unfinished one, a damaged one or one of another version.
+        NotLoadable: no run, an unfinished one, a damaged one one of another version, or an extension that is missing or
+            differs.
 
     Example:
         >>> model, config = load_run("outputs/2026-01-31/12-00-00.000000")
         >>> logits = model(images)
     """
-    config, _ = completed_run(folder)
+    config, _ = completed_run(folder, [str(file) for file in extensions])
     state = _read(folder, weights)
     with torch.random.fork_rng(devices=[]):  # initial weights are drawn, and then replaced
         # A run of an earlier version did not store the shape of its data: it takes the data.
@@ -53,8 +59,8 @@ def load_run(folder: Path | str, weights: Weights = "last") -> tuple[nn.Module, 
     return model.eval(), config
 
 
-def completed_run(folder: Path | str) -> tuple[Config, Summary]:
-    """Return the config and the summary of a completed run.
+def completed_run(folder: Path | str, extensions: Sequence[str] = ()) -> tuple[Config, Summary]:
+    """Return the config and the summary of a completed run, with the user's own files, given again, imported.
 
     Raises:
         NotLoadable: it is something else.
@@ -78,7 +84,10 @@ def completed_run(folder: Path | str) -> tuple[Config, Summary]:
         fix = fixes.get(summary["status"])
         how = f"; {fix}: {command()} resume={folder}" if fix else ""
         raise NotLoadable(f"RUN must be completed, got {folder}, which is {summary['status']}{how}")
-    return config, summary
+    try:
+        return again(folder, config, extensions, f"give extensions={list(config.extensions)}"), summary
+    except ConfigError as error:
+        raise NotLoadable(str(error)) from error
 
 
 def restore_weights(model: nn.Module, folder: Path | str, weights: Weights = "last") -> None:

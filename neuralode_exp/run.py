@@ -16,10 +16,11 @@ import numpy as np
 import torch
 import yaml
 
-from neuralode_exp import tags
+from neuralode_exp import extend, tags
 from neuralode_exp.build import build_task, pick_device
 from neuralode_exp.config import Config, ConfigError, flatten, identity, label, without_meaning
 from neuralode_exp.config.machine import of_machine
+from neuralode_exp.config.own import spell_extensions
 from neuralode_exp.interruption import StopAtOnce, StopLater
 from neuralode_exp.load import restore_weights
 from neuralode_exp.ode import SolverError
@@ -78,6 +79,8 @@ def run(config: Config, folder: Path, values: Mapping[str, Any], *, bar: bool | 
     threads_before = torch.get_num_threads()
     torch.set_num_threads(config.threads or default_threads(config, threads_before))
     summary = new_summary(identity(config), device)
+    if config.extensions:
+        summary["extensions"] = {word: extend.sha256(word) for word in config.extensions}
     try:
         with StopAtOnce():
             write_summary(folder, summary)
@@ -85,7 +88,7 @@ def run(config: Config, folder: Path, values: Mapping[str, Any], *, bar: bool | 
     except KeyboardInterrupt as interrupt:
         if summary["status"] == "running":
             _end(folder, summary, "interrupted")
-        _stop(folder, summary, interrupt)
+        _stop(folder, config, summary, interrupt)
     except Exception as error:
         _fail(folder, summary, error)
     finally:
@@ -206,13 +209,14 @@ def _end(folder: Path, summary: Summary, status: str, recorder: Recorder | None 
         recorder.hparams_end(status)
 
 
-def _stop(folder: Path, summary: Summary, interrupt: KeyboardInterrupt) -> NoReturn:
+def _stop(folder: Path, config: Config, summary: Summary, interrupt: KeyboardInterrupt) -> NoReturn:
     """End an interrupted run with the line that goes on with it."""
     number = interrupt.signal if isinstance(interrupt, Interrupted) else signal.SIGINT
     after = f" after step {summary['steps']}" if summary["steps"] else ""
+    again = f" {spell_extensions(config.extensions)}" if config.extensions else ""
     if summary["status"] == "completed":
         raise Interrupted(f"interrupted once the run was completed: {folder}", number) from None
-    raise Interrupted(f"interrupted{after}; go on with: {command()} resume={folder}", number) from None
+    raise Interrupted(f"interrupted{after}; go on with: {command()} resume={folder}{again}", number) from None
 
 
 def _fail(folder: Path, summary: Summary, error: Exception) -> NoReturn:

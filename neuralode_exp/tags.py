@@ -82,8 +82,10 @@ def on_bar(metrics: Mapping[str, float]) -> dict[str, float]:
 
 
 def final_values(metrics: Mapping[str, float]) -> dict[str, float]:
-    """Return what is repeated as `final/...`."""
-    return {f"final/{tag.name}": metrics[tag.name] for tag in TAGS.values() if tag.final and tag.name in metrics}
+    """Return what is repeated as `final/...`, the user's own metrics too: they have no row."""
+    names = [tag.name for tag in TAGS.values() if tag.final and tag.name in metrics]
+    names += [name for name in metrics if name.removesuffix("_std") not in TAGS and not name.startswith("final/")]
+    return {f"final/{name}": metrics[name] for name in names}
 
 
 def costs() -> list[str]:

@@ -22,7 +22,7 @@ from neuralode_exp.config.cells import solves_ode
 from neuralode_exp.config.compose import CONF, Composer
 from neuralode_exp.config.hydra_internals import make_loader
 from neuralode_exp.config.preflight import expand
-from neuralode_exp.evaluate import changed_config
+from neuralode_exp.evaluate import changed_config, extensions_of
 from neuralode_exp.load import Weights, completed_run, restore_weights
 from neuralode_exp.ode import SOLVERS, SolverError
 from neuralode_exp.run import seed_everything
@@ -92,7 +92,7 @@ def combinations(words: Sequence[str]) -> Iterator[list[str]]:
 
 
 def _of_run(folder: Path, combinations: Sequence[Sequence[str]], weights: Weights) -> Iterator[Row]:
-    stored, _ = completed_run(folder)
+    stored, _ = completed_run(folder, extensions_of(combinations[0]))
     has_ode = solves_ode(stored)
     configs: dict[str, Config] = {}
     for words in combinations:

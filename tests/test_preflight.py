@@ -17,8 +17,8 @@ from neuralode_exp.config.preflight import CONF, expand, preflight
 from tests.conftest import ROOT, train
 
 TOP = (
-    "seed, device, threads, precision, objective, check, resume, weights, log_every, figures, dataset, model, "
-    "solver, trainer"
+    "seed, device, threads, precision, objective, check, resume, weights, extensions, log_every, figures, dataset, "
+    "model, solver, trainer"
 )
 MODELS = "mlp, odenet, resnet, rknet, stem"
 LINEAR = (

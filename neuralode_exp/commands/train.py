@@ -15,6 +15,7 @@ from omegaconf import DictConfig
 from neuralode_exp.config import ConfigError, plain, validate
 from neuralode_exp.config.compose import CONF
 from neuralode_exp.config.hydra_internals import VERSION_BASE
+from neuralode_exp.config.own import load_extensions, store_options
 from neuralode_exp.config.preflight import preflight
 from neuralode_exp.interruption import StopAtOnce, stop_if_heard
 from neuralode_exp.outcome import Interrupted, RunFailed
@@ -32,7 +33,9 @@ def main(config: DictConfig) -> float:
     in_grid = hydra_config.mode == RunMode.MULTIRUN
     try:
         values = plain(config)
+        load_extensions(values)
         run_config = validate(values)
+        store_options(Path(hydra_config.runtime.output_dir), run_config)
         if in_grid:
             device = device_of_job(run_config.device, hydra_config.job.num)
             run_config = run_config.model_copy(update={"device": device})

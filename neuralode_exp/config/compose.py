@@ -28,6 +28,7 @@ from yaml import YAMLError
 
 from neuralode_exp.config.errors import ConfigError, Mistake, near_miss, spell, suggest
 from neuralode_exp.config.hydra_internals import set_override
+from neuralode_exp.config.own import load_extensions
 from neuralode_exp.config.schema import Config
 from neuralode_exp.config.validation import plain, validate
 
@@ -77,7 +78,7 @@ class Composer:
     def parse(self, arguments: Iterable[str], mistakes: list[Mistake]) -> list[Override]:
         """Parse arguments; those that are not of the form key=value are left out and added to `mistakes`."""
         overrides = []
-        for argument in arguments:
+        for argument in map(open_options, arguments):
             if argument.startswith("="):
                 mistakes.append(Mistake(argument, "must be key=value, as model=resnet or trainer.lr=0.1"))
                 continue
@@ -112,7 +113,9 @@ class Composer:
                 reason = str(error.__cause__ or error).strip().split("\n")[0]
                 mistakes.append(Mistake(str(override.input_line), "cannot be set", reason))
         try:
-            config = validate(plain(composed))
+            composed_values = plain(composed)
+            load_extensions(composed_values)
+            config = validate(composed_values)
         except ConfigError as error:
             given = {override.key_or_group for override in values}
             # Beside a wrong file only what was given is worth a word, the rest is not what was asked for.
@@ -208,6 +211,11 @@ class Composer:
             own = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
             self._from_files[chosen] = Files(own, tuple(_keys(plain(own))), config)
         return self._from_files[chosen]
+
+
+def open_options(argument: str) -> str:
+    """Let options be given that no file of `conf` has: only the user's code knows them."""
+    return f"++{argument}" if re.match(r"(model|dataset)\.options[.=]", argument) else argument
 
 
 def _wrong_key(override: Override, files: Files) -> Mistake | None:

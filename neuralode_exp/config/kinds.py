@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from neuralode_exp.config.schema import Config
 
 ODE_MODELS = ("odenet", "rknet")
-FIELD = ("field", "width", "depth")
+FIELD = ("field", "options", "width", "depth")
 
 
 @dataclass(frozen=True)

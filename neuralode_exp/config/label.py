@@ -21,6 +21,7 @@ from neuralode_exp.config.cells import solves_ode
 from neuralode_exp.config.errors import spell
 from neuralode_exp.config.identity import WITHOUT_EFFECT, identity, with_effect
 from neuralode_exp.config.kinds import KINDS
+from neuralode_exp.config.own import load_extensions
 from neuralode_exp.config.schema import DATASETS, Config, Model, Solver, Top, Trainer
 from neuralode_exp.config.validation import flatten, plain, validate
 
@@ -56,7 +57,7 @@ def folder_name(config: Config) -> str:
 
 def _changed(config: Config, groups: dict[str, str]) -> dict[str, str]:
     """Return the keys whose values are not those of `conf/`, with their values as text."""
-    read = with_effect(config)
+    read = {key: value for key, value in with_effect(config).items() if key != "extensions"}  # hashes tell nobody
     usual = dict(_usual(*groups.items()))
     for group, name in groups.items():
         if usual.get(f"{group}.name") != name:  # it has no file in conf/, so nothing of it is usual
@@ -107,7 +108,12 @@ def register_resolvers() -> None:
 
 
 def _resolver(of_config: Callable[[Config], str]) -> Callable[..., str]:
-    return lambda *, _root_: of_config(validate(plain(_root_)))
+    def of_root(*, _root_: DictConfig) -> str:
+        values = plain(_root_)
+        load_extensions(values)  # a worker of a launcher resolves this before anything else
+        return of_config(validate(values))
+
+    return of_root
 
 
 @cache

@@ -12,6 +12,8 @@ NEUTRAL: dict[str, Any] = {
     "solver.coupling": 0.999,
     "solver.stored_states": None,
     "weights": None,
+    "extensions": (),
+    "model.options": {},
     "dataset.train": None,
 }
 # Keys that only one kind of data has.

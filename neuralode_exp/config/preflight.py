@@ -60,7 +60,7 @@ def preflight(argv: list[str], conf: Path = CONF) -> Request:
         raise ConfigError([Mistake("--config-dir", "must name a folder", flags.config_dir, "leave it out for none")])
     composer = Composer(make_loader(conf, flags.config_dir))
     overrides = composer.parse(flags.overrides, mistakes)
-    arguments: list[str] = flags.overrides
+    arguments = [str(override.input_line) for override in overrides]
     given = {override.key_or_group: override.value() for override in overrides}
     try:
         if given.get("resume") is not None:
@@ -104,7 +104,7 @@ def of_what_is_there(config: Config, *, elsewhere: bool = False) -> list[Mistake
         elsewhere: whether it will run on another machine, which checks what is asked of it when the run starts.
     """
     first = [*_of_weights(config), *([] if elsewhere else of_machine(config))]
-    return first or [*KINDS[config.dataset.kind].data(config)]
+    return first or [*_of_own_code(config), *KINDS[config.dataset.kind].data(config)]
 
 
 def _grid(composer: Composer, overrides: list[Override]) -> str | None:
@@ -205,6 +205,15 @@ def _of_weights(config: Config) -> list[Mistake]:
         return []
     fix = f"{WEIGHTS} of it is read, seen from {Path.cwd()}"
     return [Mistake("weights", "must be the folder of a run with weights", config.weights, fix)]
+
+
+def _of_own_code(config: Config) -> list[Mistake]:
+    if not config.extensions:
+        return []
+    from neuralode_exp.try_out import try_out  # brings torch, as the user's files do
+
+    mistake = try_out(config)
+    return [mistake] if mistake else []
 
 
 def _of_folder(folder: Path, config: Config) -> list[Mistake]:

@@ -12,7 +12,17 @@ from pathlib import Path
 
 from neuralode_exp.config.errors import Mistake, spell
 from neuralode_exp.config.folders import wrong_folder
-from neuralode_exp.config.schema import Config, CsvKeys, Dataset, DensitiesKeys, DynamicsKeys, ImagesKeys, PointsKeys
+from neuralode_exp.config.schema import (
+    Config,
+    CsvKeys,
+    Dataset,
+    DensitiesKeys,
+    DensityKeys,
+    DynamicsKeys,
+    ImagesKeys,
+    PointsKeys,
+    SystemKeys,
+)
 
 LISTED = 3  # mistakes of a file
 MOST_WINDOWS = 2**24  # of torch.multinomial
@@ -58,7 +68,8 @@ def of_dynamics(config: Config) -> Iterator[Mistake]:
             rule = f"times dataset.trajectories must give at most {MOST_WINDOWS} windows, which torch can draw from"
             yield Mistake("dataset.points", rule, spell(windows), "lower one of them")
             return
-    yield from _of_trajectories(config.dataset, config.precision)
+    if not isinstance(dataset, SystemKeys):  # the user's own are tried out
+        yield from _of_trajectories(dataset, config.precision)
 
 
 @functools.lru_cache
@@ -104,7 +115,8 @@ def _too_large(key: str, got: str, limit: float, precision: str) -> Mistake:
 
 def of_densities(config: Config) -> Iterator[Mistake]:
     """Yield what is wrong with a file of points, or with the scales of a density."""
-    yield from _of_points(config.dataset, config.precision)
+    if not isinstance(config.dataset, DensityKeys):  # the user's own are tried out
+        yield from _of_points(config.dataset, config.precision)
 
 
 @functools.lru_cache

@@ -11,6 +11,7 @@ from neuralode_exp.config.compose import GROUPS, Composer, quoted
 from neuralode_exp.config.errors import ConfigError, Mistake, spell
 from neuralode_exp.config.hydra_internals import make_loader
 from neuralode_exp.config.identity import identity_differences
+from neuralode_exp.config.own import again, given_extensions, spell_extensions
 from neuralode_exp.config.schema import Config
 from neuralode_exp.config.validation import stored_config
 
@@ -43,6 +44,7 @@ def go_on(given: str, overrides: Iterable[Override], conf: Path, *, is_grid: boo
             Mistake(group, "cannot change in a run that goes on", fix="leave it out or start a new run")
             for group in groups
         )
+    stored = again(folder, stored, given_extensions(beside), f"add {spell_extensions(stored.extensions)}")
     config = Composer(make_loader(folder / ".hydra")).config(beside)
     changed = identity_differences(stored, config)
     if changed:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from neuralode_exp import extend
 from neuralode_exp.config.errors import Mistake, must_be_one_of, spell, suggest
 from neuralode_exp.config.kinds import KINDS, model_names, trainer_names
 from neuralode_exp.config.schema import (
+    FIELDS,
     Dataset,
     DynamicsKeys,
     ImagesKeys,
@@ -89,7 +91,7 @@ def _of_box(dataset: DynamicsKeys) -> Iterator[Mistake]:
 
 
 def _of_flow(dataset: Dataset, model: Model) -> Iterator[Mistake]:
-    if model.activation not in (None, "tanh"):  # the trace is written out for it
+    if model.field in FIELDS and model.activation not in (None, "tanh"):  # the trace is written out for it
         rule = f"must be tanh for dataset={dataset.name}"
         yield Mistake("model.activation", rule, model.activation, "leave it out")
 
@@ -99,7 +101,14 @@ def _of_trainer(top: Top | None, trainer: Trainer) -> Iterator[Mistake]:
     if not kinds:
         yield must_be_one_of("trainer.name", trainer.name, trainer_names())
     objectives = [*(tag for kind in kinds for tag in kind.objectives), *costs()]
-    if kinds and top and top.objective not in (None, *objectives):
+    own = extend.entries("metric", top.extensions) if top else []
+    of_data = [metric for metric in own if metric.settings["on"] in [kind.name for kind in kinds]]
+    objectives += [metric.name for metric in of_data]
+    if of_data and trainer.replicas > 1:
+        rule = f"must be 1 for metrics of your own ({of_data[0].name}, {of_data[0].place})"
+        yield Mistake("trainer.replicas", rule, spell(trainer.replicas), "use -m seed=0,1,2")
+    known = top is not None and extend.loaded(top.extensions) is not None
+    if kinds and top and known and top.objective not in (None, *objectives):
         fix = suggest(str(top.objective), objectives)
         yield Mistake("objective", f"must be a tag of trainer={trainer.name}, not on test data", top.objective, fix)
     if trainer.epochs is None and trainer.max_steps is None:

@@ -90,6 +90,13 @@ class VanDerPolKeys(DynamicsKeys):
     mu: NonNegative
 
 
+class SystemKeys(DynamicsKeys):
+    """A system that the user registered: `options` are its keyword arguments."""
+
+    system: str
+    options: dict[str, Any]
+
+
 class CsvKeys(Dataset):
     """Measured trajectories in a file with the columns trajectory,t,z1,...,zd."""
 
@@ -106,6 +113,13 @@ class DensitiesKeys(Dataset):
     seed: CountOrZero
     validation: CountOrZero
     test: Count
+
+
+class DensityKeys(DensitiesKeys):
+    """A density that the user registered: `options` are its keyword arguments."""
+
+    density: str
+    options: dict[str, Any]
 
 
 class EightGaussiansKeys(DensitiesKeys):
@@ -168,6 +182,7 @@ DATASETS: dict[str, type[Dataset]] = {
     "unstable": LinearKeys,
     "lotka-volterra": LotkaVolterraKeys,
     "van-der-pol": VanDerPolKeys,
+    "system": SystemKeys,
     "csv": CsvKeys,
     "eight-gaussians": EightGaussiansKeys,
     "two-moons": TwoMoonsKeys,
@@ -178,7 +193,10 @@ DATASETS: dict[str, type[Dataset]] = {
     "torus": TorusKeys,
     "gaussian": GaussianKeys,
     "points": PointsKeys,
+    "density": DensityKeys,
 }
+# The package's own vector fields.
+FIELDS = ("mlp", "linear")
 
 
 class Model(Section):
@@ -187,7 +205,8 @@ class Model(Section):
     channels: Count
     blocks: Count
     hidden: Count
-    field: Literal["mlp", "linear"]
+    field: str
+    options: dict[str, Any]
     width: Count
     depth: Count | None
     activation: Literal["tanh", "softplus", "silu"] | None
@@ -244,6 +263,7 @@ class Top(Section):
     check: bool
     resume: str | None
     weights: str | None
+    extensions: tuple[str, ...]
     log_every: Count | None
     figures: bool
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin
@@ -15,8 +16,10 @@ from pydantic_core import ErrorDetails
 from neuralode_exp.config.errors import ConfigError, Mistake, must_be_one_of, spell, suggest
 from neuralode_exp.config.kinds import KINDS, dataset_class
 from neuralode_exp.config.later import with_later_keys
+from neuralode_exp.config.own import extensions_in, registered_data, registered_field, schema_of
 from neuralode_exp.config.rules import across_sections
 from neuralode_exp.config.schema import Config, Dataset, Model, Section, Solver, Top, Trainer
+from neuralode_exp.extend import Registered
 
 RULES = {
     "bool": "must be true or false",
@@ -26,6 +29,7 @@ RULES = {
     "greater_than": "must be above {gt:g}",
     "greater_than_equal": "must be at least {ge:g}",
     "int": "must be a whole number",
+    "list": "must be a list",
     "less_than": "must be below {lt:g}",
     "less_than_equal": "must be at most {le:g}",
     "string": "must be text",
@@ -33,6 +37,7 @@ RULES = {
     "too_short": "must not be empty",
     "tuple": "must be a list",
     "value": "{error}",  # of a validator of ours
+    "dict": "must be a group of keys",
 }
 SECTIONS = tuple(name for name in Config.model_fields if name not in Top.model_fields)
 S = TypeVar("S", bound=Section)
@@ -52,8 +57,11 @@ def validate(values: Mapping[str, Any]) -> Config:
     mistakes: list[Mistake] = []
     in_no_section = {key: value for key, value in values.items() if key not in SECTIONS}
     top = check_section("", Top, in_no_section, mistakes)
-    dataset = _check_dataset(values.get("dataset"), mistakes)
-    model = check_section("model", Model, values.get("model"), mistakes)
+    extensions = extensions_in(values)
+    if dataset := _check_dataset(values.get("dataset"), mistakes):
+        dataset = _with_options("dataset", dataset, registered_data(dataset, extensions, mistakes), mistakes)
+    if model := check_section("model", Model, values.get("model"), mistakes):
+        model = _with_options("model", model, registered_field(model, extensions, mistakes), mistakes)
     solver = check_section("solver", Solver, values.get("solver"), mistakes)
     trainer = check_section("trainer", Trainer, values.get("trainer"), mistakes)
     mistakes += across_sections(top, dataset, model, solver, trainer)
@@ -106,6 +114,19 @@ def _check_dataset(values: object, mistakes: list[Mistake]) -> Dataset | None:
     return check_section("dataset", dataset_class(given.get("name"), given.get("kind")), values, mistakes)
 
 
+def _with_options(section: str, part: S, entry: Registered | None, mistakes: list[Mistake]) -> S | None:
+    """Return a section with the options of what it names, checked and complete."""
+    if entry is None:
+        return part
+    wrong: list[Mistake] = []
+    options = check_section(f"{section}.options", schema_of(entry), part.model_dump()["options"], wrong)
+    for mistake in wrong:
+        parameter = entry.options.get(mistake.key.rpartition(".")[2].partition("[")[0])
+        default = "" if parameter is None else f"; the default is {spell(parameter.default)}"
+        mistakes.append(replace(mistake, fix=mistake.fix or f"{entry.name} is in {entry.place}{default}"))
+    return part.model_copy(update={"options": options.model_dump()}) if options else None
+
+
 def check_section(section: str, schema: type[S], values: object, mistakes: list[Mistake]) -> S | None:
     """Return the section typed, or None after adding what is wrong with it to `mistakes`."""
     if not isinstance(values, Mapping):
@@ -128,6 +149,8 @@ def _explain(section: str, schema: type[Section], error: ErrorDetails) -> Mistak
         return Mistake(key, "must be given", fix=f"add {key}=VALUE")
     if kind == "extra_forbidden":
         names = [*schema.model_fields, *(() if section else SECTIONS)]
+        if not names:
+            return Mistake(key, "is not a key", fix="there are no options")
         return Mistake(key, "is not a key", fix=suggest(name, names, f"{section}." if section else ""))
     places = error["loc"][1:]
     key += "".join(f"[{place}]" for place in places if isinstance(place, int))

@@ -11,7 +11,7 @@ from pathlib import Path
 from hydra.core.config_loader import ConfigLoader
 
 from neuralode_exp.config import Config, folder_name, identity, label, without_meaning
-from neuralode_exp.config.compose import Composer, quoted
+from neuralode_exp.config.compose import Composer, open_options, quoted
 from neuralode_exp.config.preflight import expand
 from neuralode_exp.tracking.summary import Summary, read_summary
 
@@ -53,9 +53,10 @@ class Cell:
     @property
     def arguments(self) -> list[str]:
         """The arguments of its job: its overrides, and its folder where that has another name than Hydra would give."""
+        overrides = [open_options(word) for word in self.overrides]
         if self.folder.name == folder_name(self.config):
-            return list(self.overrides)
-        return [*self.overrides, f"hydra.sweep.subdir={quoted(self.folder.name)}"]
+            return overrides
+        return [*overrides, f"hydra.sweep.subdir={quoted(self.folder.name)}"]
 
 
 class Planner:
@@ -85,7 +86,8 @@ class Planner:
         first = number if gap else self._first.setdefault(run, number)
         same_as = first if first != number else None
         folder = self._folders.get(run, self._sweep_dir / folder_name(config))
-        return Cell(number, tuple(overrides), config, run, label(config), folder, str(gap) if gap else None, same_as)
+        words = tuple(word.removeprefix("++") for word in overrides)
+        return Cell(number, words, config, run, label(config), folder, str(gap) if gap else None, same_as)
 
 
 def folders_by_identity(sweep_dir: Path) -> dict[str, Path]:

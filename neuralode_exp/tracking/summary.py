@@ -7,7 +7,7 @@ import math
 import os
 import socket
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypedDict
+from typing import TYPE_CHECKING, Any, Literal, NotRequired, TypedDict
 
 import psutil
 
@@ -41,6 +41,7 @@ class Summary(TypedDict):
 
     `metrics` has the final values by tag, `objective` the value that a search minimises. JSON knows no NaN
     and no infinity: the file has the strings "NaN", "Infinity" and "-Infinity", `read_summary` gives floats.
+    `extensions` are the user's own files by name, each with its SHA-256, if there were any.
     `parameters` is their number, `seconds` the time that the run took, over all its processes.
     """
 
@@ -56,6 +57,7 @@ class Summary(TypedDict):
     git_commit: str | None
     device: str
     process: Process
+    extensions: NotRequired[dict[str, str | None]]
 
 
 def new_summary(identity: str, device: torch.device, parameters: int | None = None) -> Summary:

@@ -202,7 +202,7 @@ class Loop:
     def _evaluate(self) -> dict[str, float]:
         self.task.module.eval()
         with averaged(self), torch.no_grad():
-            values = self.task.evaluate()
+            values = self.task.evaluate() | self.task.measure()
             if self.objective is not None:
                 score = {**self.metrics, **values}.get(self.objective, math.nan)
                 better = score < self.best

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -49,6 +51,7 @@ class Task(ABC):
         replicas: the networks that are trained side by side; None for one alone.
         log_every, evaluate_every: steps, where the config leaves them open.
         objective: tag that is minimised, where the config leaves it open; None where nothing is held out.
+        metrics: what the user registered for this kind of data, by tag.
         advice: what usually helps where training ends in NaN or infinity.
     """
 
@@ -59,6 +62,7 @@ class Task(ABC):
     log_every: int = 10
     evaluate_every: int
     objective: str | None
+    metrics: Mapping[str, Callable[[nn.Module, Any], Any]] = MappingProxyType({})
     advice: str = "a lower trainer.lr usually helps"
 
     @property
@@ -87,6 +91,24 @@ class Task(ABC):
     @abstractmethod
     def final(self) -> dict[str, float]:
         """Metrics on test data and against the truth, by tag; called once, after training."""
+
+    def held_out(self) -> Any:
+        """What a registered metric is given beside the model; None where nothing is held out."""
+        return None
+
+    def measure(self) -> dict[str, float]:
+        """The registered metrics on held-out data, by tag."""
+        values: dict[str, float] = {}
+        data = self.held_out() if self.metrics else None
+        for tag, metric in self.metrics.items() if data is not None else ():
+            try:
+                result = metric(self.model, data)
+            except Exception as error:
+                error.add_note(f"in the metric {tag} of your own")
+                raise
+            found = result if isinstance(result, Mapping) else {tag: result}
+            values |= {str(name): float(value) for name, value in found.items()}
+        return values
 
     def solved(self) -> Solved | None:
         """Solve the test data, or what else is held out; None if nothing is."""

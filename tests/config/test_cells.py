@@ -17,7 +17,7 @@ from neuralode_exp.ode.solvers import SOLVERS
 
 MODELS = ("mlp", "stem", "resnet", "rknet", "odenet")
 ODE_MODELS = ("rknet", "odenet")
-NAMES = ("mnist", "two-foci", *DATASETS)
+NAMES = ("mnist", "two-foci", *(name for name in DATASETS if name not in ("system", "density")))  # of the package
 SCIPY = ("lsoda", "radau", "bdf")
 
 

@@ -6,14 +6,15 @@ import torch
 from torch import Tensor
 
 from neuralode_exp.config import Config
-from neuralode_exp.config.schema import DensitiesKeys, PointsKeys
+from neuralode_exp.config.schema import DensitiesKeys, DensityKeys, PointsKeys
 from neuralode_exp.data.densities import density
 from neuralode_exp.data.points import PointTarget
+from neuralode_exp.data.sampled import Sampled
 from neuralode_exp.data.target import Target
 from neuralode_exp.models.flows import Flow
 from neuralode_exp.models.shape import Shape
 from neuralode_exp.trainers.density.task import DensityEstimation
-from neuralode_exp.trainers.settings import gradient_of, method_of, ready
+from neuralode_exp.trainers.settings import gradient_of, method_of, ready, registered, registered_field
 from neuralode_exp.trainers.task import seeded
 
 
@@ -22,6 +23,7 @@ def build_model(config: Config, shape: Shape) -> Flow:
     model = config.model
     flow = Flow(
         shape.dim,
+        field=registered_field(config, shape.dim),
         width=model.width,
         depth=0 if model.field == "linear" else model.depth or 3,
         trace=model.trace,
@@ -63,6 +65,11 @@ def _target(config: Config) -> tuple[Target, Tensor, Tensor]:
         return points, validation, test
     assert isinstance(dataset, DensitiesKeys)
     seed, n_validation, n_test = (arguments.pop(key) for key in ("seed", "validation", "test"))
-    target = density(dataset.name, **arguments)
+    target: Target
+    if isinstance(dataset, DensityKeys):
+        entry = registered("density", arguments.pop("density"), config)
+        target = Sampled(entry.make(**arguments.pop("options")))
+    else:
+        target = density(dataset.name, **arguments)
     validation = target.held_out(n_validation, seeded(seed, "validation", 0))
     return target, validation, target.held_out(n_test, seeded(seed, "test", 0))

@@ -60,7 +60,8 @@ class DensityEstimation(Task):
         self.module: Flow = module
         self.target, self.shape, self.validation, self.test = target, shape, validation, test
         self.batch_size, self.steps_per_epoch, self.seed, self.figures = batch_size, steps_per_epoch, seed, figures
-        self.dtype, self.device = module.field.time_weight.dtype, module.field.time_weight.device
+        of_weights = next(module.parameters())
+        self.dtype, self.device = of_weights.dtype, of_weights.device
         self.objective = "loss/validation" if len(validation) else None
         self.chunk = max(1, ROWS // (1 + module.dim))
 
@@ -110,6 +111,9 @@ class DensityEstimation(Task):
             if len(x) > 1:
                 values["kl_standard_error"] = float(difference.std()) / math.sqrt(len(x))
         return loss, values
+
+    def held_out(self) -> Tensor | None:
+        return self.validation.to(self.device, self.dtype) if len(self.validation) else None
 
     def solved(self) -> Solved | None:
         """Base points of the test data, with the density on the way."""

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import nn
 
 from neuralode_exp.config import Config
 from neuralode_exp.config.cells import solves_ode
-from neuralode_exp.config.schema import CsvKeys, Model
+from neuralode_exp.config.schema import CsvKeys, Model, SystemKeys
 from neuralode_exp.data import csv_trajectories
 from neuralode_exp.data.dynamics import Dynamics, make_dynamics
 from neuralode_exp.data.observed import Observed, of_system
+from neuralode_exp.data.systems import System, system_of
 from neuralode_exp.models.fields.mlp import MLPField
 from neuralode_exp.models.fields.scaled import Scaled
 from neuralode_exp.models.neural_ode import NeuralODE
@@ -31,7 +33,7 @@ from neuralode_exp.trainers.dynamics.shooting import (
 )
 from neuralode_exp.trainers.dynamics.task import Flow, LearnDynamics
 from neuralode_exp.trainers.dynamics.truth import truth_of
-from neuralode_exp.trainers.settings import dtype_of, gradient_of, method_of, ready
+from neuralode_exp.trainers.settings import dtype_of, gradient_of, method_of, ready, registered, registered_field
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +50,7 @@ MANY_STEPS = 500  # of an explicit method over a trajectory, for stability alone
 def build_model(config: Config, shape: Shape, replicas: Replicas | None = None) -> Flow:
     """The model of the config for states of a shape; of several replicas one that has all of them."""
     replicas = replicas or Replicas(config.trainer.replicas)
-    fields = [_field(config.model, shape.dim, config.seed + k) for k in range(replicas.n)]
+    fields = [_field(config, shape.dim, config.seed + k) for k in range(replicas.n)]
     assert shape.units is not None
     field: nn.Module = Scaled(stack(fields, replicas), shape.units)
     if config.model.name == "resnet":
@@ -57,11 +59,11 @@ def build_model(config: Config, shape: Shape, replicas: Replicas | None = None) 
     return ready(NeuralODE(field, method_of(config), gradient_of(config)), config)
 
 
-def _field(model: Model, dim: int, seed: int) -> nn.Module:
+def _field(config: Config, dim: int, seed: int) -> nn.Module:
     """A field whose weights are drawn from the seed alone."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        return FIELDS[model.field](dim, model)
+        return registered_field(config, dim) or FIELDS[config.model.field](dim, config.model)
 
 
 def build(config: Config, device: torch.device) -> LearnDynamics:
@@ -93,7 +95,12 @@ def _observe(config: Config) -> Observed:
         observed = csv_trajectories.observe(dataset.path, dataset.validation, dataset.seed, dtype)
         log.info(observed.note)
         return observed
-    data = make_dynamics(dataset.name, dtype=dtype, **dataset.arguments())
+    arguments = dataset.arguments()
+    system: str | System = dataset.name
+    if isinstance(dataset, SystemKeys):
+        entry = registered("system", arguments.pop("system"), config)
+        system = system_of(partial(entry.make, **arguments.pop("options")), **entry.settings)
+    data = make_dynamics(system, dtype=dtype, **arguments)
     _warn_of_stiffness(config, data)
     return of_system(data)
 

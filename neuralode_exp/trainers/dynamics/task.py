@@ -159,6 +159,9 @@ class LearnDynamics(Task):
         weights = torch.tensor(counts, dtype=torch.float64) / sum(counts)
         return torch.tensordot(weights, torch.stack(errors), 1)
 
+    def held_out(self) -> Sequence[Trajectories] | None:
+        return self.validation or None
+
     def solved(self) -> Solved | None:
         """Trajectories from the first states of the test; of measured data from those held out."""
         if not (trajectories := self.test or self.validation):

@@ -1,0 +1,192 @@
+"""The user's own code in a config: files that are imported because the request names them, names and their options."""
+
+from __future__ import annotations
+
+import re
+import types
+import typing
+from collections.abc import Iterable, Mapping, Sequence
+from inspect import Parameter
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
+
+from hydra.core.override_parser.types import Override
+from omegaconf import OmegaConf
+from pydantic import ConfigDict, create_model
+
+from neuralode_exp import extend
+from neuralode_exp.config.errors import ConfigError, Mistake, must_be_one_of
+from neuralode_exp.config.schema import DATASETS, FIELDS, Config, Dataset, DensityKeys, Model, Section, SystemKeys
+from neuralode_exp.extend import ExtensionError, Kind, Registered
+from neuralode_exp.tags import TAGS
+
+# Names that are taken, whether or not they can be chosen in that place.
+OWN: dict[Kind, tuple[str, ...]] = {
+    "field": FIELDS,
+    "system": tuple(DATASETS),
+    "density": tuple(DATASETS),
+    "metric": tuple(TAGS),
+}
+
+
+class Options(Section):
+    """Keyword arguments of a registered class or function; those of one are the fields of a subclass."""
+
+    model_config = ConfigDict(protected_namespaces=())
+
+
+def load_extensions(values: Mapping[str, Any]) -> None:
+    """Import the files that a request names; never to be called with what a stored config alone says.
+
+    Raises:
+        ConfigError: a file is not there or fails, or registers a name that is taken.
+    """
+    try:
+        files = extend.load(extensions_in(values))
+    except ExtensionError as error:
+        raise ConfigError([Mistake("extensions", str(error), fix="correct it")]) from error
+    mistakes = list(_of_names(entry for file in files for entry in file.registered))
+    if mistakes:
+        raise ConfigError(mistakes)
+
+
+def extensions_in(values: Mapping[str, Any]) -> list[str]:
+    """Return what a config names; none where it is no list, of which validation speaks."""
+    given = values.get("extensions")
+    return [str(word) for word in given] if isinstance(given, (list, tuple)) else []
+
+
+def _of_names(entries: Iterable[Registered]) -> Iterable[Mistake]:
+    taken: dict[tuple[Kind, str], str] = {(kind, name): "the package" for kind, names in OWN.items() for name in names}
+    for entry in entries:
+        if (before := taken.get((entry.kind, entry.name))) is not None:
+            rule = f"must register names that are free, {entry.name} is a {entry.kind} of {before}"
+            yield Mistake("extensions", rule, entry.place, "choose another name")
+        taken[entry.kind, entry.name] = entry.place
+        if entry.kind == "metric" and any(p.default is Parameter.empty for p in entry.options.values()):
+            rule = "must give each option of a metric a default, as no key holds it"
+            yield Mistake("extensions", rule, f"{entry.name} ({entry.place})", "write it as option=1.0")
+        for name, parameter in entry.options.items():
+            if _annotation(parameter) is None:
+                rule = "must annotate options as bool, int, float, str, Literal or a list of them"
+                yield Mistake("extensions", rule, f"{name} of {entry.name} ({entry.place})", f"as {name}: float = 1.0")
+
+
+def registered_field(model: Model, extensions: Sequence[str], mistakes: list[Mistake]) -> Registered | None:
+    """Return what `model.field` stands for, None for a field of the package."""
+    if model.field in FIELDS:
+        if model.options:
+            fix = "leave them out, or choose a registered field"
+            mistakes.append(Mistake("model.options", f"are not read by model.field={model.field}", fix=fix))
+        return None
+    return _chosen("field", "model.field", model.field, FIELDS, extensions, mistakes)
+
+
+def registered_data(dataset: Dataset, extensions: Sequence[str], mistakes: list[Mistake]) -> Registered | None:
+    """Return what `dataset.system` or `dataset.density` stands for, None for a dataset of the package."""
+    if isinstance(dataset, SystemKeys):
+        return _chosen("system", "dataset.system", dataset.system, (), extensions, mistakes)
+    if isinstance(dataset, DensityKeys):
+        return _chosen("density", "dataset.density", dataset.density, (), extensions, mistakes)
+    return None
+
+
+def _chosen(
+    kind: Kind, key: str, name: str, own: Sequence[str], extensions: Sequence[str], mistakes: list[Mistake]
+) -> Registered | None:
+    """Look a name up; of a stored config, whose files nobody imported, nothing can be said."""
+    if extend.loaded(extensions) is None:
+        return None
+    entry = extend.find(kind, name, extensions)
+    names = [*own, *(entry.name for entry in extend.entries(kind, extensions))]
+    if entry is None and names:
+        mistakes.append(must_be_one_of(key, name, names))
+    elif entry is None:
+        fix = "give it, as extensions=[my_file.py]"
+        mistakes.append(Mistake(key, f"must be a {kind} that a file in extensions registers", name, fix))
+    return entry
+
+
+def schema_of(entry: Registered) -> type[Options]:
+    """Return the options of what was registered, as a section of the config."""
+    fields: dict[str, Any] = {
+        name: (_annotation(parameter), ... if parameter.default is Parameter.empty else parameter.default)
+        for name, parameter in entry.options.items()
+    }
+    return create_model("Options", __base__=Options, **fields)
+
+
+def _annotation(parameter: Parameter) -> Any:
+    """The type of an option, by its annotation or its default; None where YAML cannot say it."""
+    if parameter.annotation is not Parameter.empty:
+        return parameter.annotation if _is_plain(parameter.annotation) else None
+    default = parameter.default
+    if isinstance(default, (bool, str)):
+        return type(default)
+    return int | float if isinstance(default, (int, float)) else None
+
+
+def _is_plain(annotation: Any) -> bool:
+    if annotation in (bool, int, float, str, type(None)) or get_origin(annotation) is Literal:
+        return True
+    if get_origin(annotation) in (typing.Union, types.UnionType, tuple, list):
+        return all(member is ... or _is_plain(member) for member in get_args(annotation))
+    return False
+
+
+def again(folder: Path | str, config: Config, given: Sequence[str], how: str) -> Config:
+    """Import the files of a stored run that are given again, and return its config with them in place of the stored.
+
+    Args:
+        folder: of the run.
+        config: the stored one.
+        given: files or modules.
+        how: to write where they are missing, as `extensions=[my_fields.py]`.
+
+    Raises:
+        ConfigError: one is missing, or another than the run had.
+    """
+    if not config.extensions and not given:
+        return config
+    from neuralode_exp.tracking.summary import read_summary
+
+    summary = read_summary(folder)
+    had = dict(summary.get("extensions", {})) if summary else {}
+    now = {word: extend.sha256(word) for word in given}
+    if len(given) != len(had):
+        rule = f"must be given again, as a run's folder imports no code: the run had {len(had)}"
+        got = ", ".join(given) or "none"
+        raise ConfigError([Mistake("extensions", rule, got, how)])
+    missing = [word for word, digest in now.items() if digest not in had.values()]
+    gone = [f"{word} {digest}" for word, digest in had.items() if digest not in now.values()]
+    if missing:
+        got = ", ".join(f"{word} {now[word] or '(no such file)'}" for word in missing)
+        fix = f"the run had {', '.join(gone)}"
+        raise ConfigError([Mistake("extensions", "must be what the run was made with, by SHA-256", got, fix)])
+    load_extensions({"extensions": list(given)})
+    return config.model_copy(update={"extensions": tuple(given)})
+
+
+def given_extensions(overrides: Iterable[Override]) -> list[str]:
+    """Return what `extensions=` says among the arguments of a command line."""
+    values = [override.value() for override in overrides if override.key_or_group == "extensions"]
+    return [str(word) for word in values[-1]] if values and isinstance(values[-1], list) else []
+
+
+def store_options(folder: Path, config: Config) -> None:
+    """Write the options with the defaults of their signatures into the config that Hydra has stored."""
+    path = folder / ".hydra" / "config.yaml"
+    if not config.extensions or not path.is_file():
+        return
+    from neuralode_exp.tracking.whole_files import write_whole
+
+    stored = OmegaConf.load(path)
+    for section in (name for name in ("model", "dataset") if getattr(getattr(config, name), "options", None)):
+        OmegaConf.update(stored, f"{section}.options", getattr(config, section).model_dump(mode="json")["options"])
+    write_whole(path, OmegaConf.to_yaml(stored).encode())
+
+
+def spell_extensions(extensions: Sequence[str]) -> str:
+    """Write them as on the command line."""
+    words = (word if re.fullmatch(r"[\w./-]+", word) else "'" + word.replace("'", "\\'") + "'" for word in extensions)
+    return f"extensions=[{','.join(words)}]"

@@ -1,0 +1,119 @@
+"""Call what the user registered once, on a tiny input, before a run has a folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from neuralode_exp import extend
+from neuralode_exp.config.errors import Mistake
+from neuralode_exp.config.schema import Config, CsvKeys, DensityKeys, LinearKeys, PointsKeys, SystemKeys
+from neuralode_exp.extend import Registered
+from neuralode_exp.models.fields.traced import Traced
+from neuralode_exp.models.replicas import Replicas, stack
+
+ROWS = 3
+Result = TypeVar("Result")
+
+
+class Wrong(Exception):
+    """What was registered does not do what it must."""
+
+    def __init__(self, mistake: Mistake) -> None:
+        self.mistake = mistake
+
+
+def try_out(config: Config) -> Mistake | None:
+    """Return what is wrong with the registered field, system or density of a config, None if they work."""
+    with torch.random.fork_rng(devices=[]):
+        try:
+            dim = _of_data(config)
+            field = extend.find("field", config.model.field, config.extensions)
+            if field is not None and dim is not None:
+                _of_field(field, config, dim)
+        except Wrong as wrong:
+            return wrong.mistake
+    return None
+
+
+def _of_data(config: Config) -> int | None:
+    """Check the registered data, and return the dimension where it is known without reading or drawing data."""
+    dataset = config.dataset
+    if isinstance(dataset, SystemKeys):
+        entry = _entry("system", dataset.system, config)
+        z = torch.full((ROWS, entry.settings["dim"]), 0.1, dtype=torch.float64)
+        t = torch.zeros((), dtype=torch.float64)
+        dz = _call("dataset.system", entry, lambda: entry.make(t, z, **dataset.options))
+        _must_be("dataset.system", entry, "dz/dt of the shape of z", dz, tuple(z.shape))
+        return int(entry.settings["dim"])
+    if isinstance(dataset, DensityKeys):
+        entry = _entry("density", dataset.density, config)
+        density = _call("dataset.density", entry, lambda: entry.make(**dataset.options))
+        x = _call("dataset.density", entry, lambda: density.sample(ROWS, torch.Generator().manual_seed(0)))
+        d = x.shape[1] if isinstance(x, Tensor) and x.dim() == 2 else 1
+        _must_be("dataset.density", entry, "points (n, d) by sample(n, generator)", x, (ROWS, d))
+        if hasattr(density, "log_prob"):
+            log_p = _call("dataset.density", entry, lambda: density.log_prob(x.double()))
+            _must_be("dataset.density", entry, "one number for each point by log_prob(x)", log_p, (ROWS,))
+        return d
+    if isinstance(dataset, LinearKeys):
+        return len(dataset.matrix)
+    return None if isinstance(dataset, (CsvKeys, PointsKeys)) else 2
+
+
+def _of_field(entry: Registered, config: Config, dim: int) -> None:
+    key, n = "model.field", config.trainer.replicas
+    fields = [_call(key, entry, lambda: entry.make(dim, **config.model.options)) for _ in range(min(n, 2))]
+    if not isinstance(fields[0], nn.Module):
+        raise Wrong(Mistake(key, "must be an nn.Module", f"{entry.name} ({entry.place})", "derive the class from it"))
+    t, z = torch.zeros(()), torch.full((ROWS, dim), 0.1)
+    dz = _call(key, entry, lambda: fields[0](t, z))
+    _must_be(key, entry, "dz/dt of the shape of z", dz, tuple(z.shape))
+    if config.dataset.kind == "densities":
+        _must_have_tangents(entry, fields[0], t, torch.randn(ROWS, dim))
+    if n == 1:
+        return
+    try:
+        stack(fields, Replicas(2))(t, z.expand(2, *z.shape))
+    except Exception as error:  # of torch.func, or of the user's code under it
+        rule = f"must be 1, as model.field={entry.name} cannot be stacked by torch.func"
+        why = str(error).strip().split("\n")[0]
+        raise Wrong(Mistake("trainer.replicas", rule, f"{n}: {why}", "use -m seed=0,1,2")) from error
+
+
+def _must_have_tangents(entry: Registered, field: nn.Module, t: Tensor, z: Tensor) -> None:
+    """Compare a product with the Jacobian with differences: a field that detaches z would give 0, and no error."""
+    key, v, h = "model.field", torch.randn(z.shape), 1e-2
+    _, [product] = _call(key, entry, lambda: Traced(field).with_products(t, z, v[None]))
+    with torch.no_grad():
+        differences = (field(t, z + h * v) - field(t, z - h * v)) / (2 * h)
+    off = float((product.detach() - differences).norm() / differences.norm().clamp(min=1e-3))
+    if not off < 0.1:  # rounding in float32 and curvature are far below
+        rule = "must have forward-mode derivatives for the trace of a density"
+        got = f"one that is {off:.0%} off the field's differences"
+        raise Wrong(Mistake(key, rule, got, f"do not detach z in {entry.name} ({entry.place})"))
+
+
+def _entry(kind: extend.Kind, name: str, config: Config) -> Registered:
+    entry = extend.find(kind, name, config.extensions)
+    assert entry is not None  # by validation
+    return entry
+
+
+def _call(key: str, entry: Registered, call: Callable[[], Any]) -> Any:
+    try:
+        return call()
+    except Exception as error:  # whatever the user's code raises is theirs to know
+        where = extend.failing_line(error, entry.file)
+        rule = "must work on a tiny input"
+        raise Wrong(Mistake(key, rule, where, f"{entry.name} is in {entry.place}")) from error
+
+
+def _must_be(key: str, entry: Registered, what: str, got: object, shape: tuple[int, ...]) -> None:
+    found = str(tuple(got.shape)) if isinstance(got, Tensor) else type(got).__name__
+    if not isinstance(got, Tensor) or got.shape != shape:
+        rule = f"must give {what}, {shape} in a trial"
+        raise Wrong(Mistake(key, rule, found, f"correct {entry.name} in {entry.place}"))

@@ -1,0 +1,343 @@
+"""The user's own file, from the command line: trained, resumed, loaded, reported, and what it gets wrong."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from neuralode_exp import load_run
+from neuralode_exp.config import ConfigError
+from neuralode_exp.config.preflight import preflight
+from neuralode_exp.evaluate import evaluate
+from neuralode_exp.load import NotLoadable
+from neuralode_exp.report.report import make_report, text
+from neuralode_exp.tracking.summary import read_summary
+from tests.conftest import ROOT, train
+
+OWN = """
+import torch
+from torch import nn
+from neuralode_exp.extend import field, system
+
+@field("damped")
+class Damped(nn.Module):
+    def __init__(self, dim: int, *, width: int = 8, damping: float = 0.1):
+        super().__init__()
+        self.net = nn.Sequential(nn.Linear(dim, width), nn.Tanh(), nn.Linear(width, dim))
+        self.damping = damping
+
+    def forward(self, t, z):
+        return self.net(z) - self.damping * z
+
+@field("narrow")
+class Narrow(nn.Module):
+    def __init__(self, dim: int):
+        super().__init__()
+        self.net = nn.Linear(dim, 1)
+
+    def forward(self, t, z):
+        return self.net(z)
+
+@field("broken")
+class Broken(Narrow):
+    def forward(self, t, z):
+        return self.nothing(z)
+
+@field("no-module")
+class NoModule:
+    def __init__(self, dim: int): ...
+    def forward(self, t, z): ...
+
+@field("unstackable")
+class Unstackable(Narrow):
+    def forward(self, t, z):
+        return z * float(z.sum())
+
+@field("detached")
+class Detached(Damped):
+    def forward(self, t, z):
+        return super().forward(t, z.detach())
+
+@system("swing", dim=2)
+def swing(t, z, *, length: float = 1.0):
+    angle, speed = z.unbind(-1)
+    return torch.stack((speed, -torch.sin(angle) / length), -1)
+
+@system("flat", dim=3)
+def flat(t, z):
+    return z[..., :2]
+"""
+SWING = ("dataset=system", "dataset.system=swing", "dataset.options.length=2.0")
+DAMPED = ("extensions=[my_fields.py]", "model.field=damped", "model.options.damping=0.2")
+FEW = ("dataset.trajectories=8", "dataset.points=20", "trainer.max_steps=6", "figures=false", "threads=1")
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder with the user's file, where everything happens."""
+    (tmp_path / "my_fields.py").write_text(OWN)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def mistakes(*words: str) -> str:
+    with pytest.raises(ConfigError) as caught:
+        preflight(list(words))
+    return str(caught.value)
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return torch.load(folder / "checkpoints" / "last.pt", weights_only=True)["module"]
+
+
+def test_an_example_is_trained_resumed_after_a_kill_loaded_and_reported(here: Path) -> None:
+    words = (*DAMPED, *SWING, *FEW, "trainer.checkpoint_every=1", "trainer.max_steps=60")
+    whole = train(*words, "hydra.run.dir=whole", cwd=here)
+    assert whole.returncode == 0, whole.stderr
+    digest = hashlib.sha256(OWN.encode()).hexdigest()
+    summary = read_summary(here / "whole")
+    assert summary is not None
+    assert summary["extensions"] == {"my_fields.py": digest}
+    assert summary["metrics"].keys() >= {"dynamics/field_error", "dynamics/eigenvalue_error"}
+    stored = yaml.safe_load((here / "whole" / ".hydra" / "config.yaml").read_text())
+    assert stored["model"]["options"] == {"damping": 0.2, "width": 8}
+    assert stored["dataset"]["options"] == {"length": 2.0}
+
+    command = [sys.executable, str(ROOT / "train.py"), *words, "hydra.run.dir=cut"]
+    process = subprocess.Popen(command, cwd=here, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while not (here / "cut" / "checkpoints" / "last.pt").exists():
+        assert process.poll() is None
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert train("resume=cut", cwd=here).returncode == 2
+    assert train("resume=cut", "extensions=[my_fields.py]", cwd=here).returncode == 0
+    for name, value in weights(here / "whole").items():
+        assert torch.equal(weights(here / "cut")[name], value), name
+
+    model, config = load_run(here / "whole", extensions=["my_fields.py"])
+    assert config.model.options == {"damping": 0.2, "width": 8}
+    assert model(torch.rand(5, 2), torch.linspace(0, 1, 3)).shape == (3, 5, 2)
+    now = evaluate(here / "whole", ["extensions=[my_fields.py]", "solver.rtol=1e-5"]).now
+    assert now["dynamics/trajectory_error"] == pytest.approx(summary["metrics"]["dynamics/trajectory_error"], rel=1e-2)
+    assert "trajectory error" in text(make_report([here / "whole"]))
+
+
+def test_a_grid_over_options_runs_in_workers_that_import_the_file(here: Path) -> None:
+    words = ("-m", DAMPED[0], DAMPED[1], "model.options.damping=0.1,0.2", *SWING, *FEW, "hydra.sweep.dir=grid")
+    done = train(*words, "hydra/launcher=joblib", cwd=here)
+    assert done.returncode == 0, done.stderr
+    assert "2 completed" in done.stdout
+    assert "model.options.damping=0.1" in done.stdout
+    options = {
+        yaml.safe_load(path.read_text())["model"]["options"]["damping"]
+        for path in here.glob("grid/*/.hydra/config.yaml")
+    }
+    assert options == {0.1, 0.2}
+    again = train(*words, cwd=here)
+    assert "2 cells, 0 to run" in again.stdout + again.stderr
+
+
+@pytest.fixture
+def elsewhere(here: Path) -> Path:
+    """The folder of a run from elsewhere, whose file would say so if it were imported."""
+    assert train(*DAMPED, *FEW, "hydra.run.dir=run", cwd=here).returncode == 0
+    (here / "my_fields.py").write_text("raise SystemExit('imported')\n")
+    return here / "run"
+
+
+def test_nothing_is_imported_because_a_folder_names_it(elsewhere: Path) -> None:
+    asked = "extensions must be given again, as a run's folder imports no code: the run had 1, got none"
+    for take_up in (load_run, evaluate):
+        with pytest.raises(NotLoadable, match=asked):
+            take_up(elsewhere)
+    assert "trajectory error" in text(make_report([elsewhere]))
+    summary = elsewhere / "summary.json"
+    summary.write_text(summary.read_text().replace('"completed"', '"interrupted"'))
+    assert mistakes(f"resume={elsewhere}") == f"{asked}; add extensions=[my_fields.py]"
+
+
+def test_a_changed_file_is_refused_with_both_hashes(elsewhere: Path) -> None:
+    was, now = (hashlib.sha256(source).hexdigest() for source in (OWN.encode(), Path("my_fields.py").read_bytes()))
+    line = (
+        f"extensions must be what the run was made with, by SHA-256, got my_fields.py {now}; "
+        f"the run had my_fields.py {was}"
+    )
+    with pytest.raises(NotLoadable) as refused:
+        load_run(elsewhere, extensions=["my_fields.py"])
+    assert str(refused.value) == line
+    summary = elsewhere / "summary.json"
+    summary.write_text(summary.read_text().replace('"completed"', '"interrupted"'))
+    assert mistakes(f"resume={elsewhere}", "extensions=[my_fields.py]") == line
+
+
+def test_the_hash_and_the_options_are_in_the_identity_and_the_place_is_not(here: Path) -> None:
+    def identity(*words: str) -> str:
+        return str(preflight([*words, *SWING, "check=true"]).answer)
+
+    one = identity(*DAMPED)
+    (here / "sub").mkdir()
+    (here / "sub" / "moved.py").write_text(OWN)
+    assert identity("extensions=[sub/moved.py]", *DAMPED[1:]) == one
+    assert identity(*DAMPED, "model.options.width=8", "model.width=3") == one  # the default, and a key that is not read
+    assert identity(*DAMPED, "model.options.width=9") != one
+    (here / "sub" / "moved.py").write_text(OWN + "\n# changed")
+    assert identity("extensions=[sub/moved.py]", *DAMPED[1:]) != one
+
+
+WRONG = {
+    "model.field=dampd": "model.field must be one of mlp, linear, damped, narrow, broken, no-module, unstackable, "
+    "detached, got dampd; did you mean damped?",
+    "model.field=damped model.options.dampng=1": "model.options.dampng is not a key; did you mean "
+    "model.options.damping?",
+    "model.field=damped model.options.width=a": "model.options.width must be a whole number, got a; damped is in "
+    "my_fields.py, line 6; the default is 8",
+    "model.field=damped model.options={dampng: 1}": "model.options.dampng is not a key; did you mean "
+    "model.options.damping?",
+    "model.field=narrow": "model.field must give dz/dt of the shape of z, (3, 2) in a trial, got (3, 1); correct "
+    "narrow in my_fields.py, line 16",
+    "model.field=broken": "model.field must work on a tiny input, got my_fields.py, line 28: AttributeError: 'Broken' "
+    "object has no attribute 'nothing'; broken is in my_fields.py, line 25",
+    "model.field=no-module": "model.field must be an nn.Module, got no-module (my_fields.py, line 30); derive the "
+    "class from it",
+    "model.field=unstackable trainer.replicas=3": "trainer.replicas must be 1, as model.field=unstackable cannot be "
+    "stacked by torch.func, got 3: vmap: It looks like you're calling .item() on a Tensor.",
+    "model.field=detached dataset=two-moons": "model.field must have forward-mode derivatives for the trace of a "
+    "density, got one that is 100% off the field's differences; do not detach z in detached (my_fields.py, line 40)",
+    "model.options.damping=1": "model.options are not read by model.field=mlp; leave them out, or choose a registered "
+    "field",
+    "dataset=system dataset.system=swng": "dataset.system must be one of swing, flat, got swng; did you mean swing?",
+    "dataset=system": "dataset.system must be given; add dataset.system=VALUE",
+    "dataset=system dataset.system=flat": "dataset.system must give dz/dt of the shape of z, (3, 3) in a trial, got "
+    "(3, 2); correct flat in my_fields.py, line 50",
+    "dataset=system dataset.system=swing dataset.options.lenght=1": "dataset.options.lenght is not a key; did you mean "
+    "dataset.options.length?",
+}
+
+
+@pytest.mark.parametrize("words", WRONG)
+def test_a_wrong_request_is_one_line(words: str) -> None:
+    separate = re.split(r"(?<!:) ", words)
+    assert mistakes("extensions=[my_fields.py]", *separate).startswith(WRONG[words])
+
+
+def test_a_name_that_is_taken_is_refused_with_both_places(here: Path) -> None:
+    (here / "more.py").write_text(
+        textwrap.dedent("""
+            from neuralode_exp.extend import field, system
+
+            @system("circle", dim=2)
+            def circle(t, z): ...
+
+            @field("damped")
+            class Damped:
+                def __init__(self, dim: int): ...
+                def forward(self, t, z): ...
+        """)
+    )
+    assert mistakes("extensions=[my_fields.py,more.py]").splitlines() == [
+        "extensions must register names that are free, circle is a system of the package, got more.py, line 4; "
+        "choose another name",
+        "extensions must register names that are free, damped is a field of my_fields.py, line 6, got more.py, line 7; "
+        "choose another name",
+    ]
+
+
+def test_an_error_in_the_file_ends_with_2_and_writes_nothing(here: Path) -> None:
+    (here / "my_fields.py").write_text("import torch\n\nx = 1 +\n")
+    before = sorted(here.iterdir())
+    ended = train("extensions=[my_fields.py]", cwd=here)
+    assert ended.returncode == 2
+    assert ended.stderr == (
+        "extensions cannot be imported, got my_fields.py, line 3: SyntaxError: invalid syntax; correct it\n"
+    )
+    assert sorted(here.iterdir()) == before
+
+
+MORE = """
+import math
+import torch
+from neuralode_exp.extend import density, metric
+
+@metric("swing/last_angle_error")
+def last_angle_error(model, data):
+    [known] = data
+    z = model(known.z[0], known.t)
+    return (z[-1, :, 0] - known.z[-1, :, 0]).abs().mean()
+
+@metric("mean/likelihood", on="densities")
+def likelihood(model, data, *, rows: int = 10):
+    return {"mean/likelihood": model.log_prob(data[:rows]).exp().mean(), "mean/rows": rows}
+
+@density("blob")
+class Blob:
+    def __init__(self, *, scale: float = 1.0):
+        self.scale = scale
+
+    def sample(self, n, generator):
+        return self.scale * torch.randn(n, 2, generator=generator)
+
+    def log_prob(self, x):
+        return -(x / self.scale).square().sum(1) / 2 - math.log(2 * math.pi * self.scale**2)
+
+@density("ring")
+class Ring:
+    def __init__(self): ...
+
+    def sample(self, n, generator):
+        angle = 6.283185307 * torch.rand(n, 1, generator=generator)
+        return torch.cat((angle.cos(), angle.sin()), 1)
+"""
+FEW_POINTS = ("dataset.validation=50", "dataset.test=50", "trainer.batch_size=32", "trainer.max_steps=4", "solver=rk4")
+
+
+def test_a_metric_is_recorded_shown_and_may_be_the_objective(here: Path) -> None:
+    (here / "more.py").write_text(MORE)
+    done = train("extensions=[more.py]", *FEW, "objective=swing/last_angle_error", "hydra.run.dir=run", cwd=here)
+    assert done.returncode == 0, done.stderr
+    assert "swing/last_angle_error" in done.stdout
+    summary = read_summary(here / "run")
+    assert summary is not None
+    assert summary["objective"] == summary["metrics"]["swing/last_angle_error"] > 0
+    assert "mean/likelihood" not in summary["metrics"]
+    assert mistakes("extensions=[more.py]", *FEW, "trainer.replicas=2").startswith("trainer.replicas must be 1 for met")
+    assert mistakes("extensions=[more.py]", *FEW, "objective=mean/likelihood").startswith("objective must be a tag of")
+
+
+@pytest.mark.parametrize("trace", ["exact", "hutchinson"])
+def test_a_density_of_ones_own_is_learned_by_a_field_of_ones_own(trace: str, here: Path) -> None:
+    (here / "more.py").write_text(MORE)
+    words = ("extensions=[my_fields.py,more.py]", "model.field=damped", f"model.trace={trace}", "figures=false")
+    data = ("dataset=density", "dataset.density=blob", "dataset.options.scale=2")
+    done = train(*words, *data, *FEW_POINTS, "hydra.run.dir=run", cwd=here)
+    assert done.returncode == 0, done.stderr
+    summary = read_summary(here / "run")
+    assert summary is not None
+    metrics = summary["metrics"]
+    assert metrics.keys() >= {"density/kl", "mean/likelihood", "time/trace_ms", "time/determinant_ms"}
+    assert metrics["mean/rows"] == 10
+    assert metrics["density/mass"] == pytest.approx(1, abs=0.02)  # of a midpoint rule over a finite box
+    assert metrics["density/inversion_error"] < 1e-3
+    model, _ = load_run(here / "run", extensions=["more.py", "my_fields.py"])
+    assert model.log_prob(torch.zeros(5, 2)).shape == (5,)
+
+
+def test_a_density_without_a_log_density_has_a_likelihood_and_no_divergence(here: Path) -> None:
+    (here / "more.py").write_text(MORE)
+    words = ("extensions=[more.py]", "dataset=density", "dataset.density=ring", "model.width=8")
+    assert train(*words, *FEW_POINTS, "figures=true", "hydra.run.dir=run", cwd=here).returncode == 0
+    summary = read_summary(here / "run")
+    assert summary is not None
+    assert "density/nll" in summary["metrics"]
+    assert "density/kl" not in summary["metrics"]
