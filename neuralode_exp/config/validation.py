@@ -37,7 +37,6 @@ RULES = {
     "too_short": "must not be empty",
     "tuple": "must be a list",
     "value": "{error}",  # of a validator of ours
-    "dict": "must be a group of keys",
 }
 SECTIONS = tuple(name for name in Config.model_fields if name not in Top.model_fields)
 S = TypeVar("S", bound=Section)
