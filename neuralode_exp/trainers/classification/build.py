@@ -7,12 +7,12 @@ import torch
 from neuralode_exp.config import Config
 from neuralode_exp.config.schema import ImagesKeys
 from neuralode_exp.data.mnist import load_mnist
-from neuralode_exp.models.images import MLP, PIXELS, ConvNet, image_model
+from neuralode_exp.models.images import MLP, ConvNet, image_model
 from neuralode_exp.models.shape import Shape
 from neuralode_exp.trainers.classification.task import Classification
 from neuralode_exp.trainers.settings import gradient_of, method_of, ready
 
-MNIST = Shape(PIXELS, classes=10)
+MNIST = Shape(28, classes=10)
 
 
 def build_model(config: Config, shape: Shape) -> ConvNet | MLP:
@@ -21,7 +21,8 @@ def build_model(config: Config, shape: Shape) -> ConvNet | MLP:
     assert shape.classes is not None
     module = image_model(
         model.name,
-        classes=shape.classes,
+        shape.image,
+        shape.classes,
         method=method_of(config) if model.name in ("rknet", "odenet") else None,
         gradient=gradient_of(config),
         channels=model.channels,
