@@ -12,15 +12,28 @@ from pathlib import Path
 
 from neuralode_exp.config.errors import Mistake, spell
 from neuralode_exp.config.folders import wrong_folder
-from neuralode_exp.config.schema import Config, CsvKeys, Dataset, DensitiesKeys, DynamicsKeys, ImagesKeys, PointsKeys
+from neuralode_exp.config.image_files import of_own_images
+from neuralode_exp.config.schema import (
+    Config,
+    CsvKeys,
+    Dataset,
+    DensitiesKeys,
+    DynamicsKeys,
+    ImagesKeys,
+    OwnImagesKeys,
+    PointsKeys,
+)
 
 LISTED = 3  # mistakes of a file
 MOST_WINDOWS = 2**24  # of torch.multinomial
 
 
 def of_images(config: Config) -> Iterator[Mistake]:
-    """Yield what is wrong with MNIST's folder, and with a batch that its images cannot fill."""
+    """Yield what is wrong with the folder of a set or the user's file, and with a batch that its images cannot fill."""
     dataset = config.dataset
+    if isinstance(dataset, OwnImagesKeys):
+        yield from of_own_images(dataset, config.trainer)
+        return
     assert isinstance(dataset, ImagesKeys)
     n, mistake = _training_images(dataset.root)
     if mistake:

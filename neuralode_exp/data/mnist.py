@@ -1,21 +1,17 @@
-"""MNIST, held on the device as bytes and augmented there in batches.
+"""MNIST, from the four files that it is published as.
 
 LeCun, Bottou, Bengio & Haffner, Gradient-based learning applied to document recognition, Proc. IEEE, 1998.
 """
 
 import gzip
-import math
 import zlib
-from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor
 
 from neuralode_exp.data.fetch import DataError, fetch, sha256
 from neuralode_exp.data.idx import decode_idx
+from neuralode_exp.data.images import Images, Split, hold_out
 
 # Of the pixels of the 60,000 training images, scaled to [0, 1].
 MEAN = 0.1307
@@ -40,22 +36,6 @@ CHECKSUMS = {
 }
 
 
-class Split(NamedTuple):
-    """Images, shape (N, 1, 28, 28), uint8 in 0..255, and their labels, shape (N,), int64 in 0..9."""
-
-    images: Tensor
-    labels: Tensor
-
-
-@dataclass(frozen=True, eq=False)
-class MNIST:
-    """The images to learn from, those held out of training, and those that only a report may see."""
-
-    train: Split
-    validation: Split
-    test: Split
-
-
 def load_mnist(
     root: str | Path,
     *,
@@ -64,7 +44,7 @@ def load_mnist(
     test: int = 10_000,
     seed: int = 0,
     device: torch.device | str = "cpu",
-) -> MNIST:
+) -> Images:
     """Load MNIST from its four IDX files, gzipped or not, in `root` or `root/MNIST/raw`.
 
     The files' SHA-256 are checked before use. Where one is missing, all are fetched into `root/MNIST/raw`,
@@ -88,78 +68,17 @@ def load_mnist(
         images, labels = files[f"{prefix}-images-idx3-ubyte"], files[f"{prefix}-labels-idx1-ubyte"]
         return Split(images[:, None].to(device), labels.long().to(device))
 
-    images, labels = split("train")
-    if not 0 <= validation < len(images):
-        raise ValueError(
-            f"`validation` must be from 0 to {len(images) - 1}, as there are {len(images)} training images, "
-            f"got {validation}"
-        )
-    left = len(images) - validation
-    if train is not None and not 0 < train <= left:
+    for_training, held_out = hold_out(split("train"), validation, seed)
+    if train is not None and not 0 < train <= (left := len(for_training.labels)):
         raise ValueError(f"`train` must be from 1 to the {left} images that are left, got {train}")
-    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed)).to(device)
-    for_training, held_out = order.split([left, validation])
-    for_training = for_training[:train]
-    return MNIST(
-        train=Split(images[for_training], labels[for_training]),
-        validation=Split(images[held_out], labels[held_out]),
+    return Images(
+        train=Split(*(part[:train] for part in for_training)),
+        validation=held_out,
         test=Split(*(part[:test] for part in split("t10k"))),
+        classes=10,
+        mean=torch.full((1, 1, 1), 255 * MEAN, device=device),
+        std=torch.full((1, 1, 1), 255 * STD, device=device),
     )
-
-
-def normalise(images: Tensor) -> Tensor:
-    """Return uint8 `images` as float32, (images / 255 - MEAN) / STD."""
-    return (images.float() - 255 * MEAN) / (255 * STD)
-
-
-def random_shift(images: Tensor, pixels: int, generator: torch.Generator) -> Tensor:
-    """Shift each image by its own random whole number of pixels, from -pixels to pixels along both axes.
-
-    What a shift uncovers is zero.
-
-    Args:
-        images: shape (batch, channels, height, width), any dtype.
-        pixels: the largest shift.
-        generator: on any device; one on the CPU draws the same shifts for images on every device.
-
-    Returns:
-        The shifted images, of the shape and dtype of `images`.
-    """
-    batch, _, height, width = images.shape
-    corners = torch.randint(2 * pixels + 1, (2, batch), generator=generator, device=generator.device)
-    top, left = corners.to(images.device)
-    # A view of all (2 pixels + 1)^2 windows of each padded image; indexing copies one of them.
-    windows = F.pad(images, (pixels,) * 4).unfold(2, height, 1).unfold(3, width, 1)
-    return windows[torch.arange(batch, device=images.device), :, top, left]
-
-
-def random_warp(images: Tensor, degrees: float, stretch: float, generator: torch.Generator) -> Tensor:
-    """Turn each image about its centre by its own random angle, and stretch each of its axes by a random factor.
-
-    The angle is uniform in [-degrees, degrees], the logarithm of each factor in [-log(1 + stretch), log(1 + stretch)].
-    Pixels are interpolated bilinearly; what lies outside an image is zero. (0, 0) gives the images back as they are.
-
-    Args:
-        images: square, shape (batch, channels, n, n), any dtype.
-        degrees: the largest angle.
-        stretch: the largest relative change of size.
-        generator: on any device; one on the CPU draws the same maps for images on every device.
-
-    Returns:
-        The warped images, of the shape and dtype of `images`.
-    """
-    if degrees == 0 and stretch == 0:
-        return images
-    drawn = 2 * torch.rand(3, len(images), generator=generator, device=generator.device) - 1
-    angle, *logs = drawn.to(images.device)
-    angle = angle * math.radians(degrees)
-    across, down = (torch.exp(log * math.log1p(stretch)) for log in logs)
-    # From the place (x, y) of a pixel to where it is read: turn, then shrink along the axes of the image read.
-    cos, sin, zero = angle.cos(), angle.sin(), torch.zeros_like(angle)
-    maps = torch.stack([cos / across, -sin / across, zero, sin / down, cos / down, zero], dim=1).view(-1, 2, 3)
-    grid = F.affine_grid(maps, list(images.shape), align_corners=False)
-    warped = F.grid_sample(images.float(), grid, align_corners=False)
-    return warped.to(images.dtype) if images.is_floating_point() else warped.round().to(images.dtype)
 
 
 def _read_files(root: Path) -> dict[str, bytes]:

@@ -139,8 +139,10 @@ class ConvNet(nn.Module):
         self.classifier = nn.ModuleDict({"norm": make_norm(channels), "linear": nn.Linear(channels, classes)})
 
     def forward(self, x: Tensor) -> Tensor:
-        z = self.classifier["norm"](self.body(self.features(x)))
-        return self.classifier["linear"](F.relu_(z).mean((2, 3)))
+        return self.classify(self.body(self.features(x)))
+
+    def classify(self, z: Tensor) -> Tensor:
+        return self.classifier["linear"](F.relu_(self.classifier["norm"](z)).mean((2, 3)))
 
     def features(self, x: Tensor) -> Tensor:
         _check(x, self.image)

@@ -19,7 +19,8 @@ import torch
 from neuralode_exp.data import fetch as fetch_module
 from neuralode_exp.data.fetch import DataError, _ArrayUnpickler, fetch, sha256
 from neuralode_exp.data.idx import decode_idx, encode_idx
-from neuralode_exp.data.mnist import CHECKSUMS, load_mnist, normalise, random_shift, random_warp
+from neuralode_exp.data.images import random_shift, random_warp
+from neuralode_exp.data.mnist import CHECKSUMS, load_mnist
 
 SAMPLE = Path(__file__).parents[1] / "assets" / "mnist-sample"
 MNIST_CHECKSUMS, SAMPLE_CHECKSUMS = CHECKSUMS.values()
@@ -260,10 +261,11 @@ def test_unpickler_admits_arrays_only(value, capsys):
 
 
 def test_normalise_is_the_closed_form():
-    images = torch.tensor([0, 51, 255], dtype=torch.uint8)
+    images = torch.tensor([0, 51, 255], dtype=torch.uint8).view(3, 1, 1, 1)
     expected = (torch.tensor([0.0, 0.2, 1.0]) - 0.1307) / 0.3081
-    assert normalise(images).dtype == torch.float32
-    torch.testing.assert_close(normalise(images), expected)
+    normalised = load_mnist(SAMPLE, validation=0).normalise(images)
+    assert normalised.dtype == torch.float32
+    torch.testing.assert_close(normalised.flatten(), expected)
 
 
 @pytest.mark.parametrize("pixels", [1, 2, 5])
