@@ -35,7 +35,7 @@ def of_images(config: Config) -> Iterator[Mistake]:
         yield from of_own_images(dataset, config.trainer)
         return
     assert isinstance(dataset, ImagesKeys)
-    n, mistake = _training_images(dataset.root)
+    n, mistake = _training_images(dataset.root, dataset.name)
     if mistake:
         yield mistake
     elif dataset.validation >= n:
@@ -48,12 +48,12 @@ def of_images(config: Config) -> Iterator[Mistake]:
 
 
 @functools.lru_cache
-def _training_images(root: str) -> tuple[int, Mistake | None]:
+def _training_images(root: str, name: str) -> tuple[int, Mistake | None]:
     from neuralode_exp.data.fetch import DataError
-    from neuralode_exp.data.mnist import TRAINING_IMAGES, read_local_files
+    from neuralode_exp.data.mnist import SETS, TRAINING_IMAGES, read_local_files
 
     try:
-        files = read_local_files(Path(root).expanduser())
+        files = read_local_files(Path(root).expanduser(), name if name in SETS else "mnist")
     except (DataError, OSError) as error:
         return 0, Mistake("dataset.root", f"cannot be used: {error}")
     if files is None:  # to be fetched

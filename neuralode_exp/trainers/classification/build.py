@@ -7,7 +7,7 @@ import torch
 from neuralode_exp.config import Config
 from neuralode_exp.config.schema import AnyImagesKeys, ImagesKeys, OwnImagesKeys
 from neuralode_exp.data.images import Images, load_images
-from neuralode_exp.data.mnist import load_mnist
+from neuralode_exp.data.mnist import SETS, load_mnist
 from neuralode_exp.models.images import MLP, ConvNet, image_model
 from neuralode_exp.models.shape import Shape
 from neuralode_exp.trainers.classification.task import Classification
@@ -56,6 +56,7 @@ def _load(dataset: AnyImagesKeys, device: torch.device) -> Images:
     if isinstance(dataset, OwnImagesKeys):
         return load_images(dataset.path, validation=dataset.validation, train=dataset.train, device=device)
     assert isinstance(dataset, ImagesKeys)
+    name = dataset.name if dataset.name in SETS else "mnist"
     return load_mnist(
-        dataset.root, validation=dataset.validation, train=dataset.train, test=dataset.test, device=device
+        dataset.root, name, validation=dataset.validation, train=dataset.train, test=dataset.test, device=device
     )
