@@ -29,8 +29,8 @@ def load_run(folder: Path | str, weights: Weights = "last") -> tuple[nn.Module, 
 
     The weights are those that the run was judged by: averaged ones where it averages. The folder is enough: the data
     need not be there. Of dynamics the model takes initial states (batch, d) and times (T,) and gives (T, batch, d), of
-    R replicas (R, batch, d) and (T, R, batch, d). A density has `log_prob` and `sample`. Images (batch, 1, 28, 28) give
-    logits.
+    R replicas (R, batch, d) and (T, R, batch, d). A density has `log_prob` and `sample`. Normalised images
+    (batch, c, h, w) give logits.
 
     Args:
         folder: the run's folder.

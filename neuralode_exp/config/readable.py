@@ -12,17 +12,30 @@ from pathlib import Path
 
 from neuralode_exp.config.errors import Mistake, spell
 from neuralode_exp.config.folders import wrong_folder
-from neuralode_exp.config.schema import Config, CsvKeys, Dataset, DensitiesKeys, DynamicsKeys, ImagesKeys, PointsKeys
+from neuralode_exp.config.image_files import of_own_images
+from neuralode_exp.config.schema import (
+    Config,
+    CsvKeys,
+    Dataset,
+    DensitiesKeys,
+    DynamicsKeys,
+    ImagesKeys,
+    OwnImagesKeys,
+    PointsKeys,
+)
 
 LISTED = 3  # mistakes of a file
 MOST_WINDOWS = 2**24  # of torch.multinomial
 
 
 def of_images(config: Config) -> Iterator[Mistake]:
-    """Yield what is wrong with MNIST's folder, and with a batch that its images cannot fill."""
+    """Yield what is wrong with the folder of a set or the user's file, and with a batch that its images cannot fill."""
     dataset = config.dataset
+    if isinstance(dataset, OwnImagesKeys):
+        yield from of_own_images(dataset, config.trainer)
+        return
     assert isinstance(dataset, ImagesKeys)
-    n, mistake = _training_images(dataset.root)
+    n, mistake = _training_images(dataset.root, dataset.name)
     if mistake:
         yield mistake
     elif dataset.validation >= n:
@@ -35,12 +48,12 @@ def of_images(config: Config) -> Iterator[Mistake]:
 
 
 @functools.lru_cache
-def _training_images(root: str) -> tuple[int, Mistake | None]:
+def _training_images(root: str, name: str) -> tuple[int, Mistake | None]:
     from neuralode_exp.data.fetch import DataError
-    from neuralode_exp.data.mnist import TRAINING_IMAGES, read_local_files
+    from neuralode_exp.data.mnist import SETS, TRAINING_IMAGES, read_local_files
 
     try:
-        files = read_local_files(Path(root).expanduser())
+        files = read_local_files(Path(root).expanduser(), name if name in SETS else "mnist")
     except (DataError, OSError) as error:
         return 0, Mistake("dataset.root", f"cannot be used: {error}")
     if files is None:  # to be fetched

@@ -47,15 +47,27 @@ class Dataset(Section):
         return self.model_dump(exclude=set(self.OWN_USE))
 
 
-class ImagesKeys(Dataset):
+class AnyImagesKeys(Dataset):
+    """Images and how those of training are augmented."""
+
     kind: Literal["images"]
-    root: str
     train: Count | None
-    validation: Annotated[int, Field(ge=0, lt=60_000)]
-    test: Annotated[int, Field(ge=1, le=10_000)]
     shift: Annotated[int, Field(ge=0, le=14)]
     rotate: Annotated[float, Field(ge=0, le=180)]
     stretch: Annotated[float, Field(ge=0, le=1)]
+
+
+class ImagesKeys(AnyImagesKeys):
+    root: str
+    validation: Annotated[int, Field(ge=0, lt=60_000)]
+    test: Annotated[int, Field(ge=1, le=10_000)]
+
+
+class OwnImagesKeys(AnyImagesKeys):
+    """The user's own images; `validation` is the fraction of the training images held out."""
+
+    path: str
+    validation: Fraction
 
 
 class DynamicsKeys(Dataset):
@@ -162,6 +174,7 @@ class PointsKeys(Dataset):
 
 # Datasets with keys of their own; any other name has the keys of its kind and no more.
 DATASETS: dict[str, type[Dataset]] = {
+    "images": OwnImagesKeys,
     "spiral-stable-focus": LinearKeys,
     "stable-node": LinearKeys,
     "circle": LinearKeys,

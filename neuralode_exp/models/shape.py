@@ -14,16 +14,25 @@ class Shape:
     """All that a model is built from beside the config. Stored with the weights, it gives the model back without data.
 
     Args:
-        dim: of a state or a point; pixels a side of an image.
+        dim: of a state or a point; pixels from top to bottom of an image.
         classes: of images.
         units: of states.
         dt: distance of two observations of a regular grid.
+        channels: of an image.
+        width: pixels across an image; None: it is square.
     """
 
     dim: int
     classes: int | None = None
     units: Units | None = None
     dt: float | None = None
+    channels: int = 1
+    width: int | None = None
+
+    @property
+    def image(self) -> tuple[int, int, int]:
+        """Channels, height and width."""
+        return self.channels, self.dim, self.width or self.dim
 
     def plain(self) -> dict[str, Any]:
         """Tensors and plain values, for a checkpoint."""

@@ -14,7 +14,7 @@ from neuralode_exp.config.schema import DATASETS, Model, Solver, Top, Trainer
 from neuralode_exp.ode.solvers import SOLVERS
 
 FILES = sorted(CONF.rglob("*.yaml"))
-NEEDS_A_PATH = ("csv", "points")
+NEEDS_A_PATH = ("csv", "images", "points")
 
 
 def options(group: str) -> list[str]:
