@@ -25,6 +25,7 @@ from neuralode_exp.load import restore_weights
 from neuralode_exp.ode import SolverError
 from neuralode_exp.outcome import Interrupted, RunFailed, command
 from neuralode_exp.tracking import checkpoints
+from neuralode_exp.tracking.lock import Held, Lock, lock
 from neuralode_exp.tracking.progress import final_table, progress
 from neuralode_exp.tracking.recorder import Recorder
 from neuralode_exp.tracking.summary import RunError, Summary, new_summary, read_summary, write_summary
@@ -42,7 +43,8 @@ RENAMED = {"density/kl": "density/validation_kl"}
 def run(config: Config, folder: Path, values: Mapping[str, Any], *, bar: bool | None = None) -> float:
     """Train, measure and record one run in its folder, or go on with the one that stands there.
 
-    A completed run is not repeated; one that was cut off goes on from its last checkpoint.
+    A completed run is not repeated; one that was cut off goes on from its last checkpoint. The folder is this process's
+    until the run ends.
 
     Args:
         config: what to run.
@@ -55,8 +57,14 @@ def run(config: Config, folder: Path, values: Mapping[str, Any], *, bar: bool | 
 
     Raises:
         RunFailed: with one line for the user; the traceback is in the log.
+        Held: another process has the folder.
         Interrupted: after a checkpoint, with how to go on.
     """
+    with lock(folder) as held:
+        return _run(config, folder, values, held, bar)
+
+
+def _run(config: Config, folder: Path, values: Mapping[str, Any], held: Lock, bar: bool | None) -> float:
     before = read_summary(folder)
     if before is not None and before["identity"] != identity(config):
         raise RunFailed(f"{folder} holds another run ({before['identity']}); choose another folder")
@@ -81,11 +89,13 @@ def run(config: Config, folder: Path, values: Mapping[str, Any], *, bar: bool | 
     try:
         with StopAtOnce():
             write_summary(folder, summary)
-            return _train(config, folder, values, device, summary, bar)
+            return _train(config, folder, values, device, summary, held, bar)
     except KeyboardInterrupt as interrupt:
         if summary["status"] == "running":
             _end(folder, summary, "interrupted")
         _stop(folder, summary, interrupt)
+    except Held:
+        raise
     except Exception as error:
         _fail(folder, summary, error)
     finally:
@@ -129,6 +139,7 @@ def _train(
     values: Mapping[str, Any],
     device: torch.device,
     summary: Summary,
+    held: Lock,
     bar: bool | None,
 ) -> float:
     seed_everything(config.seed)
@@ -151,8 +162,13 @@ def _train(
         # TensorBoard shows 17 characters of a long name, so that what tells it from others stands in front.
         recorder.hparams_start(f"{identity(config)[:4]} {label(config)}", flatten(plain))
         later = StopLater("stopping after this step, with a checkpoint")
+
+        def interrupted() -> bool:
+            held.check()
+            return later()
+
         with later, progress(cadence.total, start=loop.step, terminal=bar) as display:
-            loop.run(recorder, display, interrupted=later)
+            loop.run(recorder, display, interrupted=interrupted)
         summary |= {"steps": loop.step, "seconds": loop.seconds, "metrics": dict(loop.metrics)}
         later.stop("interrupted")
         _measure(task, loop, recorder)
@@ -166,6 +182,8 @@ def _train(
     except KeyboardInterrupt:
         if summary["status"] == "running":
             recorder.hparams_end("interrupted")
+        raise
+    except Held:
         raise
     except Exception as error:
         recorder.hparams_end("failed")

@@ -22,13 +22,14 @@ class GridSweeper(Sweeper):
 
     Args:
         max_batch_size: cells handed to the launcher at once; None for as many as it likes.
+        stop_after: failures that end the grid; None for no limit.
         params: axes that stand in a file, as `{"seed": "0,1"}`.
     """
 
     launcher: Launcher
 
-    def __init__(self, max_batch_size: int | None, params: Mapping[str, Any] | None) -> None:
-        self.max_batch_size = max_batch_size
+    def __init__(self, max_batch_size: int | None, stop_after: int | None, params: Mapping[str, Any] | None) -> None:
+        self.limits = {"max_batch_size": max_batch_size, "stop_after": stop_after}
         self.params = params or {}
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
@@ -45,7 +46,7 @@ class GridSweeper(Sweeper):
         assert self.config is not None
         assert self.hydra_context is not None
         axes = [*(f"{key}={value}" for key, value in self.params.items()), *arguments]
-        run_grid(self.config, self.hydra_context.config_loader, self.launcher, axes, self.max_batch_size)
+        run_grid(self.config, self.hydra_context.config_loader, self.launcher, axes, **self.limits)
 
 
 class OptunaSearch(Sweeper):

@@ -69,6 +69,14 @@ def test_what_fails_costs_only_itself(grid: Grid) -> None:
     assert before.items() <= stamps().items()
 
 
+def test_a_grid_ends_after_as_many_failures_as_it_may_have(grid: Grid) -> None:
+    words = ("trainer.schedule=constant", "trainer.max_failures=2", "trainer.lr=1e30,0.01", "seed=0,1,2")
+    assert grid(*words, "hydra.sweeper.stop_after=2") == 1
+    assert statuses() == ["failed", "failed", *["not started"] * 4]
+    assert grid(*words) == 1
+    assert statuses() == ["failed"] * 3 + ["completed"] * 3
+
+
 def test_a_nan_objective_is_a_failure(grid: Grid) -> None:
     # One step: the loss before it is finite, the loss of the weights after it is not.
     words = ("trainer.epochs=null", "trainer.max_steps=1", "trainer.optimizer=sgd", "trainer.lr=1e38")
