@@ -30,7 +30,7 @@ from neuralode_exp.tracking.progress import final_table, progress
 from neuralode_exp.tracking.recorder import Recorder
 from neuralode_exp.tracking.summary import RunError, Summary, new_summary, read_summary, write_summary
 from neuralode_exp.trainers.failures import NonFiniteGradient
-from neuralode_exp.trainers.loop import Cadence, Loop, averaged
+from neuralode_exp.trainers.loop import Cadence, Loop, Prune, averaged
 from neuralode_exp.trainers.task import Task
 
 log = logging.getLogger(__name__)
@@ -40,7 +40,14 @@ MANY_REPLICAS = 8
 RENAMED = {"density/kl": "density/validation_kl"}
 
 
-def run(config: Config, folder: Path, values: Mapping[str, Any], *, bar: bool | None = None) -> float:
+def run(
+    config: Config,
+    folder: Path,
+    values: Mapping[str, Any],
+    *,
+    bar: bool | None = None,
+    prune: Prune | None = None,
+) -> float:
     """Train, measure and record one run in its folder, or go on with the one that stands there.
 
     A completed run is not repeated; one that was cut off goes on from its last checkpoint. The folder is this process's
@@ -51,6 +58,8 @@ def run(config: Config, folder: Path, values: Mapping[str, Any], *, bar: bool | 
         folder: the run's own folder.
         values: the composed config as plain values, for the record.
         bar: whether to show a progress bar; None shows one on a terminal.
+        prune: asked at evaluations, with their number and the objective; True ends the run as pruned, after a
+            checkpoint. None never does.
 
     Returns:
         The objective, to be minimised; infinity for a cell that has no meaning.
@@ -61,10 +70,12 @@ def run(config: Config, folder: Path, values: Mapping[str, Any], *, bar: bool | 
         Interrupted: after a checkpoint, with how to go on.
     """
     with lock(folder) as held:
-        return _run(config, folder, values, held, bar)
+        return _run(config, folder, values, held, bar, prune)
 
 
-def _run(config: Config, folder: Path, values: Mapping[str, Any], held: Lock, bar: bool | None) -> float:
+def _run(
+    config: Config, folder: Path, values: Mapping[str, Any], held: Lock, bar: bool | None, prune: Prune | None
+) -> float:
     before = read_summary(folder)
     if before is not None and before["identity"] != identity(config):
         raise RunFailed(f"{folder} holds another run ({before['identity']}); choose another folder")
@@ -89,7 +100,7 @@ def _run(config: Config, folder: Path, values: Mapping[str, Any], held: Lock, ba
     try:
         with StopAtOnce():
             write_summary(folder, summary)
-            return _train(config, folder, values, device, summary, held, bar)
+            return _train(config, folder, values, device, summary, held, bar, prune)
     except KeyboardInterrupt as interrupt:
         if summary["status"] == "running":
             _end(folder, summary, "interrupted")
@@ -141,6 +152,7 @@ def _train(
     summary: Summary,
     held: Lock,
     bar: bool | None,
+    prune: Prune | None,
 ) -> float:
     seed_everything(config.seed)
     task = build_task(config, device)
@@ -168,9 +180,14 @@ def _train(
             return later()
 
         with later, progress(cadence.total, start=loop.step, terminal=bar) as display:
-            loop.run(recorder, display, interrupted=interrupted)
+            loop.run(recorder, display, interrupted, prune)
         summary |= {"steps": loop.step, "seconds": loop.seconds, "metrics": dict(loop.metrics)}
+        if loop.pruned:
+            _end(folder, summary, "pruned", recorder)
         later.stop("interrupted")
+        if loop.pruned:
+            log.info("%s: pruned after step %d; resume=%s trains it to its end", label(config), loop.step, folder)
+            return loop.metrics.get(objective or "loss/train", math.nan)
         _measure(task, loop, recorder)
         with StopLater("stopping once the run is recorded") as later:
             value = _record(loop, recorder, objective or "loss/train")

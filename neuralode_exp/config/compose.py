@@ -40,7 +40,7 @@ OF_FILES = ("name", "kind")
 # Options whose plugin comes with an optional part of the install.
 EXTRAS = {
     ("hydra/launcher", "ray"): ("hydra_plugins.hydra_ray_launcher", "ray"),
-    ("hydra/sweeper", "optuna"): ("hydra_plugins.hydra_optuna_sweeper", "search"),
+    ("hydra/sweeper", "optuna"): ("optuna", "search"),
 }
 
 

@@ -29,6 +29,7 @@ class Cell:
         folder: where it is; that of a new run is named by its label and identity.
         gap: why it has no meaning; None for a cell that can be run.
         same_as: number of an earlier cell that is the same run.
+        of_job: further arguments of its job, which change nothing of the run.
     """
 
     number: int
@@ -39,6 +40,7 @@ class Cell:
     folder: Path
     gap: str | None
     same_as: int | None
+    of_job: tuple[str, ...] = ()
 
     @property
     def is_run(self) -> bool:
@@ -52,10 +54,11 @@ class Cell:
 
     @property
     def arguments(self) -> list[str]:
-        """The arguments of its job: its overrides, and its folder where that has another name than Hydra would give."""
+        """The arguments of its job; among them its folder where that has another name than Hydra would give."""
+        words = [*self.overrides, *self.of_job]
         if self.folder.name == folder_name(self.config):
-            return list(self.overrides)
-        return [*self.overrides, f"hydra.sweep.subdir={quoted(self.folder.name)}"]
+            return words
+        return [*words, f"hydra.sweep.subdir={quoted(self.folder.name)}"]
 
 
 class Planner:
@@ -78,14 +81,15 @@ class Planner:
         """Return all cells of the axes, as `model=resnet,odenet`."""
         return [self.cell(number, words) for number, words in enumerate(expand(self._composer.parse(axes, [])))]
 
-    def cell(self, number: int, overrides: Sequence[str]) -> Cell:
+    def cell(self, number: int, overrides: Sequence[str], of_job: Sequence[str] = ()) -> Cell:
         """Return the cell of one set of arguments."""
         config = self._composer.config(self._composer.parse([*self._of_hydra, *overrides], []))
         run, gap = identity(config), without_meaning(config)
         first = number if gap else self._first.setdefault(run, number)
         same_as = first if first != number else None
         folder = self._folders.get(run, self._sweep_dir / folder_name(config))
-        return Cell(number, tuple(overrides), config, run, label(config), folder, str(gap) if gap else None, same_as)
+        why = str(gap) if gap else None
+        return Cell(number, tuple(overrides), config, run, label(config), folder, why, same_as, tuple(of_job))
 
 
 def folders_by_identity(sweep_dir: Path) -> dict[str, Path]:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 FILE_NAME = "summary.json"
 
-Status = Literal["running", "completed", "failed", "interrupted", "skipped", "killed"]
+Status = Literal["running", "completed", "failed", "interrupted", "pruned", "skipped", "killed"]
 
 
 class RunError(TypedDict):
