@@ -17,13 +17,13 @@ from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState
 
 from neuralode_exp.config.compose import Composer
-from neuralode_exp.config.errors import ConfigError, Mistake, near_miss
+from neuralode_exp.config.errors import ConfigError, Mistake
 from neuralode_exp.sweep.cells import Cell, Outcome, Planner, outcome
 from neuralode_exp.sweep.grid import open_sweep, outcomes, show, stopping
 from neuralode_exp.sweep.launching import Jobs
 from neuralode_exp.sweep.processes import jobs_at_once
 from neuralode_exp.sweep.space import require_same, split, words
-from neuralode_exp.sweep.study import PRUNERS, open_study
+from neuralode_exp.sweep.study import open_study
 from neuralode_exp.tracking.lock import Held, lock
 
 ARGUMENTS = "arguments"  # of a trial's job, kept with the trial
@@ -135,9 +135,6 @@ def _seeded(sampler: partial[BaseSampler], number: int) -> BaseSampler:
 
 
 def _study(folder: Path, pruner: str) -> Study:
-    if pruner not in PRUNERS:
-        fix = near_miss(pruner, list(PRUNERS))
-        raise ConfigError([Mistake("hydra.sweeper.pruner", f"must be one of {', '.join(PRUNERS)}", pruner, fix)])
     if (folder / "study.db").exists():
         got, fix = f"{folder}/study.db of Optuna 2", "search in another folder; the runs in this one are kept"
         raise ConfigError([Mistake("hydra.sweep.dir", "must not hold a search of an earlier version", got, fix)])
