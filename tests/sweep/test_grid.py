@@ -52,20 +52,15 @@ def test_a_longer_command_extends_the_grid(grid: Grid) -> None:
 
 
 def test_what_fails_costs_only_itself(grid: Grid) -> None:
-    # Diverging or not; asking for 300 TiB or not.
     words = ("trainer.schedule=constant", "trainer.max_failures=3")
-    assert grid("trainer.lr=1e30,0.01", "model.hidden=4,100000000000", *words) == 1
-    diverged, fine, memory, memory_too = table()
+    assert grid("trainer.lr=1e30,0.01", *words) == 1
+    diverged, fine = table()
     assert (diverged["status"], fine["status"]) == ("failed", "completed")
     assert diverged["reason"].startswith("NonFiniteGradient: the loss or its gradient is NaN")
-    for row in (memory, memory_too):
-        assert row["status"] == "failed"
-        assert "alloc" in row["reason"]
-    for row in (diverged, memory):
-        assert "Traceback" in (Path("grid") / row["run"] / "train.log").read_text()
+    assert "Traceback" in (Path("grid") / diverged["run"] / "train.log").read_text()
 
     before = {path: at for path, at in stamps().items() if path.parts[1] == fine["run"]}
-    assert grid("trainer.lr=0.01", "model.hidden=4", *words) == 0
+    assert grid("trainer.lr=0.01", *words) == 0
     assert before.items() <= stamps().items()
 
 
