@@ -85,7 +85,7 @@ def test_cells_without_meaning_are_skipped_with_the_reason(grid: Grid) -> None:
     assert grid(*words, "model.channels=4", "trainer.epochs=null", "trainer.max_steps=1") == 0
     rows = table()
     assert [row["status"] for row in rows] == ["completed", "skipped", "completed", "completed"]
-    assert "torchdiffeq has no checkpointed gradient" in rows[1]["reason"]
+    assert "torchdiffeq differentiates by backprop and adjoint only" in rows[1]["reason"]
     assert rows[1]["run"] == ""
     assert [row["same_as"] for row in rows] == ["", "", "", "2"]
 
