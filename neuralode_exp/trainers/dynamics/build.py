@@ -93,8 +93,10 @@ def build(config: Config, device: torch.device) -> LearnDynamics:
 def _observe(config: Config) -> Observed:
     dataset, dtype = config.dataset, dtype_of(config)
     if isinstance(dataset, CsvKeys):
-        observed = csv_trajectories.observe(dataset.path, dataset.validation, dataset.seed, dtype)
+        observed = csv_trajectories.observe(dtype=dtype, **dataset.arguments())
         log.info(observed.note)
+        for warning in observed.warnings:
+            log.warning(warning)
         return observed
     data = make_dynamics(dataset.name, dtype=dtype, **dataset.arguments())
     _warn_of_stiffness(config, data)
