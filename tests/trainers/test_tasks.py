@@ -6,6 +6,7 @@ import csv
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -241,3 +242,39 @@ def test_a_stiff_system_is_announced_to_explicit_methods(
 ) -> None:
     build_task(compose(*FEW, "dataset=van-der-pol", "dataset.mu=100", f"solver={solver}"), torch.device("cpu"))
     assert any("is stiff: it decays at rates up to 3" in message for message in caplog.messages) is warned
+
+
+@pytest.mark.parametrize("change", ["300 more", "1e20 times", "nanoseconds", "a gap"])
+def test_a_table_in_other_units_trains_as_the_plain_one(change: str, tmp_path: Path, compose: Compose) -> None:
+    def error(name: str, *, time: int = 1, factor: float = 1.0, offset: float = 0.0, gap: bool = False) -> float:
+        path = tmp_path / f"{name}.csv"
+        rows = [
+            f"{time * k},{factor * math.cos(k / 8) + offset!r},{factor * math.sin(k / 8) + offset!r}"
+            for k in range(40)
+        ]
+        if gap:
+            rows[10] = rows[10].rsplit(",", 1)[0] + ","
+        path.write_text("\n".join(["t,x,y", *rows]))
+        words = ("dataset=csv", f"dataset.path={path}", "trainer.max_steps=8", "threads=1", "figures=false")
+        metrics = run_in(tmp_path / name, compose(*words, "trainer.batch_size=8", "model.width=8"))
+        assert metrics["dynamics/persistence_error"] > 0
+        return metrics["dynamics/validation_error"]
+
+    changes: dict[str, dict[str, Any]] = {
+        "300 more": {"offset": 300.0},
+        "1e20 times": {"factor": 1e20},
+        "nanoseconds": {"time": 1_000_000_000},
+        "a gap": {"gap": True},
+    }
+    assert error("changed", **changes[change]) == pytest.approx(error("plain"), rel=0.1)
+
+
+def test_a_fit_that_is_worse_than_holding_the_first_state_says_so(
+    tmp_path: Path, compose: Compose, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "data.csv"
+    path.write_text("t,x\n" + "".join(f"{k},{k % 2 if k < 30 else 0.5 + k / 1000}\n" for k in range(40)))
+    words = ("dataset=csv", f"dataset.path={path}", "trainer.max_steps=2", "threads=1", "model.width=8")
+    metrics = run_in(tmp_path / "run", compose(*words, "trainer.batch_size=8"))
+    assert metrics["dynamics/validation_error"] > metrics["dynamics/persistence_error"]
+    assert "the fit is worse than holding the first held-out state" in caplog.text
