@@ -29,6 +29,12 @@ class Trajectories:
     def to(self, device: torch.device) -> Trajectories:
         return Trajectories(self.t.to(device), self.z.to(device), self.observed.to(device))
 
+    def rescaled(self, ours: Scale, theirs: Scale) -> Trajectories:
+        """Trajectories in the units of one scale in those of another."""
+        a = (ours.unit / theirs.unit).to(self.z)
+        b = ((ours.offset - theirs.offset) / theirs.unit).to(self.z)
+        return Trajectories(self.t * (ours.step / theirs.step), a * self.z + b, a * self.observed + b)
+
     @property
     def judged(self) -> Tensor:
         """What errors are measured against: z, NaN where nothing was observed, shape (T, n, d)."""

@@ -181,6 +181,10 @@ class LearnDynamics(Task):
         weights = torch.tensor(counts, dtype=torch.float64) / sum(counts)
         return torch.tensordot(weights, torch.stack(errors), 1)
 
+    def take_units(self, shape: Shape) -> None:
+        if (ours := self.shape.scale) and (theirs := shape.scale):
+            self.validation = [x.rescaled(ours, theirs) for x in self.validation]
+
     def solved(self) -> Solved | None:
         """Trajectories from the first states of the test; of measured data from those held out."""
         if not (trajectories := self.test or self.validation):
