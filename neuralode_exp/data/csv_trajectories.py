@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -13,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from neuralode_exp.data.dynamics import largest_state
 from neuralode_exp.data.observed import Observed, Trajectories, filled, scale_of
 from neuralode_exp.data.tables import TIME_UNITS, Column, Table, problem, read_table, suspects
 
@@ -338,11 +338,11 @@ def observe(
     everything = [*parts.train, *parts.held_out]
     scale = None
     if units == "spread":
-        _in_range(everything, LARGEST, "float64")
+        _in_range(path, everything, LARGEST, "float64")
         scale = scale_of([x.t for x in parts.train], [x.z for x in parts.train], measured.states)
         everything = [Trajectory(x.name, *scale.scaled(x.t, x.z)) for x in everything]
     # As for systems: the square of a state must be finite too.
-    _in_range(everything, math.sqrt(torch.finfo(dtype).max), str(dtype).removeprefix("torch."))
+    _in_range(path, everything, largest_state(dtype), str(dtype).removeprefix("torch."))
     train, held_out = everything[: len(parts.train)], everything[len(parts.train) :]
     return Observed(
         [x.t for x in train],
@@ -354,7 +354,11 @@ def observe(
     )
 
 
-def _in_range(trajectories: Sequence[Trajectory], limit: float, precision: str) -> None:
+def _in_range(path: str | Path, trajectories: Sequence[Trajectory], limit: float, precision: str) -> None:
     largest = max(float(x.z.abs().nan_to_num().max()) for x in trajectories)
     if largest > limit:
-        raise ValueError(f"states must have squares in the range of {precision}, got |z| = {largest:.1e}; rescale")
+        fix = "use other units" + ("" if precision == "float64" else " or precision=float64")
+        raise ValueError(
+            f"`path` must have states below {limit:.1e}, whose squares {precision} can hold, got {path} with "
+            f"{largest:.1e}; {fix}"
+        )
