@@ -19,7 +19,7 @@ from tests.conftest import SAMPLE, train
 FILES = {
     "file": "text",
     "rows.csv": "trajectory,t,z1\na,0,1\na,1,2\nb,0,x\nb,1,2\nc,0\nc,2,3\nc,1,4\nd,0,0\n",
-    "large.csv": "trajectory,t,z1\na,0,1\na,1,1e30\nb,0,1\nb,1,2\n",
+    "large.csv": "t,z1\n0,1\n1,1e30\n" + "".join(f"{t},1\n" for t in range(2, 9)),
     "header.csv": "time,x\n1,2\n",
     "empty.csv": "",
     "bytes.csv": "\0\1\2",
@@ -89,7 +89,7 @@ REFUSED = {
         "dataset.path cannot be used: rows.csv:4: z1 must be a number, got 'x'",
         "dataset.path cannot be used: rows.csv:6: a row must have 3 columns, got 2",
         "dataset.path cannot be used: rows.csv:8: t must increase within a trajectory, got 1 after 2 in line 7; ",
-        "dataset.path cannot be used: rows.csv:4: a trajectory must have at least 2 rows, got 1, of 'b' (2 such",
+        "dataset.path cannot be used: rows.csv:9: a trajectory must have at least 2 rows, got 1, of 'd'; delete it",
     ],
     "dataset=csv dataset.path=header.csv check=true": [
         "dataset.path cannot be used: header.csv:2: a trajectory must have at least 2 rows"

@@ -194,8 +194,9 @@ def _trajectories(table: Table, roles: Roles, step: float | None, repeats: str) 
         no_time = np.isnan(times[rows])
         for i in rows[no_time]:
             faults.setdefault(f"{name} must not be empty; delete the row, times may be irregular", []).append((i, ""))
-        rows = rows[~no_time & np.isfinite(z[rows]).any(1)]
-        t = times[rows] if step is None else step * np.arange(len(rows))
+        dropped = no_time | ~np.isfinite(z[rows]).any(1)
+        t = (times[rows] if step is None else step * np.arange(len(rows)))[~dropped]
+        rows = rows[~dropped]
         back, again = (
             f"{name} must increase within a trajectory; sort the rows by time{apart}",
             f"{name} must not stand twice in a trajectory; keep one of the rows, or dataset.repeats=mean",
@@ -205,6 +206,8 @@ def _trajectories(table: Table, roles: Roles, step: float | None, repeats: str) 
             got = f"{t[k + 1]:.12g} after {t[k]:.12g} in {table.row} {table.lines[rows[k]]}"
             faults.setdefault(again if t[k + 1] == t[k] else back, []).append((rows[k + 1], got))
         if len(np.unique(t)) < 2:
+            if dropped.any() and table.faults:  # the rows that it lacks may be those
+                continue
             place = rows[0] if len(rows) else 0
             faults.setdefault("a trajectory must have at least 2 rows; delete it", []).append(
                 (place, f"1, of {label!r}")

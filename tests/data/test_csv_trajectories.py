@@ -152,6 +152,12 @@ def test_times_that_go_back_without_a_label_are_refused_with_both_ways_out(tmp_p
     ]
 
 
+def test_a_row_without_states_keeps_its_place_in_time(tmp_path: Path) -> None:
+    (trajectory,) = read_trajectories(write(tmp_path, "x,y\n1,2\n,NA\n3,\n"), step=0.5).trajectories
+    assert trajectory.t.tolist() == [0, 1]
+    assert trajectory.z[:, 0].tolist() == [1, 3]
+
+
 def test_repeated_times_may_be_averaged_cell_by_cell(tmp_path: Path) -> None:
     path = write(tmp_path, "t,x,y\n0,1,1\n1,2,\n1,4,5\n2,0,0\n")
     (trajectory,) = read_trajectories(path, repeats="mean").trajectories
