@@ -24,7 +24,7 @@ from neuralode_exp.config.schema import (
     PointsKeys,
 )
 
-LISTED = 3  # mistakes of a file
+LISTED = 8  # kinds of mistake of a file
 MOST_WINDOWS = 2**24  # of torch.multinomial
 
 
@@ -78,18 +78,14 @@ def of_dynamics(config: Config) -> Iterator[Mistake]:
 def _of_trajectories(dataset: Dataset, precision: str) -> tuple[Mistake, ...]:
     import torch
 
-    from neuralode_exp.data.csv_trajectories import read_trajectories, split
-    from neuralode_exp.data.dynamics import check_times, largest_state, make_dynamics
+    from neuralode_exp.data.csv_trajectories import observe
+    from neuralode_exp.data.dynamics import check_times, make_dynamics
     from neuralode_exp.data.systems import SYSTEMS, make_system
 
     dtype = getattr(torch, precision)
-    limit = largest_state(dtype)
     try:
         if isinstance(dataset, CsvKeys):
-            parts = split(read_trajectories(dataset.path), dataset.validation, dataset.seed)
-            largest = max(float(part.z.abs().max()) for part in (*parts.train, *parts.held_out))
-            if largest > limit:
-                return (_too_large("dataset.path", f"{dataset.path} with {largest:.1e}", limit, precision),)
+            observe(dtype=dtype, **dataset.arguments())
         elif not isinstance(dataset, DynamicsKeys) or dataset.name not in SYSTEMS:
             pass  # the run says what it is missing
         elif _may_leave(dataset):

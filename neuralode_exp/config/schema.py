@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationInfo, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny, ValidationInfo, field_validator
 
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
@@ -17,6 +17,22 @@ Fraction = Annotated[float, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
 CountOrZero = Annotated[int, Field(ge=0)]
 Vector = Annotated[tuple[float, ...], Field(min_length=1)]
+
+
+def _word(value: object) -> object:
+    return str(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else value
+
+
+def _words(value: object) -> object:
+    if isinstance(value, (list, tuple)):
+        return tuple(_word(item) for item in value)
+    return (_word(value),) if isinstance(value, (str, int, float)) and not isinstance(value, bool) else value
+
+
+# Columns of a table by name or by number from 1, one or a list.
+Column = Annotated[str, BeforeValidator(_word)]
+Words = Annotated[tuple[str, ...], BeforeValidator(_words)]
+Columns = Annotated[Words, Field(min_length=1)]
 
 
 class Section(BaseModel):
@@ -103,10 +119,17 @@ class VanDerPolKeys(DynamicsKeys):
 
 
 class CsvKeys(Dataset):
-    """Measured trajectories in a file with the columns trajectory,t,z1,...,zd."""
+    """Measured trajectories in a table; see `neuralode_exp.data.csv_trajectories.read_trajectories`."""
 
     kind: Literal["dynamics"]
     path: str
+    time: Column | None
+    states: Columns | None
+    trajectory: Columns | None
+    step: Positive | None
+    missing: Words
+    repeats: Literal["refuse", "mean"]
+    units: Literal["spread", "file"]
     seed: CountOrZero
     validation: Fraction
 
@@ -168,6 +191,7 @@ class PointsKeys(Dataset):
 
     kind: Literal["densities"]
     path: str
+    columns: Columns | None
     seed: CountOrZero
     validation: Fraction
 

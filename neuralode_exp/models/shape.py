@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from neuralode_exp.data.observed import Scale
 from neuralode_exp.models.fields.scaled import Units
 
 
@@ -20,12 +21,14 @@ class Shape:
         dt: distance of two observations of a regular grid.
         channels: of an image.
         width: pixels across an image; None: it is square.
+        scale: the units of a table's states and times, where the model's are not those of the file.
     """
 
     dim: int
     classes: int | None = None
     units: Units | None = None
     dt: float | None = None
+    scale: Scale | None = None
     channels: int = 1
     width: int | None = None
 
@@ -41,5 +44,5 @@ class Shape:
     @staticmethod
     def of(plain: Mapping[str, Any]) -> Shape:
         """The shape of which `plain` was made."""
-        units = plain["units"] and Units(**plain["units"])
-        return Shape(**{**plain, "units": units})
+        parts = {"units": Units, "scale": Scale}
+        return Shape(**{name: x and parts[name](**x) if name in parts else x for name, x in plain.items()})
