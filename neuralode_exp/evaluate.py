@@ -18,7 +18,7 @@ from neuralode_exp.config.compose import CONF, Composer
 from neuralode_exp.config.hydra_internals import make_loader
 from neuralode_exp.config.later import with_later_keys
 from neuralode_exp.config.own import given_extensions
-from neuralode_exp.load import Weights, completed_run, restore_weights
+from neuralode_exp.load import Weights, completed_run, restore_weights, stored_shape
 from neuralode_exp.run import seed_everything
 
 MAY_CHANGE = ("solver", "dataset", "device", "threads", "precision")
@@ -57,6 +57,8 @@ def evaluate(folder: Path, words: Sequence[str] = (), weights: Weights = "last")
     seed_everything(config.seed)
     task = build_task(config, pick_device(config.device))
     restore_weights(task.model, folder, weights)
+    if shape := stored_shape(folder, weights):
+        task.take_units(shape)
     task.module.eval()
     with torch.no_grad():
         now = task.final()

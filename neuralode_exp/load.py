@@ -13,6 +13,7 @@ from torch import nn
 from neuralode_exp.build import build_model, build_task
 from neuralode_exp.config import Config, ConfigError, stored_config
 from neuralode_exp.config.own import again
+from neuralode_exp.models.in_user_units import InUserUnits
 from neuralode_exp.models.shape import Shape
 from neuralode_exp.outcome import command
 from neuralode_exp.tracking import checkpoints
@@ -33,8 +34,8 @@ def load_run(
 
     The weights are those that the run was judged by: averaged ones where it averages. The folder is enough: the data
     need not be there. Of dynamics the model takes initial states (batch, d) and times (T,) and gives (T, batch, d), of
-    R replicas (R, batch, d) and (T, R, batch, d). A density has `log_prob` and `sample`. Images (batch, 1, 28, 28) give
-    logits.
+    R replicas (R, batch, d) and (T, R, batch, d), of a table in the table's units. A density has `log_prob` and
+    `sample`. Normalised images (batch, c, h, w) give logits.
 
     Args:
         folder: the run's folder.
@@ -50,13 +51,18 @@ def load_run(
         >>> logits = model(images)
     """
     config, _ = completed_run(folder, [str(file) for file in extensions])
-    state = _read(folder, weights)
     with torch.random.fork_rng(devices=[]):  # initial weights are drawn, and then replaced
         # A run of an earlier version did not store the shape of its data: it takes the data.
-        shape = Shape.of(state["shape"]) if "shape" in state else build_task(config, torch.device("cpu")).shape
+        shape = stored_shape(folder, weights) or build_task(config, torch.device("cpu")).shape
         model = build_model(config, shape)
     restore_weights(model, folder, weights)
-    return model.eval(), config
+    return (InUserUnits(model, shape.scale) if shape.scale else model).eval(), config
+
+
+def stored_shape(folder: Path | str, weights: Weights = "last") -> Shape | None:
+    """Return the shape of the data that a run was trained on; None of a run of an earlier version."""
+    state = _read(folder, weights)
+    return Shape.of(state["shape"]) if "shape" in state else None
 
 
 def completed_run(folder: Path | str, extensions: Sequence[str] = ()) -> tuple[Config, Summary]:

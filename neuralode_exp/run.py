@@ -26,11 +26,12 @@ from neuralode_exp.load import restore_weights
 from neuralode_exp.ode import SolverError
 from neuralode_exp.outcome import Interrupted, RunFailed, command
 from neuralode_exp.tracking import checkpoints
+from neuralode_exp.tracking.lock import Held, Lock, lock
 from neuralode_exp.tracking.progress import final_table, progress
 from neuralode_exp.tracking.recorder import Recorder
 from neuralode_exp.tracking.summary import RunError, Summary, new_summary, read_summary, write_summary
 from neuralode_exp.trainers.failures import NonFiniteGradient
-from neuralode_exp.trainers.loop import Cadence, Loop, averaged
+from neuralode_exp.trainers.loop import Cadence, Loop, Prune, averaged
 from neuralode_exp.trainers.task import Task
 
 log = logging.getLogger(__name__)
@@ -40,24 +41,42 @@ MANY_REPLICAS = 8
 RENAMED = {"density/kl": "density/validation_kl"}
 
 
-def run(config: Config, folder: Path, values: Mapping[str, Any], *, bar: bool | None = None) -> float:
+def run(
+    config: Config,
+    folder: Path,
+    values: Mapping[str, Any],
+    *,
+    bar: bool | None = None,
+    prune: Prune | None = None,
+) -> float:
     """Train, measure and record one run in its folder, or go on with the one that stands there.
 
-    A completed run is not repeated; one that was cut off goes on from its last checkpoint.
+    A completed run is not repeated; one that was cut off goes on from its last checkpoint. The folder is this process's
+    until the run ends.
 
     Args:
         config: what to run.
         folder: the run's own folder.
         values: the composed config as plain values, for the record.
         bar: whether to show a progress bar; None shows one on a terminal.
+        prune: asked at evaluations, with their number and the objective; True ends the run as pruned, after a
+            checkpoint. None never does.
 
     Returns:
         The objective, to be minimised; infinity for a cell that has no meaning.
 
     Raises:
         RunFailed: with one line for the user; the traceback is in the log.
+        Held: another process has the folder.
         Interrupted: after a checkpoint, with how to go on.
     """
+    with lock(folder) as held:
+        return _run(config, folder, values, held, bar, prune)
+
+
+def _run(
+    config: Config, folder: Path, values: Mapping[str, Any], held: Lock, bar: bool | None, prune: Prune | None
+) -> float:
     before = read_summary(folder)
     if before is not None and before["identity"] != identity(config):
         raise RunFailed(f"{folder} holds another run ({before['identity']}); choose another folder")
@@ -84,11 +103,13 @@ def run(config: Config, folder: Path, values: Mapping[str, Any], *, bar: bool | 
     try:
         with StopAtOnce():
             write_summary(folder, summary)
-            return _train(config, folder, values, device, summary, bar)
+            return _train(config, folder, values, device, summary, held, bar, prune)
     except KeyboardInterrupt as interrupt:
         if summary["status"] == "running":
             _end(folder, summary, "interrupted")
         _stop(folder, config, summary, interrupt)
+    except Held:
+        raise
     except Exception as error:
         _fail(folder, summary, error)
     finally:
@@ -132,7 +153,9 @@ def _train(
     values: Mapping[str, Any],
     device: torch.device,
     summary: Summary,
+    held: Lock,
     bar: bool | None,
+    prune: Prune | None,
 ) -> float:
     seed_everything(config.seed)
     task = build_task(config, device)
@@ -154,10 +177,20 @@ def _train(
         # TensorBoard shows 17 characters of a long name, so that what tells it from others stands in front.
         recorder.hparams_start(f"{identity(config)[:4]} {label(config)}", flatten(plain))
         later = StopLater("stopping after this step, with a checkpoint")
+
+        def interrupted() -> bool:
+            held.check()
+            return later()
+
         with later, progress(cadence.total, start=loop.step, terminal=bar) as display:
-            loop.run(recorder, display, interrupted=later)
+            loop.run(recorder, display, interrupted, prune)
         summary |= {"steps": loop.step, "seconds": loop.seconds, "metrics": dict(loop.metrics)}
+        if loop.pruned:
+            _end(folder, summary, "pruned", recorder)
         later.stop("interrupted")
+        if loop.pruned:
+            log.info("%s: pruned after step %d; resume=%s trains it to its end", label(config), loop.step, folder)
+            return loop.metrics.get(objective or "loss/train", math.nan)
         _measure(task, loop, recorder)
         with StopLater("stopping once the run is recorded") as later:
             value = _record(loop, recorder, objective or "loss/train")
@@ -169,6 +202,8 @@ def _train(
     except KeyboardInterrupt:
         if summary["status"] == "running":
             recorder.hparams_end("interrupted")
+        raise
+    except Held:
         raise
     except Exception as error:
         recorder.hparams_end("failed")

@@ -37,6 +37,10 @@ def test_the_table_of_tags_is_that_of_the_code() -> None:
     assert readme_table() in README
 
 
+def test_every_launcher_is_told() -> None:
+    assert table("hydra/launcher") == {"basic"} | {path.stem for path in (ROOT / "conf/hydra/launcher").glob("*.yaml")}
+
+
 @pytest.mark.parametrize("group", ["model", "dataset", "solver", "experiment"])
 def test_a_table_names_every_option(group: str) -> None:
     assert table(group) == {path.stem for path in (ROOT / "conf" / group).glob("*.yaml")}

@@ -19,10 +19,11 @@ from tests.conftest import SAMPLE, train
 FILES = {
     "file": "text",
     "rows.csv": "trajectory,t,z1\na,0,1\na,1,2\nb,0,x\nb,1,2\nc,0\nc,2,3\nc,1,4\nd,0,0\n",
-    "large.csv": "trajectory,t,z1\na,0,1\na,1,1e30\nb,0,1\nb,1,2\n",
+    "large.csv": "t,z1\n0,1\n1,1e30\n" + "".join(f"{t},1\n" for t in range(2, 9)),
     "header.csv": "time,x\n1,2\n",
     "empty.csv": "",
-    "latin.csv": "trajectory,t,z1\nstra\xdfe,0,1\n",
+    "bytes.csv": "\0\1\2",
+    "spiral.csv": "t,z1\n0,0\n1,1\n2,0\n3,1\n4,0\n5,1\n6,0\n7,1\n",
     "ragged.csv": "1,2\n3\n",
     "constant.csv": "1,2\n1,3\n1,4\n1,5\n",
     "one.csv": "1,2\n",
@@ -64,7 +65,9 @@ REFUSED = {
     "dataset.noise=1e30": ["dataset.noise must be below 1.8e+19, got 1e+30; "],
     "dataset=lotka-volterra dataset.low=-2 dataset.high=2": ["dataset.t_max must keep |z| below 1.8e+19"],
     "dataset=eight-gaussians dataset.radius=1e25": ["dataset.radius must have states below 1.8e+19, whose squares"],
-    "dataset=csv dataset.path=large.csv": ["dataset.path must have states below 1.8e+19, whose squares float32 can"],
+    "dataset=csv dataset.path=large.csv dataset.units=file": [
+        "dataset.path must have states below 1.8e+19, whose squares float32 can"
+    ],
     # folders that cannot be written
     "hydra.run.dir=/proc/nope": ["hydra.run.dir must be a folder that can be written, got /proc/nope (no such file or"],
     "hydra.run.dir=file": ["hydra.run.dir must name a folder, got file, where "],
@@ -86,18 +89,23 @@ REFUSED = {
         "dataset.path cannot be used: rows.csv:4: z1 must be a number, got 'x'",
         "dataset.path cannot be used: rows.csv:6: a row must have 3 columns, got 2",
         "dataset.path cannot be used: rows.csv:8: t must increase within a trajectory, got 1 after 2 in line 7; ",
-        "dataset.path has further mistakes: rows.csv:9: ",
+        "dataset.path cannot be used: rows.csv:9: a trajectory must have at least 2 rows, got 1, of 'd'; delete it",
     ],
-    "dataset=csv dataset.path=header.csv check=true": ["dataset.path cannot be used: header.csv:1: the header must be"],
-    "dataset=csv dataset.path=empty.csv": ["dataset.path cannot be used: empty.csv must have a header "],
-    "dataset=csv dataset.path=latin.csv": ["dataset.path cannot be used: latin.csv must be csv text in UTF-8, got"],
-    "dataset=csv dataset.path=.": ["dataset.path must be a csv file with the columns "],
+    "dataset=csv dataset.path=header.csv check=true": [
+        "dataset.path cannot be used: header.csv:2: a trajectory must have at least 2 rows"
+    ],
+    "dataset=csv dataset.path=empty.csv": ["dataset.path cannot be used: empty.csv must have rows, it has none"],
+    "dataset=csv dataset.path=bytes.csv": ["dataset.path cannot be used: bytes.csv must be text in UTF-8, UTF-16 or"],
+    "dataset=csv dataset.path=spiral.csv dataset.states=x": ["dataset.states must be a column of spiral.csv, got x; "],
+    "dataset=csv dataset.path=.": ["dataset.path must name a file, got ., which does not exist"],
     "dataset=csv dataset.path=null": ["dataset.path must be text, got null; add dataset.path=VALUE"],
     "dataset=points": ["dataset.path must be given; add dataset.path=VALUE"],
-    "dataset=points dataset.path=nowhere.npy": ["dataset.path must name a file, nowhere.npy does not exist"],
-    "dataset=points dataset.path=file": ["dataset.path must end in .csv or .npy, got file"],
+    "dataset=points dataset.path=nowhere.npy": ["dataset.path must name a file, got nowhere.npy, which does not"],
+    "dataset=points dataset.path=file": ["dataset.path cannot be used: file must have rows below its header"],
     "dataset=points dataset.path=text.npy": ["dataset.path cannot be used: text.npy must be a plain npy file of"],
-    "dataset=points dataset.path=ragged.csv": ["dataset.path cannot be used: ragged.csv must have the same number of"],
+    "dataset=points dataset.path=ragged.csv": [
+        "dataset.path cannot be used: ragged.csv:2: a row must have 2 columns, got 1"
+    ],
     "dataset=points dataset.path=constant.csv check=true": ["dataset.path cannot be used: column 1 of constant.csv"],
     "dataset=points dataset.path=one.csv": ["dataset.path cannot be used: one.csv must have 2 points to train on"],
     # what the data cannot fill
@@ -272,10 +280,11 @@ def test_a_job_on_another_machine_fails_with_the_line_that_the_preflight_has(tmp
 
 
 def test_a_file_is_read_once_for_all_cells(folder: Path, monkeypatch) -> None:
-    (folder / "once.csv").write_text("trajectory,t,z1\na,0,1\na,1,2\nb,0,1\nb,1,2\n")
     from neuralode_exp.data import csv_trajectories
 
-    read, reads = csv_trajectories.read_trajectories, []
-    monkeypatch.setattr(csv_trajectories, "read_trajectories", lambda path: reads.append(path) or read(path))
+    # A file of its own: what is read once is kept for all tests.
+    (folder / "once.csv").write_text((folder / "spiral.csv").read_text())
+    read, reads = csv_trajectories.read_table, []
+    monkeypatch.setattr(csv_trajectories, "read_table", lambda *a: reads.append(a) or read(*a))
     preflight(["-m", "dataset=csv", "dataset.path=once.csv", "trainer.window=1", "seed=range(20)"])
     assert len(reads) == 1

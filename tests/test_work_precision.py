@@ -32,7 +32,14 @@ def runs(tmp_path_factory: pytest.TempPathFactory, compose: Compose) -> dict[str
     words = {
         "dynamics": ("dataset=circle", *few, "model=odenet"),
         "map": ("dataset=circle", *few, "model=resnet"),
-        "csv": ("dataset=csv", f"dataset.path={table}", "model=rknet", "trainer.batch_size=8", "model.width=8"),
+        "csv": (
+            "dataset=csv",
+            f"dataset.path={table}",
+            "dataset.units=file",
+            "model=rknet",
+            "trainer.batch_size=8",
+            "model.width=8",
+        ),
         "flow": ("dataset=two-moons", "model=rknet", "dataset.test=50", "trainer.batch_size=8", "model.width=8"),
         "images": (*TINY_IMAGES, "model=odenet", "model.channels=8", "solver=rk4", "dataset.test=64"),
     }
@@ -116,7 +123,13 @@ def test_a_solver_that_fails_costs_its_row_alone(runs: dict[str, Path], capsys: 
 
 
 def test_nothing_held_out_is_said(tmp_path: Path, runs: dict[str, Path], compose: Compose) -> None:
-    words = ("dataset=csv", f"dataset.path={runs['csv'].parent}/data.csv", "dataset.validation=0", "model=rknet")
+    words = (
+        "dataset=csv",
+        f"dataset.path={runs['csv'].parent}/data.csv",
+        "dataset.validation=0",
+        "dataset.units=file",
+        "model=rknet",
+    )
     train_in(tmp_path, compose(*words, *SHORT, "trainer.batch_size=8"))
     with pytest.raises(ConfigError, match="RUN must have held-out data"):
         work_precision([tmp_path], SWEEP)

@@ -4,7 +4,7 @@ Exit status: 0 done, 1 the run failed, 2 the request is wrong, 130 or 143 interr
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import hydra
@@ -41,12 +41,22 @@ def main(config: DictConfig) -> float:
             run_config = run_config.model_copy(update={"device": device})
         # Other launchers' workers share the terminal, and a bar would overwrite those of its neighbours.
         bar = None if not in_grid or "BasicLauncher" in hydra_config.launcher._target_ else False
-        return run(run_config, Path(hydra_config.runtime.output_dir), values, bar=bar)
+        folder = Path(hydra_config.runtime.output_dir)
+        return run(run_config, folder, values, bar=bar, prune=_pruning(hydra_config.sweeper, folder))
     except (ConfigError, RunFailed) as error:
         if in_grid:
             raise  # for the sweeper, which goes on with the next job
         print(error, file=sys.stderr)
         sys.exit(2 if isinstance(error, ConfigError) else 1)
+
+
+def _pruning(sweeper: DictConfig, folder: Path) -> Callable[[int, float], bool] | None:
+    """Return what asks the study of a search at evaluations; None for a run that is no trial or is never pruned."""
+    if sweeper.get("trial") is None or sweeper.pruner == "none":
+        return None
+    from neuralode_exp.sweep.study import Pruning
+
+    return Pruning(sweeper, folder.parent)
 
 
 def command_line(argv: Sequence[str] | None = None) -> int | str:

@@ -34,7 +34,7 @@ OWN_PLUGINS: set[str] = set()
 
 
 class OwnFiles(SearchPathPlugin):
-    """Let our files take the place of the defaults that come with the launchers and with Optuna's sweeper.
+    """Let our files take the place of the defaults that come with the launchers and with Hydra's sweeper for Optuna.
 
     Hydra would take defaults of the same name as a schema of our files, and warn of that at every start.
     """
@@ -44,6 +44,7 @@ class OwnFiles(SearchPathPlugin):
         for group, names in OWN_FILES.items():
             for name in names:
                 of_plugins[group].pop(f"{name}.yaml", None)
+        of_plugins["sweeper"].pop("sampler", None)
 
 
 def make_loader(conf: Path, further: str | None = None) -> ConfigLoader:

@@ -15,9 +15,27 @@ NEUTRAL: dict[str, Any] = {
     "extensions": (),
     "model.options": {},
     "dataset.train": None,
+    "dataset.time": None,
+    "dataset.states": None,
+    "dataset.trajectory": None,
+    "dataset.step": None,
+    "dataset.missing": (),
+    "dataset.repeats": "refuse",
+    "dataset.units": "file",
+    "dataset.columns": None,
 }
-# Keys that only one kind of data has.
-OF_KIND = {"dataset.train": "images"}
+# Keys that only some data have, by their kind or their name.
+OF_KIND = {
+    "dataset.train": "images",
+    "dataset.time": "csv",
+    "dataset.states": "csv",
+    "dataset.trajectory": "csv",
+    "dataset.step": "csv",
+    "dataset.missing": "csv",
+    "dataset.repeats": "csv",
+    "dataset.units": "csv",
+    "dataset.columns": "points",
+}
 
 
 def with_later_keys(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -27,9 +45,13 @@ def with_later_keys(values: Mapping[str, Any]) -> dict[str, Any]:
         section, _, name = key.rpartition(".")
         if not section:
             complete.setdefault(name, neutral)
-        elif isinstance(given := complete.get(section), Mapping) and OF_KIND.get(key) in (None, given.get("kind")):
+        elif isinstance(given := complete.get(section), Mapping) and _has(given, key):
             complete[section] = {name: neutral, **given}
     return complete
+
+
+def _has(section: Mapping[str, Any], key: str) -> bool:
+    return OF_KIND.get(key) in (None, section.get("kind"), section.get("name"))
 
 
 def is_neutral(key: str, value: object) -> bool:

@@ -15,8 +15,6 @@ from neuralode_exp.config.errors import Mistake, spell
 from neuralode_exp.config.schema import Count, CountOrZero, Positive, Section
 from neuralode_exp.config.validation import check_section
 
-UnitFraction = Annotated[float, Field(ge=0, le=1)]
-
 
 def _not_zero(n: int) -> int:
     if n == 0:
@@ -90,17 +88,18 @@ class RayRemote(Section):
 class Grid(Section):
     params: dict[str, Any] | None
     max_batch_size: Count | None
+    stop_after: Count | None
 
 
 class Search(Section):
-    """Those of Optuna's settings that a number can be wrong in."""
+    """Settings of a search; the sampler's own are Optuna's."""
 
-    model_config = ConfigDict(extra="allow")
-
-    direction: Literal["minimize", "maximize"]
+    params: dict[str, Any] | None
+    sampler: dict[str, Any]
+    pruner: Literal["none", "median", "hyperband"]
     n_trials: Count
     n_jobs: Count
-    max_failure_rate: UnitFraction
+    trial: None
 
 
 # Class that Hydra calls -> the section of `hydra` in which its settings stand, and their schema.

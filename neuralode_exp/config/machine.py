@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -43,6 +44,7 @@ def wrong_device(name: str) -> Mistake | None:
     return Mistake("device", rule, name, "device=auto takes what there is")
 
 
+@functools.cache
 def memory_limit(device: str) -> float:
     """Return the bytes that a run can have: of main memory and the control group, or of its CUDA device."""
     if device not in ("cpu", "mps"):
@@ -56,6 +58,7 @@ def memory_limit(device: str) -> float:
     return min([psutil.virtual_memory().total, *(int(text) for path in files if (text := _read(path)).isdigit())])
 
 
+@functools.cache
 def threads_limit() -> int | None:
     """Return how many threads torch can have in this process, None where the system does not say."""
     limits = [int(text) for path in _limit_files() if (text := _read(path)).isdigit()]

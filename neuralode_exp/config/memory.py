@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from neuralode_exp.config.errors import Mistake, spell
+from neuralode_exp.config.image_files import sizes
 from neuralode_exp.config.schema import (
     Config,
     DensitiesKeys,
@@ -24,6 +25,7 @@ from neuralode_exp.config.schema import (
     GaussianKeys,
     ImagesKeys,
     LinearKeys,
+    OwnImagesKeys,
     PinwheelKeys,
     TwoMoonsKeys,
 )
@@ -39,19 +41,26 @@ Formula = Callable[[Config], float]
 
 
 def of_images(c: Config) -> float:
-    """MNIST as bytes, and features after the first convolution (C, 26, 26) and in the blocks (C, 6, 6)."""
+    """The images, and features after the first convolution, of MNIST (C, 26, 26), and in the blocks (C, 6, 6)."""
     dataset, model, s = c.dataset, c.model, BYTES[c.precision]
-    assert isinstance(dataset, ImagesKeys)
-    images, evaluated = 70_000 if dataset.test > 500 else 0, min(500, max(dataset.validation, dataset.test))
-    data = 3 * images * 28**2
+    if isinstance(dataset, OwnImagesKeys):
+        n_bytes, (height, width, channels) = sizes(dataset.path)
+        data, evaluated = 3.0 * n_bytes, 500
+    else:
+        assert isinstance(dataset, ImagesKeys)
+        images, evaluated = 70_000 if dataset.test > 500 else 0, min(500, max(dataset.validation, dataset.test))
+        height, width, channels = 28, 28, 1
+        data = 3.0 * images * 28**2
+    pixels = height * width * channels
     if model.name == "mlp":
-        weights = 795 * model.hidden
-        step = 4 * c.trainer.batch_size * (28**2 + model.hidden) * s
-        evaluation = 2 * evaluated * (28**2 + model.hidden) * s
+        weights = (pixels + 11) * model.hidden
+        step = 4 * c.trainer.batch_size * (pixels + model.hidden) * s
+        evaluation = 2 * evaluated * (pixels + model.hidden) * s
     else:
         convolutions = {"stem": 2, "resnet": 4 + 2 * model.blocks}.get(model.name, 4)
         weights = 9 * convolutions * model.channels**2 + 14 * model.channels**2
-        stem, block = 26**2 * model.channels * s, 6**2 * model.channels * s
+        stem = (height - 2) * (width - 2) * model.channels * s
+        block = max(4, height // 4 - 1) * max(4, width // 4 - 1) * model.channels * s
         blocks = {"stem": 0, "resnet": model.blocks}.get(model.name) or kept_evaluations(c, 1.0)
         step = c.trainer.batch_size * (4 * stem + 7 * block * (blocks if model.name != "stem" else 0))
         evaluation = 3 * evaluated * stem

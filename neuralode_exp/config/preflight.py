@@ -220,6 +220,11 @@ def _of_folder(folder: Path, config: Config) -> list[Mistake]:
     """A folder that holds a run already must hold this one; its own config is lost once Hydra has written there."""
     if not (folder / ".hydra" / "config.yaml").is_file():
         return []
+    from neuralode_exp.tracking.lock import held_by  # few requests name a folder
+
+    if (who := held_by(folder)) is not None:
+        fix = "wait for it, end it first or choose another folder"
+        return [Mistake("hydra.run.dir", "must not be held by another process", f"{folder}, held by {who}", fix)]
     differences = identity_differences(stored_config(folder), config)
     what = ", ".join(f"{key} {spell(there)}, not {spell(here)}" for key, (there, here) in differences.items())
     if not what:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from neuralode_exp.config.errors import Mistake, spell
 from neuralode_exp.config.folders import wrong_folder
+from neuralode_exp.config.image_files import of_own_images
 from neuralode_exp.config.schema import (
     Config,
     CsvKeys,
@@ -20,19 +21,23 @@ from neuralode_exp.config.schema import (
     DensityKeys,
     DynamicsKeys,
     ImagesKeys,
+    OwnImagesKeys,
     PointsKeys,
     SystemKeys,
 )
 
-LISTED = 3  # mistakes of a file
+LISTED = 8  # kinds of mistake of a file
 MOST_WINDOWS = 2**24  # of torch.multinomial
 
 
 def of_images(config: Config) -> Iterator[Mistake]:
-    """Yield what is wrong with MNIST's folder, and with a batch that its images cannot fill."""
+    """Yield what is wrong with the folder of a set or the user's file, and with a batch that its images cannot fill."""
     dataset = config.dataset
+    if isinstance(dataset, OwnImagesKeys):
+        yield from of_own_images(dataset, config.trainer)
+        return
     assert isinstance(dataset, ImagesKeys)
-    n, mistake = _training_images(dataset.root)
+    n, mistake = _training_images(dataset.root, dataset.name)
     if mistake:
         yield mistake
     elif dataset.validation >= n:
@@ -45,12 +50,12 @@ def of_images(config: Config) -> Iterator[Mistake]:
 
 
 @functools.lru_cache
-def _training_images(root: str) -> tuple[int, Mistake | None]:
+def _training_images(root: str, name: str) -> tuple[int, Mistake | None]:
     from neuralode_exp.data.fetch import DataError
-    from neuralode_exp.data.mnist import TRAINING_IMAGES, read_local_files
+    from neuralode_exp.data.mnist import SETS, TRAINING_IMAGES, read_local_files
 
     try:
-        files = read_local_files(Path(root).expanduser())
+        files = read_local_files(Path(root).expanduser(), name if name in SETS else "mnist")
     except (DataError, OSError) as error:
         return 0, Mistake("dataset.root", f"cannot be used: {error}")
     if files is None:  # to be fetched
@@ -76,18 +81,14 @@ def of_dynamics(config: Config) -> Iterator[Mistake]:
 def _of_trajectories(dataset: Dataset, precision: str) -> tuple[Mistake, ...]:
     import torch
 
-    from neuralode_exp.data.csv_trajectories import read_trajectories, split
-    from neuralode_exp.data.dynamics import check_times, largest_state, make_dynamics
+    from neuralode_exp.data.csv_trajectories import observe
+    from neuralode_exp.data.dynamics import check_times, make_dynamics
     from neuralode_exp.data.systems import SYSTEMS, make_system
 
     dtype = getattr(torch, precision)
-    limit = largest_state(dtype)
     try:
         if isinstance(dataset, CsvKeys):
-            parts = split(read_trajectories(dataset.path), dataset.validation, dataset.seed)
-            largest = max(float(part.z.abs().max()) for part in (*parts.train, *parts.held_out))
-            if largest > limit:
-                return (_too_large("dataset.path", f"{dataset.path} with {largest:.1e}", limit, precision),)
+            observe(dtype=dtype, **dataset.arguments())
         elif not isinstance(dataset, DynamicsKeys) or dataset.name not in SYSTEMS:
             pass  # the run says what it is missing
         elif _may_leave(dataset):

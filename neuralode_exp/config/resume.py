@@ -70,8 +70,12 @@ def _require_unfinished(given: str, folder: Path) -> None:
         what = "the folder of a grid" if grid else "no such folder" if not folder.is_dir() else "no run in it"
         fix = f"use its command with hydra.sweep.dir={given}" if grid else "the run's first lines name its folder"
         raise ConfigError([Mistake("resume", "must be the folder of a run", f"{given} ({what})", fix)])
+    from neuralode_exp.tracking.lock import held_by
     from neuralode_exp.tracking.summary import read_summary  # brings torch: not for a wrong request
 
+    if (who := held_by(folder)) is not None:
+        got = f"{given}, which {who} is running"
+        raise ConfigError([Mistake("resume", "must be a run that has stopped", got, "wait for it or end it first")])
     summary = read_summary(folder)
     if summary is None or summary["status"] not in ("completed", "running", "skipped"):
         return

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationInfo, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny, ValidationInfo, field_validator
 
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
@@ -17,6 +17,22 @@ Fraction = Annotated[float, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
 CountOrZero = Annotated[int, Field(ge=0)]
 Vector = Annotated[tuple[float, ...], Field(min_length=1)]
+
+
+def _word(value: object) -> object:
+    return str(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else value
+
+
+def _words(value: object) -> object:
+    if isinstance(value, (list, tuple)):
+        return tuple(_word(item) for item in value)
+    return (_word(value),) if isinstance(value, (str, int, float)) and not isinstance(value, bool) else value
+
+
+# Columns of a table by name or by number from 1, one or a list.
+Column = Annotated[str, BeforeValidator(_word)]
+Words = Annotated[tuple[str, ...], BeforeValidator(_words)]
+Columns = Annotated[Words, Field(min_length=1)]
 
 
 class Section(BaseModel):
@@ -47,15 +63,27 @@ class Dataset(Section):
         return self.model_dump(exclude=set(self.OWN_USE))
 
 
-class ImagesKeys(Dataset):
+class AnyImagesKeys(Dataset):
+    """Images and how those of training are augmented."""
+
     kind: Literal["images"]
-    root: str
     train: Count | None
-    validation: Annotated[int, Field(ge=0, lt=60_000)]
-    test: Annotated[int, Field(ge=1, le=10_000)]
     shift: Annotated[int, Field(ge=0, le=14)]
     rotate: Annotated[float, Field(ge=0, le=180)]
     stretch: Annotated[float, Field(ge=0, le=1)]
+
+
+class ImagesKeys(AnyImagesKeys):
+    root: str
+    validation: Annotated[int, Field(ge=0, lt=60_000)]
+    test: Annotated[int, Field(ge=1, le=10_000)]
+
+
+class OwnImagesKeys(AnyImagesKeys):
+    """The user's own images; `validation` is the fraction of the training images held out."""
+
+    path: str
+    validation: Fraction
 
 
 class DynamicsKeys(Dataset):
@@ -98,10 +126,17 @@ class SystemKeys(DynamicsKeys):
 
 
 class CsvKeys(Dataset):
-    """Measured trajectories in a file with the columns trajectory,t,z1,...,zd."""
+    """Measured trajectories in a table; see `neuralode_exp.data.csv_trajectories.read_trajectories`."""
 
     kind: Literal["dynamics"]
     path: str
+    time: Column | None
+    states: Columns | None
+    trajectory: Columns | None
+    step: Positive | None
+    missing: Words
+    repeats: Literal["refuse", "mean"]
+    units: Literal["spread", "file"]
     seed: CountOrZero
     validation: Fraction
 
@@ -170,12 +205,14 @@ class PointsKeys(Dataset):
 
     kind: Literal["densities"]
     path: str
+    columns: Columns | None
     seed: CountOrZero
     validation: Fraction
 
 
 # Datasets with keys of their own; any other name has the keys of its kind and no more.
 DATASETS: dict[str, type[Dataset]] = {
+    "images": OwnImagesKeys,
     "spiral-stable-focus": LinearKeys,
     "stable-node": LinearKeys,
     "circle": LinearKeys,

@@ -1,24 +1,46 @@
-"""Measured trajectories from a csv file: read and checked by line, and held out."""
+"""Measured trajectories from a table: which columns are time, states and labels, and what is held out."""
 
-import math
+from __future__ import annotations
+
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from neuralode_exp.data.observed import Observed, Trajectories
-from neuralode_exp.data.tables import LISTED, is_number, read_rows
+from neuralode_exp.data.dynamics import largest_state
+from neuralode_exp.data.observed import Observed, Trajectories, filled, scale_of
+from neuralode_exp.data.tables import TIME_UNITS, Column, Table, problem, read_table, suspects
+
+EXACT = 2**53  # whole numbers up to here are exact in float64
+LARGEST = 1e150  # whose square is a float64
+NOISE_FROM = 5  # rows in a row, from which the noise is estimated
 
 
 @dataclass(frozen=True, eq=False)
 class Trajectory:
-    """One trajectory: increasing times t, shape (n,), and states z, shape (n, d), n >= 2, both float64."""
+    """One trajectory: increasing times t, shape (n,), and states z, shape (n, d), n >= 2, NaN where one is missing.
+
+    Both are float64; times too large for it are int64.
+    """
 
     name: str
     t: Tensor
     z: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """What a file has: its trajectories, the names of the states, what was understood of it, and what looks odd."""
+
+    trajectories: list[Trajectory]
+    states: list[str]
+    note: str
+    warnings: list[str]
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,92 +52,220 @@ class Split:
     note: str
 
 
-def read_trajectories(path: str | Path) -> list[Trajectory]:
-    """Read a csv file with the columns trajectory,t,z1,...,zd.
+@dataclass(frozen=True, eq=False)
+class Roles:
+    """What the columns of a table are for; no time is a constant step."""
 
-    The trajectory is any label; rows of one trajectory stand in order of time, at irregular times if need be, and
-    may alternate with others'. Blank lines and lines that begin with # are skipped.
+    time: Column | None
+    states: list[Column]
+    labels: list[Column]
+
+
+def read_trajectories(
+    path: str | Path,
+    *,
+    time: str | None = None,
+    states: Sequence[str] | None = None,
+    trajectory: Sequence[str] | None = None,
+    step: float | None = None,
+    missing: Sequence[str] = (),
+    repeats: str = "refuse",
+) -> Measured:
+    """Read a table of trajectories, at irregular times if need be.
 
     Args:
-        path: a text file in UTF-8, with either end of line and with or without a byte order mark.
+        path: file for `read_table`.
+        time: column of the times; by itself one called t or time, the only one of dates, or the first that increases.
+        states: columns of the states; by itself all other columns of numbers.
+        trajectory: columns whose cells together name a row's trajectory; by itself one called trajectory.
+        step: time from a row to the next, where there is no column of times.
+        missing: cells that stand for a missing value, beside empty ones and the words that pandas knows.
+        repeats: `refuse` times that stand twice in a trajectory, or take the `mean` of their rows.
 
     Raises:
-        ValueError: no such file, a wrong header, no rows; or problems in rows, one line of the message for each,
-            with the row's line number.
+        ValueError: one line of the message for each kind of mistake, with the first line of the file that has it. A
+            line begins with a name in backticks where that argument is wrong.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise ValueError(f"`path` must be a csv file with the columns trajectory,t,z1,...,zd, got {path}: no such file")
-    rows = read_rows(path)
-    if not rows:
-        raise ValueError(f"{path} must have a header trajectory,t,z1,...,zd and rows, it is empty")
-    header = [cell.strip() for cell in rows[0][1]]
-    d = len(header) - 2
-    if d < 1 or header != ["trajectory", "t", *(f"z{i}" for i in range(1, d + 1))]:
-        got = ",".join(header)
-        raise ValueError(
-            f"{path}:{rows[0][0]}: the header must be trajectory,t,z1,...,zd, got {got}; rename the columns"
+    table = read_table(path, missing)
+    roles = _roles(table, time, states, trajectory, step)
+    used = [*([roles.time] if roles.time else []), *roles.states]
+    unread = [column for column in table.columns if column.values is None and column not in roles.labels]
+    problems = table.problems([*used, *(unread if states is None else [])])
+    if not roles.states and not problems:
+        problems.append(
+            f"`states` must be columns of numbers, {table.path} has none beside its time; it has {table.names}"
         )
-    if len(rows) == 1:
-        raise ValueError(f"{path} must have rows below its header, it has none")
-    return _parse(path, header, rows[1:])
+    found, wrong = _trajectories(table, roles, step, repeats)
+    if problems := [*problems, *wrong]:
+        raise ValueError("\n".join(dict.fromkeys(problems)))
+    return Measured(found, [column.name for column in roles.states], _note(table, roles, found, step), _odd(roles))
 
 
-def _parse(path: Path, header: list[str], rows: list[tuple[int, list[str]]]) -> list[Trajectory]:
-    problems: list[tuple[int, str]] = []
-    observations: dict[str, list[list[float]]] = {}
-    first_line: dict[str, int] = {}
-    last: dict[str, tuple[int, float]] = {}  # line and time of a trajectory's latest row
-    for line, row in rows:
-        name = row[0].strip()
-        first_line.setdefault(name, line)
-        observations.setdefault(name, [])
-        numbers, wrong = _numbers(header, row)
-        if not wrong and name in last and numbers[0] <= last[name][1]:
-            before, t = last[name]
-            fix = "keep one of the two rows" if numbers[0] == t else "sort the rows by time"
-            wrong = f"t must increase within a trajectory, got {numbers[0]:g} after {t:g} in line {before}; {fix}"
-        if wrong:
-            problems.append((line, wrong))
-        else:
-            last[name] = line, numbers[0]
-            observations[name].append(numbers)
-    wrong_lines = {line for line, _ in problems}
-    faulty = {row[0].strip() for line, row in rows if line in wrong_lines}
-    problems += [
-        (first_line[name], f"a trajectory must have at least 2 rows, {name!r} has 1; delete it")
-        for name, kept in observations.items()
-        if len(kept) < 2 and name not in faulty
-    ]
+def _roles(
+    table: Table, time: str | None, states: Sequence[str] | None, trajectory: Sequence[str] | None, step: float | None
+) -> Roles:
+    problems: list[str] = []
+
+    def chosen(key: str, names: Sequence[str]) -> list[Column]:
+        columns = []
+        for name in names:
+            try:
+                columns.append(table.column(key, name))
+            except ValueError as error:
+                problems.append(str(error))
+        return columns
+
+    labels = chosen("trajectory", trajectory or [c.name for c in table.columns if _plain(c.name) == "trajectory"][:1])
+    times = chosen("time", [time] if time is not None else [])
+    picked = chosen("states", states or [])
+    for key, columns in (("time", times), ("states", picked)):
+        problems += [
+            f"`{key}` must be a column of numbers{' or dates' * (key == 'time')}, got {c.name} with {c.text[0]!r}"
+            for c in columns
+            if c.values is None
+        ]
+    if time is not None and step is not None:
+        problems.append(f"`step` must be left out where there is a column of times, got {step:g} and {time}")
+    if not problems and time is None and step is None:
+        try:
+            times = [_find_time(table, labels, picked)]
+        except ValueError as error:
+            problems.append(str(error))
     if problems:
-        raise ValueError(_report(path, sorted(problems)))
-    tables = {name: torch.tensor(kept, dtype=torch.float64) for name, kept in observations.items()}
-    return [Trajectory(name, table[:, 0].clone(), table[:, 1:].clone()) for name, table in tables.items()]
+        raise ValueError("\n".join([*problems, *table.problems([*times, *picked])]))
+    others = [c for c in table.numbers() if c not in times and c not in labels]
+    return Roles(times[0] if times else None, picked if states else others, labels)
 
 
-def _numbers(header: list[str], row: list[str]) -> tuple[list[float], str]:
-    """Return t, z1, ..., zd of a row and what is wrong with it, in words ("" if nothing)."""
-    if len(row) != len(header):
-        return [], f"a row must have {len(header)} columns, got {len(row)}"
-    if not row[0].strip():
-        return [], "trajectory must not be empty; give each trajectory a name"
-    numbers = []
-    for column, cell in zip(header[1:], row[1:], strict=True):
-        if not cell.strip():
-            return [], f"{column} must not be empty; delete the row, times may be irregular"
-        if not is_number(cell):
-            return [], f"{column} must be a number, got {cell.strip()!r}"
-        if not math.isfinite(float(cell)):
-            return [], f"{column} must be finite, got {cell.strip()}; delete the row, times may be irregular"
-        numbers.append(float(cell))
-    return numbers, ""
+def _plain(name: str) -> str:
+    """A name in small letters, without a unit in brackets."""
+    return re.sub(r"\s*[(\[].*", "", name).strip().lower()
 
 
-def _report(path: Path, problems: list[tuple[int, str]]) -> str:
-    lines = [f"{path}:{line}: {problem}" for line, problem in problems[:LISTED]]
-    if len(problems) > LISTED:
-        lines.append(f"{path}: {len(problems)} problems in all, the first {LISTED} are listed")
-    return "\n".join(lines)
+def _find_time(table: Table, labels: list[Column], states: list[Column]) -> Column:
+    free = [c for c in table.columns if c.values is not None and c not in labels and c not in states]
+    for candidates in ([c for c in free if _plain(c.name) in ("t", "time")], [c for c in free if c.dates]):
+        if len(candidates) == 1:
+            return candidates[0]
+        if candidates:
+            names = ", ".join(f'"{column.name}"' for column in candidates)
+            place = table.columns.index(candidates[0]) + 1
+            raise ValueError(f"`time` must be one column, {table.path} has {names}; add dataset.time={place}")
+    groups = _groups(table, labels)
+    for column in free:
+        x = column.values
+        assert x is not None
+        if column.name and all(len(i) > 1 and bool((np.diff(x[i]) > 0).all()) for i in groups.values()):
+            return column
+    example = free[0].name if free else "NAME"
+    raise ValueError(
+        f"`time` must be a column that increases, {table.path} has none such in {table.names}; add "
+        f"dataset.time={example} or the like, or dataset.step=0.1 if there is no column of times"
+    )
+
+
+def _groups(table: Table, labels: list[Column]) -> dict[str, np.ndarray]:
+    """Rows of each trajectory, in the order of the file."""
+    n = len(table.lines)
+    if not labels:
+        return {"the only one": np.arange(n)}
+    cells = [column.text or [f"{x:g}" for x in column.values] for column in labels]  # type: ignore[union-attr]
+    rows: dict[str, list[int]] = {}
+    for i, names in enumerate(zip(*cells, strict=True)):
+        rows.setdefault(", ".join(names), []).append(i)
+    return {name: np.array(places) for name, places in rows.items()}
+
+
+def _trajectories(table: Table, roles: Roles, step: float | None, repeats: str) -> tuple[list[Trajectory], list[str]]:
+    """The trajectories, and each kind of mistake with its first place."""
+    faults: dict[str, list[tuple[int, str]]] = {}
+    if roles.time is None:
+        times = np.zeros(len(table.lines))
+    else:
+        assert roles.time.values is not None
+        times = _in_units(roles.time)
+    z = np.stack([c.values for c in roles.states], 1).astype(np.float64) if roles.states else times[:, None]  # type: ignore[misc]
+    name = roles.time.name if roles.time else "t"
+    apart = "" if roles.labels else ", or name the column that tells trajectories apart: dataset.trajectory=NAME"
+    found = []
+    for label, rows in _groups(table, roles.labels).items():
+        if not label.strip(", "):
+            faults.setdefault("trajectory must not be empty; give each a name", []).append((rows[0], ""))
+        no_time = np.isnan(times[rows])
+        for i in rows[no_time]:
+            faults.setdefault(f"{name} must not be empty; delete the row, times may be irregular", []).append((i, ""))
+        dropped = no_time | ~np.isfinite(z[rows]).any(1)
+        t = (times[rows] if step is None else step * np.arange(len(rows)))[~dropped]
+        rows = rows[~dropped]
+        back, again = (
+            f"{name} must increase within a trajectory; sort the rows by time{apart}",
+            f"{name} must not stand twice in a trajectory; keep one of the rows, or dataset.repeats=mean",
+        )
+        differences = np.diff(t)
+        for k in np.flatnonzero(differences <= 0 if repeats == "refuse" else differences < 0):
+            got = f"{t[k + 1]:.12g} after {t[k]:.12g} in {table.row} {table.lines[rows[k]]}"
+            faults.setdefault(again if t[k + 1] == t[k] else back, []).append((rows[k + 1], got))
+        if len(np.unique(t)) < 2:
+            if dropped.any() and table.faults:  # the rows that it lacks may be those
+                continue
+            place = rows[0] if len(rows) else 0
+            faults.setdefault("a trajectory must have at least 2 rows; delete it", []).append(
+                (place, f"1, of {label!r}")
+            )
+            continue
+        found.append(Trajectory(label, torch.from_numpy(t), torch.from_numpy(z[rows])))
+    kinds = [(table, int(table.lines[at[0][0]]), at[0][1], rule, len(at)) for rule, at in faults.items()]
+    return [_mean_of_repeats(x) for x in found], [problem(*kind) for kind in kinds]
+
+
+def _in_units(time: Column) -> np.ndarray:
+    """Times as numbers: float64, int64 where float64 is too coarse, dates in their unit from the first one."""
+    x = time.values
+    assert x is not None
+    if time.dates:
+        return (x - np.nanmin(x)) / TIME_UNITS[_unit(time)]
+    return x.astype(np.float64) if x.dtype != np.int64 or np.abs(x).max() < EXACT else x
+
+
+def _unit(dates: Column) -> str:
+    """The largest unit of time that the usual step between dates has at least once."""
+    assert dates.values is not None
+    steps = np.abs(np.diff(dates.values[~dates.missing]))
+    usual = float(np.median(steps[steps > 0])) if (steps > 0).any() else 1.0
+    return next((name for name, unit in TIME_UNITS.items() if unit <= usual), "nanoseconds")
+
+
+def _mean_of_repeats(trajectory: Trajectory) -> Trajectory:
+    t, count = torch.unique_consecutive(trajectory.t, return_counts=True)
+    if len(t) == len(trajectory.t):
+        return trajectory
+    means = [z.nanmean(dim=0) for z in trajectory.z.split(count.tolist())]
+    return replace(trajectory, t=t, z=torch.stack(means))
+
+
+def _note(table: Table, roles: Roles, found: list[Trajectory], step: float | None) -> str:
+    time = f"steps of {step:g}" if roles.time is None else f'time "{roles.time.name}"'
+    if roles.time and roles.time.dates:
+        time += f" (dates, in {_unit(roles.time)})"
+    states = ", ".join(f'"{column.name}"' for column in roles.states)
+    n = f"{len(found)} {'trajectory' if len(found) == 1 else 'trajectories'}"
+    if roles.labels:
+        n += " by " + ", ".join(f'"{column.name}"' for column in roles.labels)
+    used = [*roles.states, *roles.labels, roles.time]
+    unused = [column.name or "row numbers" for column in table.columns if column not in used]
+    left_out = f"; left out: {', '.join(unused)}" if unused else ""
+    empty = sum(int(column.missing.sum()) for column in roles.states)
+    gaps = f", {empty} missing cells" if empty else ""
+    return f"read {len(table.lines)} rows of {table.path}: {time}, states {states}{gaps}, {n}{left_out}"
+
+
+def _odd(roles: Roles) -> list[str]:
+    return [
+        f'"{column.name}" has {value:g} far off its other values; if it stands for a missing value, add '
+        f"dataset.missing=[{value:g}]"
+        for column in roles.states
+        for value in suspects(column)
+    ]
 
 
 def split(trajectories: Sequence[Trajectory], validation: float = 0.2, seed: int = 0) -> Split:
@@ -149,7 +299,7 @@ def _split_in_time(trajectory: Trajectory, validation: float) -> Split:
     if n < 4:
         raise ValueError(
             f"a single trajectory must have at least 4 observations to hold out its last part, {trajectory.name!r} "
-            f"has {n}; use validation=0"
+            f"has {n}; add rows, or use validation=0"
         )
     cut = n - min(max(round(validation * n), 2), n - 2)
     train, held_out = (
@@ -159,19 +309,59 @@ def _split_in_time(trajectory: Trajectory, validation: float) -> Split:
     return Split([train], [held_out], note)
 
 
-def observe(path: str | Path, validation: float, seed: int, dtype: torch.dtype) -> Observed:
-    """Read a file and split it, with states of `dtype` and times as they are.
+def observe(
+    path: str | Path,
+    validation: float,
+    seed: int,
+    dtype: torch.dtype,
+    units: str = "file",
+    **columns: Any,
+) -> Observed:
+    """Read a file and split it, with states of `dtype`.
+
+    Args:
+        path, validation, seed: for `read_trajectories` and `split`.
+        dtype: of the states.
+        units: `spread`: each state in standard deviations of its training part about its mean, and times from their
+            own start in the usual step between observations; `file`: both as they are.
+        columns: further arguments of `read_trajectories`.
 
     Raises:
-        ValueError: from `read_trajectories` and `split`, or the states leave the range of `dtype`.
+        ValueError: from `read_trajectories` and `split`; no trajectory to train on is long enough to estimate the
+            noise, or the states leave the range of `dtype`.
     """
-    trajectories = read_trajectories(path)
+    measured = read_trajectories(path, **columns)
+    parts = split(measured.trajectories, validation, seed)
+    longest = max(len(x.t) for x in parts.train)
+    if longest < NOISE_FROM:
+        raise ValueError(
+            f"a trajectory to train on must have at least {NOISE_FROM} observations, from which the noise is "
+            f"estimated, the longest has {longest}; add rows"
+        )
+    everything = [*parts.train, *parts.held_out]
+    scale = None
+    if units == "spread":
+        _in_range(path, everything, LARGEST, "float64")
+        scale = scale_of([x.t for x in parts.train], [x.z for x in parts.train], measured.states)
+        everything = [Trajectory(x.name, *scale.scaled(x.t, x.z)) for x in everything]
     # As for systems: the square of a state must be finite too.
-    largest = max(float(trajectory.z.abs().max()) for trajectory in trajectories)
-    if largest > math.sqrt(torch.finfo(dtype).max):
-        precision = str(dtype).removeprefix("torch.")
-        raise ValueError(f"states must have squares in the range of {precision}, got |z| = {largest:.1e}; rescale")
-    parts = split(trajectories, validation, seed)
-    held_out = [Trajectories(x.t, z := x.z.to(dtype)[:, None], z) for x in parts.held_out]
-    states = [x.z.to(dtype) for x in parts.train]
-    return Observed([x.t for x in parts.train], states, validation=held_out, note=parts.note)
+    _in_range(path, everything, largest_state(dtype), str(dtype).removeprefix("torch."))
+    train, held_out = everything[: len(parts.train)], everything[len(parts.train) :]
+    return Observed(
+        [x.t for x in train],
+        [x.z.to(dtype) for x in train],
+        validation=[Trajectories(x.t, filled(x.t, z := x.z.to(dtype))[:, None], z[:, None]) for x in held_out],
+        scale=scale,
+        note=f"{measured.note}; {parts.note}",
+        warnings=measured.warnings,
+    )
+
+
+def _in_range(path: str | Path, trajectories: Sequence[Trajectory], limit: float, precision: str) -> None:
+    largest = max(float(x.z.abs().nan_to_num().max()) for x in trajectories)
+    if largest > limit:
+        fix = "use other units" + ("" if precision == "float64" else " or precision=float64")
+        raise ValueError(
+            f"`path` must have states below {limit:.1e}, whose squares {precision} can hold, got {path} with "
+            f"{largest:.1e}; {fix}"
+        )

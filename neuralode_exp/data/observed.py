@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -16,8 +18,8 @@ class Trajectories:
 
     Args:
         t: times, shape (T,).
-        z: states, shape (T, n, d): the truth if it is known, else what was observed.
-        observed: what was observed of them, shape (T, n, d).
+        z: states, shape (T, n, d): the truth if it is known, else what was observed, without gaps.
+        observed: what was observed of them, shape (T, n, d), NaN where a cell is missing.
     """
 
     t: Tensor
@@ -27,6 +29,60 @@ class Trajectories:
     def to(self, device: torch.device) -> Trajectories:
         return Trajectories(self.t.to(device), self.z.to(device), self.observed.to(device))
 
+    def rescaled(self, ours: Scale, theirs: Scale) -> Trajectories:
+        """Trajectories in the units of one scale in those of another."""
+        a = (ours.unit / theirs.unit).to(self.z)
+        b = ((ours.offset - theirs.offset) / theirs.unit).to(self.z)
+        return Trajectories(self.t * (ours.step / theirs.step), a * self.z + b, a * self.observed + b)
+
+    @property
+    def judged(self) -> Tensor:
+        """What errors are measured against: z, NaN where nothing was observed, shape (T, n, d)."""
+        return torch.where(self.observed.isnan(), torch.nan, self.z)
+
+
+@dataclass(frozen=True, eq=False)
+class Scale:
+    """The units in which a table is learned: (z - offset) / unit of a state, (t - t0) / step of a time.
+
+    Args:
+        names: of the columns, d of them.
+        offset, unit: mean and standard deviation of each column, shape (d,), float64.
+        step: the median time between observations.
+    """
+
+    names: list[str]
+    offset: Tensor
+    unit: Tensor
+    step: float
+
+    def scaled(self, t: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Times from their own start and states (..., d), both float64."""
+        return (t - t[0]).double() / self.step, (z.double() - self.offset) / self.unit
+
+
+def scale_of(times: Sequence[Tensor], states: Sequence[Tensor], names: Sequence[str]) -> Scale:
+    """Measure the scale of trajectories; a column that never changes has the unit 1."""
+    z = torch.cat(list(states)).double()
+    offset = z.nanmean(dim=0).nan_to_num()  # a column without a value
+    off = z - offset
+    unit = off.square().nanmean(dim=0).sqrt().nan_to_num()
+    floor = 1e-12 * offset.abs()  # rounding of a mean
+    steps = torch.cat([t.diff().double() for t in times])
+    return Scale(list(names), offset, torch.where(unit > floor, unit, 1.0), float(steps.median()))
+
+
+def filled(t: Tensor, z: Tensor) -> Tensor:
+    """States (n, d) with each gap bridged by a straight line in time; 0 where a column has no value at all."""
+    if not z.isnan().any():
+        return z
+    columns = []
+    for x in z.double().unbind(1):
+        known = ~x.isnan()
+        line = np.interp(t.numpy(), t[known].numpy(), x[known].numpy()) if known.any() else np.zeros(len(x))
+        columns.append(torch.from_numpy(line))
+    return torch.stack(columns, 1).to(z)
+
 
 @dataclass(frozen=True, eq=False)
 class Observed:
@@ -34,12 +90,14 @@ class Observed:
 
     Args:
         times: of each training trajectory, shape (n,); those of a table in float64, see `cut`.
-        states: of each training trajectory, shape (n, d).
+        states: of each training trajectory, shape (n, d), NaN where a cell is missing.
         noise: standard deviation of the states' noise; None where nobody knows it.
         validation, test: unseen trajectories, each entry with times of its own.
         long: the test over a longer time.
         known: the system that was observed, and what it was without noise.
+        scale: the units of the states, where they are not those of the user.
         note: what is to be said of them, in words.
+        warnings: what looks like a mistake.
     """
 
     times: list[Tensor]
@@ -49,7 +107,9 @@ class Observed:
     test: list[Trajectories] = field(default_factory=list)
     long: Trajectories | None = None
     known: Dynamics | None = None
+    scale: Scale | None = None
     note: str = ""
+    warnings: Sequence[str] = ()
 
 
 def of_system(data: Dynamics) -> Observed:

@@ -1,6 +1,7 @@
-"""The user's own points from a csv or npy file, split into training and held-out rows and standardised."""
+"""The user's own points from a table, split into training and held-out rows and standardised."""
 
 import math
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import final
 
@@ -8,32 +9,65 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from neuralode_exp.data.tables import LISTED, is_number, read_rows
+from neuralode_exp.data.tables import Column, Table, counts, problem, read_table, suspects
 from neuralode_exp.data.target import Target, as_points
 
+FEW_LABELS = 10  # whole numbers in a column of at least so many squared, and it may be a label
 
-def read_points(path: str | Path) -> Tensor:
-    """Read points from `path`.
 
-    A csv file has one point a line, its coordinates separated by commas; blank lines and those that begin with #
-    are skipped, and so is a first line without any number (a header). An npy file has an array of shape (n, d).
+def read_points(path: str | Path, columns: Sequence[str] | None = None) -> Tensor:
+    """Read points, one a row.
 
     Args:
-        path: a file whose name ends in .csv or .npy.
+        path: file for `read_table`.
+        columns: names or numbers of the coordinates; by itself all columns of numbers.
 
     Returns:
         the points, shape (n, d), float64.
 
     Raises:
-        ValueError: no such file, no points, or rows that are not d finite numbers, listed by line.
+        ValueError: no such file, no points, or one line for each kind of mistake in the rows.
     """
-    path = Path(path)
-    if path.suffix.lower() not in (".csv", ".npy"):
-        raise ValueError(f"`path` must end in .csv or .npy, got {path}")
-    if not path.is_file():
-        raise ValueError(f"`path` must name a file, {path} does not exist")
-    points = _read_csv(path) if path.suffix.lower() == ".csv" else _read_npy(path)
-    return torch.from_numpy(points)
+    return _read(path, columns)[0]
+
+
+def _read(path: str | Path, names: Sequence[str] | None) -> tuple[Tensor, Table, list[Column]]:
+    table = read_table(path)
+    used = [table.column("columns", name) for name in names] if names else table.numbers()
+    texts = [column for column in used if column.values is None]
+    problems = [f"`columns` must be columns of numbers, got {column.name} with {column.text[0]!r}" for column in texts]
+    problems += table.problems([*used, *([] if names else [c for c in table.columns if c.values is None])])
+    if not used:
+        problems.append(f"{table.path} must have a column of numbers, it has {table.names}")
+    for column in used:
+        if column.values is not None and (empty := np.flatnonzero(np.isnan(column.values))).size:
+            rule = f"{column.name} must not be empty; delete the row, or leave the column out with dataset.columns"
+            wrong = {line for line, _, _ in table.faults}
+            rows = [line for i in empty if (line := int(table.lines[i])) not in wrong]
+            problems += [problem(table, rows[0], "", rule, len(rows))] if rows else []
+    if problems:
+        raise ValueError("\n".join(dict.fromkeys(problems)))
+    points = np.stack([column.values for column in used], 1).astype(np.float64)  # type: ignore[misc]
+    return torch.from_numpy(points), table, used
+
+
+def _odd(table: Table, used: Sequence[Column]) -> Iterator[str]:
+    """What may be no coordinate, with the key that leaves it out."""
+    for column in used:
+        assert column.values is not None
+        others = ",".join(other.name for other in used if other is not column)
+        if len(used) > 1 and counts(column):
+            yield f'"{column.name}" of {table.path} counts the rows; dataset.columns=[{others}] leaves it out'
+        elif len(used) > 1 and len(column.values) >= FEW_LABELS**2 and _is_label(column.values):
+            yield f'"{column.name}" of {table.path} looks like a label; dataset.columns=[{others}] leaves it out'
+        for value in suspects(column):
+            fix = "delete the row if it stands for a missing value"
+            yield f'"{column.name}" of {table.path} has {value:g} far off its other values; {fix}'
+
+
+def _is_label(x: np.ndarray) -> bool:
+    """Whether a column has few values, all whole."""
+    return len(np.unique(x)) <= FEW_LABELS and bool((x == np.round(x)).all())
 
 
 @final
@@ -47,15 +81,32 @@ class PointTarget(Target):
         path: file for `read_points`.
         validation: fraction of the rows that is held out, in [0, 1).
         seed: of the split.
+        columns: for `read_points`.
+
+    Attributes:
+        names: of the coordinates.
+        note: what was understood of the file.
+        warnings: columns that may be no coordinates.
 
     Raises:
         ValueError: from `read_points`; a constant column, or fewer than 2 rows left to train on.
     """
 
-    def __init__(self, path: str | Path, validation: float = 0.2, seed: int = 0) -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        validation: float = 0.2,
+        seed: int = 0,
+        columns: Sequence[str] | None = None,
+    ) -> None:
         if not 0 <= validation < 1:
             raise ValueError(f"`validation` must be a fraction in [0, 1), got {validation}")
-        points = read_points(path)
+        points, table, used = _read(path, columns)
+        self.names = [column.name for column in used]
+        unused = [column.name or "row numbers" for column in table.columns if column not in used]
+        self.note = f"read {len(points)} points of {path}: " + ", ".join(f'"{name}"' for name in self.names)
+        self.note += f"; left out: {', '.join(unused)}" if unused else ""
+        self.warnings = list(_odd(table, used))
         shuffled = points[torch.randperm(len(points), generator=torch.Generator().manual_seed(seed))]
         n_held_out = math.ceil(validation * len(points))
         held_out, train = shuffled[:n_held_out], shuffled[n_held_out:]
@@ -63,9 +114,9 @@ class PointTarget(Target):
             raise ValueError(f"{path} must have 2 points to train on, got {len(train)} of {len(points)}")
         self.dim = points.shape[1]
         self.unit, self.offset = torch.std_mean(train, 0)
-        for column, std in enumerate(self.unit.tolist(), 1):
+        for name, std in zip(self.names, self.unit.tolist(), strict=True):
             if not 0 < std < math.inf:
-                raise ValueError(f"column {column} of {path} must vary, its standard deviation is {std}")
+                raise ValueError(f"column {name} of {path} must vary, its standard deviation is {std}")
         self.train, self._held_out = (train - self.offset) / self.unit, (held_out - self.offset) / self.unit
         low, high = torch.aminmax((points - self.offset) / self.unit, dim=0)
         margin = (high - low) / 10
@@ -86,51 +137,3 @@ class PointTarget(Target):
 
     def log_prob(self, x: Tensor) -> None:
         as_points(x, self.dim)
-
-
-def _read_csv(path: Path) -> np.ndarray:
-    lines = read_rows(path)
-    if lines and not any(is_number(cell) for cell in lines[0][1]):
-        lines = lines[1:]
-    if not lines:
-        raise ValueError(f"{path} must have at least one point, got none")
-    dim = len(lines[0][1])
-    faults = ((line, _fault(cells, dim)) for line, cells in lines)
-    _refuse(path, [f"line {line}: {fault}" for line, fault in faults if fault])
-    return np.array([cells for _, cells in lines], dtype=np.float64)
-
-
-def _read_npy(path: Path) -> np.ndarray:
-    try:
-        with path.open("rb") as file:
-            # np.load would also open zip files and, asked to, pickles.
-            array = np.lib.format.read_array(file, allow_pickle=False)
-    except ValueError as error:
-        raise ValueError(f"{path} must be a plain npy file of numbers; save it with numpy.save") from error
-    if array.dtype.kind not in "iuf":
-        raise ValueError(f"{path} must hold real numbers, got dtype {array.dtype}")
-    if array.ndim != 2 or 0 in array.shape:
-        raise ValueError(f"{path} must hold an array of shape (n, d) with n, d >= 1, got {array.shape}")
-    wrong = np.flatnonzero(~np.isfinite(array).all(1))
-    _refuse(path, [f"row {row}: {array[row].tolist()} is not finite" for row in wrong])
-    return array.astype(np.float64)
-
-
-def _fault(cells: list[str], dim: int) -> str:
-    """Say what is wrong with a row, or return an empty string."""
-    if len(cells) != dim:
-        return f"{len(cells)} numbers where the first row has {dim}"
-    for cell in cells:
-        if not is_number(cell):
-            return f"{cell!r} is not a number"
-        if not math.isfinite(float(cell)):
-            return f"{cell.strip()} is not finite"
-    return ""
-
-
-def _refuse(path: Path, faults: list[str]) -> None:
-    if not faults:
-        return
-    listed = "; ".join(faults[:LISTED])
-    more = f"; and {len(faults) - LISTED} more" if len(faults) > LISTED else ""
-    raise ValueError(f"{path} must have the same number of finite numbers in each row; {listed}{more}")

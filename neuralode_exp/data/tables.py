@@ -1,32 +1,308 @@
-"""The one reader of tables in text files."""
+"""The one reader of tables: text in any common form, npy, npz, parquet, xlsx and mat, as named columns of numbers."""
 
-import csv
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-LISTED = 10  # problems in one message
+import numpy as np
+
+from neuralode_exp.data.delimited import MISSING, parse
+
+DAY_AND_MONTH = re.compile(r"(\d{1,2})([/.-])(\d{1,2})\2(\d{4})(.*)")
+TIME_UNITS = {"days": 86400e9, "hours": 3600e9, "minutes": 60e9, "seconds": 1e9, "nanoseconds": 1.0}
+EXTRAS = {".parquet": "pyarrow", ".xlsx": "openpyxl"}
+LIKE_A_NUMBER = re.compile(r"[+-]?\d")  # in any script
+FAR = 10  # quartile distances from the median: what is farther and repeats may stand for a missing value
 
 
-def read_rows(path: Path) -> list[tuple[int, list[str]]]:
-    """Return (line number, cells) of each line with content; blank lines and those that begin with # are none.
+@dataclass(frozen=True, eq=False)
+class Column:
+    """One column.
 
     Args:
-        path: a text file in UTF-8 with commas, either end of line, with or without a byte order mark.
+        name: of the header, or its number from 1.
+        values: float64 with NaN where a cell is missing, or int64; nanoseconds of dates; None of other text.
+        text: the cells as they are written.
+        dates: whether the values are dates.
+    """
+
+    name: str
+    values: np.ndarray | None
+    text: Sequence[str]
+    dates: bool = False
+
+    @property
+    def missing(self) -> np.ndarray:
+        if self.values is None:
+            return np.array([cell in MISSING for cell in self.text])
+        return ~np.isfinite(self.values)
+
+
+@dataclass(eq=False)
+class Table:
+    """Columns of the same length and what is wrong with their cells.
+
+    Args:
+        path: the file.
+        columns: from left to right.
+        lines: of each row, its line in the file, or its number from 1.
+        faults: (line, rule, got) of each cell or row that is wrong.
+    """
+
+    path: Path
+    columns: list[Column]
+    lines: np.ndarray
+    row: str = "line"
+    faults: list[tuple[int, str, str]] = field(default_factory=list)
+
+    @property
+    def names(self) -> str:
+        return ", ".join(f'"{column.name}"' for column in self.columns)
+
+    def column(self, key: str, name: str) -> Column:
+        """The column of a name or a number from 1; `key` is what asked for it.
+
+        Raises:
+            ValueError: there is none, or several of this name.
+        """
+        named = [column for column in self.columns if column.name == name]
+        if len(named) > 1:
+            places = [str(k) for k, column in enumerate(self.columns, 1) if column.name == name]
+            raise ValueError(f"`{key}` must be one column, got {name}, the name of columns {', '.join(places)}")
+        if not named and name.isdecimal() and 1 <= int(name) <= len(self.columns):
+            return self.columns[int(name) - 1]
+        if not named:
+            raise ValueError(f"`{key}` must be a column of {self.path}, got {name}; it has {self.names}")
+        return named[0]
+
+    def numbers(self) -> list[Column]:
+        """Columns of numbers, without dates and without one of row numbers that has no name."""
+        found = [column for column in self.columns if column.values is not None and not column.dates]
+        return [column for column in found if column.name or not counts(column)]
+
+    def problems(self, used: Iterable[Column] | None = None) -> list[str]:
+        """The faults, each kind once with its first place; of cells only those of the columns that are used."""
+        names = {column.name for column in self.columns} - {c.name for c in (self.columns if used is None else used)}
+        kinds: dict[str, list[tuple[int, str]]] = {}
+        for line, rule, got in sorted(self.faults, key=lambda fault: fault[0]):
+            if rule.split(" must ")[0] not in names:
+                kinds.setdefault(rule, []).append((line, got))
+        return [problem(self, *places[0], rule, len(places)) for rule, places in kinds.items()]
+
+
+def problem(table: Table, line: int, got: str, rule: str, n: int = 1) -> str:
+    """One line for a kind of mistake: where it is first, what it is, and how often."""
+    rule, _, fix = rule.partition("; ")
+    times = f" ({n} such rows)" if n > 1 else ""
+    place = f"{table.path}:{line}" if table.row == "line" else f"{table.path}, row {line}"
+    return f"{place}: {rule}{f', got {got}' if got else ''}{times}{f'; {fix}' if fix else ''}"
+
+
+def counts(column: Column) -> bool:
+    """Whether a column is 0, 1, 2, ... or 1, 2, 3, ..."""
+    x = column.values
+    return x is not None and len(x) > 2 and x[0] in (0, 1) and bool((np.diff(x) == 1).all())
+
+
+def read_table(path: str | Path, missing: Iterable[str] = ()) -> Table:
+    """Read a file.
+
+    Args:
+        path: text (csv, tsv, txt, dat or any other name), npy, npz, parquet, xlsx or mat.
+        missing: cells that stand for a missing value, beside the empty ones and the words that pandas knows.
 
     Raises:
-        ValueError: it is something else.
+        ValueError: there is no such file, or it is no table.
     """
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"`path` must name a file, got {path}, which does not exist")
+    read = READERS.get(path.suffix.lower())
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:  # -sig: Excel's byte order mark is not part of a name
-            reader = csv.reader(file)
-            rows = [(reader.line_num, row) for row in reader]
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"{path} must be csv text in UTF-8, got something else; save it as such") from error
-    return [(line, row) for line, row in rows if any(map(str.strip, row)) and not row[0].lstrip().startswith("#")]
+        table = read(path) if read else _read_text(path, frozenset(missing))
+    except ImportError:
+        extra = EXTRAS[path.suffix.lower()]
+        raise ValueError(f"{path} needs {extra}; pip install {extra}, or save the table as csv") from None
+    except ValueError as error:
+        raise ValueError(f"{path} {error}") from None
+    if not table.columns or not len(table.lines):
+        raise ValueError(f"{path} must have rows and columns, it has none")
+    numbers = {float(word) for word in missing if _is_float(word)}
+    table.columns = [_without(column, numbers) for column in table.columns]
+    for column in table.numbers():
+        assert column.values is not None
+        wrong = np.flatnonzero(np.isinf(column.values))
+        rule = f"{column.name} must be finite; leave the cell empty"
+        table.faults += [(int(table.lines[i]), rule, str(column.values[i])) for i in wrong]
+    return table
 
 
-def is_number(cell: str) -> bool:
+def suspects(column: Column) -> list[float]:
+    """Numbers that repeat far off all others, as -999 and 1e20 do where they stand for a missing value."""
+    assert column.values is not None
+    x = column.values[~column.missing].astype(np.float64)
+    if len(x) < 8:
+        return []
+    low, middle, high = np.quantile(x, (0.25, 0.5, 0.75))
+    ends = [end for end in (x.min(), x.max()) if abs(end - middle) > FAR * max(high - low, 1e-300)]
+    return [float(end) for end in ends if abs(end) >= 1e19 or re.fullmatch(r"-?9+(\.0)?", str(float(end)))]
+
+
+def _is_float(word: str) -> bool:
     try:
-        float(cell)
+        float(word)
     except ValueError:
         return False
     return True
+
+
+def _without(column: Column, numbers: set[float]) -> Column:
+    x = column.values
+    if x is None or not (hit := np.isin(x, list(numbers))).any():
+        return column
+    return Column(column.name, np.where(hit, np.nan, x), column.text, column.dates)
+
+
+def _read_text(path: Path, missing: frozenset[str]) -> Table:
+    rows = parse(path.read_bytes())
+    names = rows.names or [str(k + 1) for k in range(len(rows.cells[0]))]
+    table = Table(path, [], np.array(rows.lines), faults=rows.faults)
+    for name, cells in zip(names, zip(*rows.cells, strict=True), strict=True):
+        table.columns.append(_column(name, cells, missing | MISSING, table))
+    return table
+
+
+def _column(name: str, cells: Sequence[str], missing: frozenset[str], table: Table) -> Column:
+    """Take cells for numbers if most are, else for dates if most are, else for text."""
+    import pandas as pd  # it takes a second, and only tables need it
+
+    empty = np.array([cell in missing for cell in cells])
+    written = pd.Series(cells, dtype=object).mask(empty)
+    numbers = pd.to_numeric(written, errors="coerce")
+    infinite = np.array([cell.lower().lstrip("+-") in ("inf", "infinity") for cell in cells])
+    wrong = numbers.isna().to_numpy() & ~empty & ~infinite
+    kept = len(cells) - int(empty.sum())
+    if kept == 0:
+        return Column(name, numbers.to_numpy(np.float64), cells)
+    if 2 * wrong.sum() < kept:
+        rule = f"{name} must be a number; a missing one is an empty cell"
+        table.faults += [(int(table.lines[i]), rule, repr(cells[i])) for i in np.flatnonzero(wrong).tolist()]
+        exact = numbers.to_numpy() if numbers.dtype == np.int64 else numbers.to_numpy(np.float64)
+        return Column(name, exact, cells)
+    dates = _dates(name, written)
+    unread = dates.isna().to_numpy() & ~empty
+    if 2 * unread.sum() >= kept:
+        like_numbers = [i for i, cell in enumerate(cells) if LIKE_A_NUMBER.match(cell)]
+        if 2 * len(like_numbers) > kept:
+            rule = f"{name} must be a number in the digits 0 to 9, without a unit or a separator of thousands"
+            table.faults += [(int(table.lines[i]), rule, repr(cells[i])) for i in like_numbers]
+        return Column(name, None, cells)
+    rule = f"{name} must be a date such as 2020-01-31 12:00"
+    table.faults += [(int(table.lines[i]), rule, repr(cells[i])) for i in np.flatnonzero(unread).tolist()]
+    return _of_dates(name, dates, cells)
+
+
+def _dates(name: str, written: Any) -> Any:
+    """Dates in the order of ISO 8601, or with the day or the month first where one of them is above 12."""
+    import pandas as pd
+
+    found = [match for cell in written.dropna() if (match := DAY_AND_MONTH.fullmatch(cell))]
+    if 2 * len(found) > written.notna().sum():
+        first, second = (max(int(match[k]) for match in found) for k in (1, 3))
+        dotted = all(match[2] == "." for match in found)  # the day comes first wherever dots are written
+        if first <= 12 and second <= 12 and not dotted:
+            raise ValueError(
+                f'must have dates with one meaning, got {found[0][0]} in column "{name}"; write them as 2020-01-31'
+            )
+        month, day = (3, 1) if dotted or first > 12 else (1, 3)
+
+        def iso(cell: str) -> str:
+            match = DAY_AND_MONTH.fullmatch(cell)
+            return f"{match[4]}-{int(match[month]):02d}-{int(match[day]):02d}{match[5]}" if match else cell
+
+        written = written.map(iso, na_action="ignore")
+    return pd.to_datetime(written, errors="coerce", utc=True, format="ISO8601")
+
+
+def _of_dates(name: str, dates: Any, cells: Sequence[str]) -> Column:
+    stamps = dates.astype("datetime64[ns, UTC]").astype(np.int64).to_numpy()
+    missing = dates.isna().to_numpy()
+    return Column(name, np.where(missing, np.nan, stamps) if missing.any() else stamps, cells, dates=True)
+
+
+def _read_npy(path: Path) -> Table:
+    try:
+        with path.open("rb") as file:
+            # np.load would also open zip files and, asked to, pickles.
+            array = np.lib.format.read_array(file, allow_pickle=False)
+    except ValueError as error:
+        raise ValueError("must be a plain npy file of numbers; save it with numpy.save") from error
+    return _of_arrays(path, {"": array})
+
+
+def _read_npz(path: Path) -> Table:
+    import zipfile
+
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return _of_arrays(path, dict(arrays))
+    except (zipfile.BadZipFile, EOFError) as error:
+        raise ValueError("must be an npz file; save it with numpy.savez") from error
+
+
+def _read_mat(path: Path) -> Table:
+    from scipy.io import loadmat
+
+    found = {name: np.squeeze(x) for name, x in loadmat(path).items() if not name.startswith("__")}
+    return _of_arrays(path, {name: x for name, x in found.items() if x.dtype.kind in "iuf" and x.ndim in (1, 2)})
+
+
+def _of_arrays(path: Path, arrays: dict[str, np.ndarray]) -> Table:
+    """Columns of arrays (n,) and (n, d), whose names are name, or name1, ..., named."""
+    columns: dict[str, np.ndarray] = {}
+    for name, array in arrays.items():
+        if array.dtype.names:
+            columns |= {part: array[part] for part in array.dtype.names}
+        elif array.dtype.kind not in "iuf":
+            raise ValueError(f"must hold real numbers, got dtype {array.dtype}{f' of {name}' if name else ''}")
+        elif (array.ndim != 2 and not (name and array.ndim == 1)) or 0 in array.shape:
+            raise ValueError(f"must hold an array of shape (n, d) with n, d >= 1, got {array.shape}")
+        elif array.ndim == 1:
+            columns[name] = array
+        else:
+            columns |= {f"{name}{k}": x for k, x in enumerate(array.T, 1)}
+    if len({len(x) for x in columns.values()}) > 1:
+        lengths = ", ".join(f"{name} {len(x)}" for name, x in columns.items())
+        raise ValueError(f"must hold arrays of the same length, got {lengths}")
+    n = len(next(iter(columns.values()), ()))
+    kept = [Column(name, x.astype(np.int64 if x.dtype.kind in "iu" else np.float64), ()) for name, x in columns.items()]
+    return Table(path, kept, np.arange(1, n + 1), "row")
+
+
+def _read_frame(path: Path) -> Table:
+    import pandas as pd
+
+    frame = pd.read_parquet(path) if path.suffix.lower() == ".parquet" else pd.read_excel(path)
+    table = Table(path, [], np.arange(1, len(frame) + 1), "row")
+    for name, series in frame.items():
+        if series.dtype.kind == "M":
+            table.columns.append(_of_dates(str(name), pd.to_datetime(series, utc=True), series.astype(str).tolist()))
+        elif series.dtype.kind in "iuf":
+            table.columns.append(Column(str(name), series.to_numpy(np.float64), series.astype(str).tolist()))
+        else:
+            cells = ["" if pd.isna(cell) else str(cell).strip() for cell in series]
+            table.columns.append(_column(str(name), cells, MISSING, table))
+    return table
+
+
+READERS: dict[str, Callable[[Path], Table]] = {
+    ".npy": _read_npy,
+    ".npz": _read_npz,
+    ".mat": _read_mat,
+    ".parquet": _read_frame,
+    ".xlsx": _read_frame,
+}

@@ -1,186 +1,202 @@
-"""Networks for 28 x 28 grey images: one stem and one classifier, and between them what depth is made of.
+"""Networks for images: stem and classifier, and between them residual blocks or one ODE block.
 
-The shapes and sizes are those of torchdiffeq's MNIST example
-(https://github.com/rtqichen/torchdiffeq/blob/master/examples/odenet_mnist.py).
+After https://github.com/rtqichen/torchdiffeq/blob/master/examples/odenet_mnist.py, layer by layer.
 """
 
-from __future__ import annotations
-
-from collections.abc import Callable
+import math
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from neuralode_exp.models.blocks import ODEBlock, ResidualBlocks, make_norm
+from neuralode_exp.models.neural_ode import NeuralODE
 from neuralode_exp.ode import Gradient, Method, Stats
 
-PIXELS = 28
+Image = tuple[int, int, int]  # channels, height and width
+
+
+def make_norm(channels: int) -> nn.GroupNorm:
+    """GroupNorm (arXiv 1803.08494) with 32 groups, or one for each channel if there are fewer."""
+    if channels < 1 or (channels > 32 and channels % 32):
+        raise ValueError(f"`channels` must be at most 32 or a multiple of 32, got {channels}; 64 is the usual choice")
+    return nn.GroupNorm(min(32, channels), channels)
 
 
 class Stem(nn.Module):
-    """Three convolutions with norms between them, (B, 1, 28, 28) to features (B, C, 6, 6).
+    """Three convolutions with norms between them: images (B, c, h, w) to features (B, C, h', w').
 
-    The second convolution, two thirds of the work, runs in channels_last, where it is a quarter faster on a CPU;
-    torch's group norm is four times slower there, so what follows is contiguous.
+    The last two halve what has 8 pixels a side or more, 28 to 26, 13, 6, and take one of less, 8 to 6, 5, 4.
+    """
+
+    def __init__(self, image: Image, channels: int) -> None:
+        super().__init__()
+        side = min(image[1:]) - 2
+        strides = (2 if side >= 8 else 1, 2 if side >= 16 else 1)
+        self.conv1 = nn.Conv2d(image[0], channels, 3)
+        self.norm1 = make_norm(channels)
+        self.conv2 = nn.Conv2d(channels, channels, 4, strides[0], padding=1)
+        self.norm2 = make_norm(channels)
+        self.conv3 = nn.Conv2d(channels, channels, 4, strides[1], padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        z = F.relu_(self.norm1(self.conv1(x)))
+        z = F.relu_(self.norm2(self.conv2(z)))
+        return self.conv3(z)
+
+
+class ResidualBlock(nn.Module):
+    """z + conv(relu(norm(conv(relu(norm(z)))))): pre-activation (arXiv 1603.05027), convolutions without bias."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.norm1 = make_norm(channels)
+        self.conv1 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.norm2 = make_norm(channels)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+
+    def forward(self, z: Tensor) -> Tensor:
+        dz = self.conv1(F.relu_(self.norm1(z)))
+        return z + self.conv2(F.relu_(self.norm2(dz)))
+
+
+class ResidualBlocks(nn.Module):
+    """The discrete way of depth: residual blocks in a row; none of them is the control, the stem alone."""
+
+    def __init__(self, channels: int, blocks: int) -> None:
+        super().__init__()
+        self.blocks = nn.Sequential(*[ResidualBlock(channels) for _ in range(blocks)])
+        self.stats = Stats(nfe_forward=blocks, nfe_backward=blocks)
+
+    def forward(self, z: Tensor) -> Tensor:
+        return self.blocks(z)
+
+
+class TimeConv(nn.Module):
+    """3x3 convolution of an image and a constant channel of value t, zero-padded:
+
+        conv([t 1, z], [time_weight, weight]) + bias = conv(z, weight) + bias + t conv(1, time_weight).
+
+    Function, initialisation and number of parameters are those of torchdiffeq's `ConcatConv2d(C, C, 3, 1, 1)`.
     """
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(1, channels, 3)
+        self.weight = nn.Parameter(torch.empty(channels, channels, 3, 3))
+        self.time_weight = nn.Parameter(torch.empty(channels, 1, 3, 3))
+        self.bias = nn.Parameter(torch.empty(channels))
+        bound = 1 / math.sqrt((channels + 1) * 9)
+        for parameter in self.parameters():
+            nn.init.uniform_(parameter, -bound, bound)
+
+    def forward(self, t: Tensor, z: Tensor) -> Tensor:
+        time_map = F.conv2d(torch.ones_like(z[:1, :1]), self.time_weight, padding=1)
+        return F.conv2d(z, self.weight, self.bias, padding=1) + t * time_map
+
+
+class ConvField(nn.Module):
+    """f(t, z) = norm(conv(t, relu(norm(conv(t, relu(norm(z))))))) for a scalar t and z of shape (B, C, h, w)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
         self.norm1 = make_norm(channels)
-        self.conv2 = nn.Conv2d(channels, channels, 4, stride=2, padding=1)
+        self.conv1 = TimeConv(channels)
         self.norm2 = make_norm(channels)
-        self.conv3 = nn.Conv2d(channels, channels, 4, stride=2, padding=1)
+        self.conv2 = TimeConv(channels)
+        self.norm3 = make_norm(channels)
 
-    def forward(self, x: Tensor) -> Tensor:
-        z = F.relu(conv_group_norm(x, self.conv1, self.norm1), inplace=True)
-        z = self.conv2(z.unflatten(1, (PIXELS - 2, PIXELS - 2)).permute(0, 3, 1, 2))
-        return self.conv3(F.relu(self.norm2(z.contiguous()), inplace=True))
+    def forward(self, t: Tensor, z: Tensor) -> Tensor:
+        dz = self.conv1(t, F.relu_(self.norm1(z)))
+        dz = self.conv2(t, F.relu_(self.norm2(dz)))
+        return self.norm3(dz)
 
 
-def conv_group_norm(x: Tensor, conv: nn.Conv2d, norm: nn.GroupNorm) -> Tensor:
-    """norm(conv(x)) of a 3x3 convolution of grey images, without ever forming conv(x).
+class ODEBlock(nn.Module):
+    """The continuous way of depth: z(1) of dz/dt = f(t, z), z(0) = the features.
 
-    With p the 9 pixels under the kernel, channel c is w_c . p + b_c. Over an image it has the mean w_c . mean(p) + b_c
-    and the variance w_c^T cov(p) w_c, so the statistics of a group follow from the mean and covariance of 9 numbers,
-    and the normalised image is again a linear map of p, one for each image. The convolution's output, the largest
-    tensor of these networks, is written once instead of being written, read, normalised and written again.
-
-    Args:
-        x: images, shape (B, 1, h, w).
-
-    Returns:
-        shape (B, (h - 2) * (w - 2), C).
+    Under autocast f is evaluated in the lower precision, and the state keeps that of the weights.
     """
-    assert conv.bias is not None
-    patches = F.unfold(x, 3)  # (B, 9, S)
-    mean = patches.mean(2, keepdim=True)
-    patches = patches - mean
-    covariance = patches @ patches.mT / patches.shape[2]
 
-    groups, weight, bias = norm.num_groups, conv.weight.flatten(1), conv.bias
-    channel_mean = (weight @ mean).squeeze(2) + bias  # (B, C)
-    channel_var = (weight @ covariance * weight).sum(2)
-    mean_g = channel_mean.unflatten(1, (groups, -1))
-    offset = (mean_g - mean_g.mean(2, keepdim=True)).flatten(1)  # of a channel from its group
-    var = (channel_var + offset.square()).unflatten(1, (groups, -1)).mean(2, keepdim=True)
-    scale = (norm.weight.view(groups, -1) * (var + norm.eps).rsqrt()).flatten(1)  # (B, C)
-
-    maps = torch.cat([weight * scale[:, :, None], (norm.bias + scale * offset)[:, :, None]], dim=2)  # (B, C, 10)
-    ones = torch.ones_like(patches[:, :1])
-    return torch.cat([patches, ones], dim=1).mT @ maps.mT
-
-
-class Classifier(nn.Module):
-    """Norm, ReLU, mean over the image and one linear layer: features (B, C, n, n) to logits (B, classes)."""
-
-    def __init__(self, channels: int, classes: int) -> None:
+    def __init__(self, channels: int, method: Method, gradient: Gradient) -> None:
         super().__init__()
-        self.norm = make_norm(channels)
-        self.linear = nn.Linear(channels, classes)
+        self.ode = NeuralODE(ConvField(channels), method, gradient)
 
     def forward(self, z: Tensor) -> Tensor:
-        return self.linear(F.relu(self.norm(z), inplace=True).mean((2, 3)))
+        return self.ode(z.to(self.ode.field.conv1.bias.dtype), (0.0, 1.0))[-1]
 
-
-class NoDepth(nn.Module):
-    """Nothing between stem and classifier: the control that shows how much the stem does alone."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.stats = Stats()
-
-    def forward(self, z: Tensor) -> Tensor:
-        return z
+    @property
+    def stats(self) -> Stats:
+        return self.ode.stats
 
 
 class ConvNet(nn.Module):
-    """classifier(body(stem(x))): images (B, 1, 28, 28) to logits (B, classes).
+    """classifier(body(features(x))), features = stem: images (B, c, h, w) to logits (B, classes)."""
 
-    Attributes:
-        body: `NoDepth`, `ResidualBlocks` or `ODEBlock`. A trained ODE-Net is evaluated under another solver by
-            `model.body.ode.method = make_method(...)`.
-    """
-
-    def __init__(self, channels: int, body: NoDepth | ResidualBlocks | ODEBlock, classes: int = 10) -> None:
+    def __init__(self, image: Image, classes: int, channels: int, body: ResidualBlocks | ODEBlock) -> None:
         super().__init__()
-        self.stem = Stem(channels)
+        self.image = image
+        self.stem = Stem(image, channels)
         self.body = body
-        self.classifier = Classifier(channels, classes)
+        self.classifier = nn.ModuleDict({"norm": make_norm(channels), "linear": nn.Linear(channels, classes)})
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.classifier(self.body(self.features(x)))
+        return self.classify(self.body(self.features(x)))
+
+    def classify(self, z: Tensor) -> Tensor:
+        return self.classifier["linear"](F.relu_(self.classifier["norm"](z)).mean((2, 3)))
 
     def features(self, x: Tensor) -> Tensor:
-        """The state before the first block, (B, C, 6, 6): z(0) of the ODE."""
-        _check_images(x)
+        _check(x, self.image)
         return self.stem(x)
 
     @property
     def stats(self) -> Stats:
-        """What the last forward pass cost, and its backward pass once that has run."""
         return self.body.stats
 
 
 class MLP(nn.Module):
-    """One hidden layer: images (B, 1, 28, 28) to logits (B, 10)."""
+    """One hidden layer: images (B, c, h, w) to logits (B, classes)."""
 
-    def __init__(self, hidden: int, classes: int = 10) -> None:
+    def __init__(self, image: Image, classes: int, hidden: int) -> None:
         super().__init__()
-        self.layers = nn.Sequential(nn.Linear(PIXELS**2, hidden), nn.ReLU(), nn.Linear(hidden, classes))
-        self.stats = Stats()
+        self.image, self.stats = image, Stats()
+        self.layers = nn.Sequential(nn.Linear(math.prod(image), hidden), nn.ReLU(), nn.Linear(hidden, classes))
 
     def forward(self, x: Tensor) -> Tensor:
-        _check_images(x)
+        _check(x, self.image)
         return self.layers(x.flatten(1))
 
 
 def image_model(
     name: str,
+    image: Image = (1, 28, 28),
+    classes: int = 10,
     *,
     method: Method | None = None,
     gradient: Gradient | None = None,
-    classes: int = 10,
     channels: int = 64,
     blocks: int = 6,
     hidden: int = 300,
 ) -> ConvNet | MLP:
-    """Make a network for images (B, 1, 28, 28), floats, that returns logits (B, classes).
-
-    `rknet` and `odenet` are one network with the same state_dict; they differ in how its gradient is computed.
+    """Make a network for normalised images (B, *image), floats, that returns logits (B, classes).
 
     Args:
-        name: mlp, stem, resnet, rknet or odenet.
-        method: solver of the ODE block, from `make_method`; needed by rknet and odenet.
-        gradient: of the ODE block: backprop, checkpoint or adjoint; None takes the one that the name stands for.
-        classes: number of logits.
-        channels: of the convolutions: at most 32, or a multiple of 32.
-        blocks: residual blocks of resnet.
-        hidden: width of mlp.
-
-    Raises:
-        ValueError: for an unknown name, an ODE block without a method, or channels that cannot be grouped.
+        name: mlp, stem, resnet, rknet or odenet; the last two have the same state_dict.
+        method, gradient: of the ODE block; None is `backprop` for rknet and `adjoint` for odenet.
+        channels: of stem and blocks: at most 32, or a multiple of 32.
+        blocks, hidden: residual blocks of resnet; width of mlp.
     """
-
-    def ode_net(default: Gradient) -> ConvNet:
-        if method is None:
-            raise ValueError(f"{name} solves an ODE and needs `method`, got None; make one with make_method")
-        return ConvNet(channels, ODEBlock(channels, method, gradient or default), classes)
-
-    models: dict[str, Callable[[], ConvNet | MLP]] = {
-        "mlp": lambda: MLP(hidden, classes),
-        "stem": lambda: ConvNet(channels, NoDepth(), classes),
-        "resnet": lambda: ConvNet(channels, ResidualBlocks(channels, blocks), classes),
-        "rknet": lambda: ode_net("backprop"),
-        "odenet": lambda: ode_net("adjoint"),
-    }
-    if name not in models:
-        raise ValueError(f"`name` must be one of {', '.join(models)}, got {name!r}")
-    return models[name]()
+    defaults: dict[str, Gradient] = {"rknet": "backprop", "odenet": "adjoint"}
+    if name not in (names := ("mlp", "stem", "resnet", *defaults)):
+        raise ValueError(f"`name` must be one of {', '.join(names)}, got {name!r}")
+    if name == "mlp":
+        return MLP(image, classes, hidden)
+    if name not in defaults:
+        return ConvNet(image, classes, channels, ResidualBlocks(channels, blocks if name == "resnet" else 0))
+    if method is None:
+        raise ValueError(f"{name} solves an ODE and needs `method`, got None; make one with make_method")
+    return ConvNet(image, classes, channels, ODEBlock(channels, method, gradient or defaults[name]))
 
 
-def _check_images(x: Tensor) -> None:
-    if x.dim() != 4 or x.shape[1:] != (1, PIXELS, PIXELS) or not x.is_floating_point():
-        dtype = str(x.dtype).removeprefix("torch.")
-        raise ValueError(f"images must be floats of shape (B, 1, {PIXELS}, {PIXELS}), got {dtype} {tuple(x.shape)}")
+def _check(x: Tensor, image: Image) -> None:
+    if x.dim() != 4 or tuple(x.shape[1:]) != image or not x.is_floating_point():
+        raise ValueError(f"images must be floats of shape (B, {str(image)[1:-1]}), got {x.dtype} {tuple(x.shape)}")

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from neuralode_exp.data.observed import Scale
 from neuralode_exp.models.fields.scaled import Units
 
 
@@ -14,16 +15,27 @@ class Shape:
     """All that a model is built from beside the config. Stored with the weights, it gives the model back without data.
 
     Args:
-        dim: of a state or a point; pixels a side of an image.
+        dim: of a state or a point; pixels from top to bottom of an image.
         classes: of images.
         units: of states.
         dt: distance of two observations of a regular grid.
+        channels: of an image.
+        width: pixels across an image; None: it is square.
+        scale: the units of a table's states and times, where the model's are not those of the file.
     """
 
     dim: int
     classes: int | None = None
     units: Units | None = None
     dt: float | None = None
+    scale: Scale | None = None
+    channels: int = 1
+    width: int | None = None
+
+    @property
+    def image(self) -> tuple[int, int, int]:
+        """Channels, height and width."""
+        return self.channels, self.dim, self.width or self.dim
 
     def plain(self) -> dict[str, Any]:
         """Tensors and plain values, for a checkpoint."""
@@ -32,5 +44,5 @@ class Shape:
     @staticmethod
     def of(plain: Mapping[str, Any]) -> Shape:
         """The shape of which `plain` was made."""
-        units = plain["units"] and Units(**plain["units"])
-        return Shape(**{**plain, "units": units})
+        parts = {"units": Units, "scale": Scale}
+        return Shape(**{name: x and parts[name](**x) if name in parts else x for name, x in plain.items()})

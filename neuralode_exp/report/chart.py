@@ -86,6 +86,12 @@ def scatter(title: str, x_label: str, series: Sequence[Series]) -> str:
     return _figure(title, x_label, x, y, [_dot(one, x, y) for one in series])
 
 
+def history(title: str, x_label: str, dots: Sequence[Series], line: Series) -> str:
+    """Draw points and a line through some of them."""
+    x, y = _axes([*dots, line], x_may_be_log=False)
+    return _figure(title, x_label, x, y, [*(_dot(one, x, y) for one in dots), _line(line, x, y)])
+
+
 def swatch(index: int) -> str:
     """Draw what stands for a group in the legend."""
     return f'<svg width="28" height="10" aria-hidden="true"><path d="M0 5H28" {_stroke(index, 2.5)}/></svg>'

@@ -9,6 +9,7 @@ from html import escape
 from pathlib import Path
 
 from neuralode_exp.report.chart import swatch
+from neuralode_exp.report.search import Search
 from neuralode_exp.report.tables import Table
 
 HERE = Path(__file__).parent
@@ -39,7 +40,14 @@ class DatasetSection:
     best: str
 
 
-def page(counts: str, groups: Table, failures: Table, runs: Table, sections: Sequence[DatasetSection]) -> str:
+def page(
+    counts: str,
+    groups: Table,
+    failures: Table,
+    runs: Table,
+    sections: Sequence[DatasetSection],
+    searches: Sequence[Search],
+) -> str:
     body = [
         "<h1>Report</h1>",
         f"<p>{escape(counts)}. Mean ± standard deviation over the completed runs of a group. A click on a heading"
@@ -49,12 +57,22 @@ def page(counts: str, groups: Table, failures: Table, runs: Table, sections: Seq
     if failures.rows:
         body += [f"<h2>Without a result ({len(failures.rows)})</h2>", table(failures)]
     body += [_section(number, section) for number, section in enumerate(sections)]
+    body += [_search(search) for search in searches]
     body.append(f"<details><summary>All {len(runs.rows)} runs</summary>{table(runs)}</details>")
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Report</title>'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<style>{(HERE / 'page.css').read_text(encoding='utf-8')}</style></head><body>{''.join(body)}"
         f"<script>{(HERE / 'page.js').read_text(encoding='utf-8')}</script></body></html>\n"
+    )
+
+
+def _search(search: Search) -> str:
+    importances = f"<h3>Importance of the parameters</h3>{table(search.importances)}" if search.importances.rows else ""
+    return (
+        f'<section><h2>Search in {escape(search.folder.name)}</h2><div class="charts">{search.history}</div>'
+        f"{importances}<details><summary>All {len(search.trials.rows)} trials</summary>{table(search.trials)}</details>"
+        "</section>"
     )
 
 

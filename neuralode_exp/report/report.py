@@ -15,6 +15,7 @@ from neuralode_exp.report.columns import chosen_columns, default_columns, object
 from neuralode_exp.report.curves import charts
 from neuralode_exp.report.grouping import Group, chosen_keys, default_keys, group_runs
 from neuralode_exp.report.runs import Run, find_runs
+from neuralode_exp.report.search import Search, find_searches
 from neuralode_exp.tags import Tag
 
 
@@ -27,12 +28,14 @@ class Report:
         keys: what sets the groups apart.
         columns: what is shown of them.
         groups: all of them.
+        searches: of the folders.
     """
 
     root: Path
     keys: Sequence[str]
     columns: Sequence[Tag]
     groups: Sequence[Group]
+    searches: Sequence[Search] = ()
 
     @property
     def runs(self) -> list[Run]:
@@ -61,7 +64,7 @@ def make_report(
     keys = chosen_keys(runs, by) if by else default_keys(runs)
     shown = chosen_columns(runs, columns) if columns else default_columns(runs)
     root = Path(os.path.commonpath([folder.absolute() for folder in folders]))
-    return Report(root, keys, shown, _sorted(group_runs(runs, keys)))
+    return Report(root, keys, shown, _sorted(group_runs(runs, keys)), list(find_searches(folders)))
 
 
 def _sorted(groups: Sequence[Group]) -> list[Group]:
@@ -101,6 +104,8 @@ def markdown(report: Report) -> str:
         best = best_run(groups)
         if best is not None:
             parts.append(f"Best on {name}: {_objective(best)}, `{_named(best, report.root)}`")
+    for search in report.searches:
+        parts += [f"## Search in `{search.folder.name}`", *map(tables.markdown, (search.importances, search.trials))]
     return "\n\n".join(parts) + "\n"
 
 
@@ -127,6 +132,7 @@ def html(report: Report) -> str:
         tables.of_failures(report.groups, report.keys, report.root),
         tables.of_runs(report.groups, report.keys, report.columns, report.root),
         sections,
+        report.searches,
     )
 
 

@@ -110,7 +110,7 @@ def _reason(summary: Summary) -> str | None:
     if summary["error"] is not None:
         kind, message = summary["error"]["type"], summary["error"]["message"]
         return message if summary["status"] == "skipped" else f"{kind}: {message}"
-    if summary["status"] in ("running", "interrupted", "killed"):
+    if summary["status"] in ("running", "interrupted", "pruned", "killed"):
         return f"after step {summary['steps']}" if summary["steps"] else None
     return None
 

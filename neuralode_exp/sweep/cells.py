@@ -29,6 +29,7 @@ class Cell:
         folder: where it is; that of a new run is named by its label and identity.
         gap: why it has no meaning; None for a cell that can be run.
         same_as: number of an earlier cell that is the same run.
+        of_job: further arguments of its job, which change nothing of the run.
     """
 
     number: int
@@ -39,6 +40,7 @@ class Cell:
     folder: Path
     gap: str | None
     same_as: int | None
+    of_job: tuple[str, ...] = ()
 
     @property
     def is_run(self) -> bool:
@@ -52,11 +54,11 @@ class Cell:
 
     @property
     def arguments(self) -> list[str]:
-        """The arguments of its job: its overrides, and its folder where that has another name than Hydra would give."""
-        overrides = [open_options(word) for word in self.overrides]
+        """The arguments of its job; among them its folder where that has another name than Hydra would give."""
+        words = [*(open_options(word) for word in self.overrides), *self.of_job]
         if self.folder.name == folder_name(self.config):
-            return overrides
-        return [*overrides, f"hydra.sweep.subdir={quoted(self.folder.name)}"]
+            return words
+        return [*words, f"hydra.sweep.subdir={quoted(self.folder.name)}"]
 
 
 class Planner:
@@ -79,7 +81,7 @@ class Planner:
         """Return all cells of the axes, as `model=resnet,odenet`."""
         return [self.cell(number, words) for number, words in enumerate(expand(self._composer.parse(axes, [])))]
 
-    def cell(self, number: int, overrides: Sequence[str]) -> Cell:
+    def cell(self, number: int, overrides: Sequence[str], of_job: Sequence[str] = ()) -> Cell:
         """Return the cell of one set of arguments."""
         config = self._composer.config(self._composer.parse([*self._of_hydra, *overrides], []))
         run, gap = identity(config), without_meaning(config)
@@ -87,7 +89,8 @@ class Planner:
         same_as = first if first != number else None
         folder = self._folders.get(run, self._sweep_dir / folder_name(config))
         words = tuple(word.removeprefix("++") for word in overrides)
-        return Cell(number, words, config, run, label(config), folder, str(gap) if gap else None, same_as)
+        why = str(gap) if gap else None
+        return Cell(number, words, config, run, label(config), folder, why, same_as, tuple(of_job))
 
 
 def folders_by_identity(sweep_dir: Path) -> dict[str, Path]:

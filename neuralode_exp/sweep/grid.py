@@ -26,9 +26,17 @@ log = logging.getLogger(__name__)
 
 
 def run_grid(
-    config: DictConfig, loader: ConfigLoader, launcher: Launcher, axes: Iterable[str], max_batch_size: int | None
+    config: DictConfig,
+    loader: ConfigLoader,
+    launcher: Launcher,
+    axes: Iterable[str],
+    *,
+    max_batch_size: int | None,
+    stop_after: int | None,
 ) -> None:
     """Run every cell that is not completed, print the table of all and write sweep.csv.
+
+    Several calls may work off one grid together: what another process holds is waited for at the end.
 
     Args:
         config: the composed config, for Hydra's part.
@@ -36,6 +44,7 @@ def run_grid(
         launcher: Hydra's, set up.
         axes: the arguments of the grid, as `model=resnet,odenet`.
         max_batch_size: cells handed to the launcher at a time; None for as many as it likes.
+        stop_after: failures that end the grid; None for no limit.
 
     Raises:
         SystemExit: with 1, if a cell failed.
@@ -43,11 +52,13 @@ def run_grid(
     """
     folder = open_sweep(config)
     cells = Planner(loader, config.hydra.overrides.hydra, folder).cells(axes)
-    jobs = Jobs(launcher, max_batch_size or jobs_at_once(launcher))
-    missing = [cell for cell in cells if cell.is_run and outcome(cell).status not in ("completed", "running")]
+    jobs = Jobs(launcher, max_batch_size or jobs_at_once(launcher), stop_after)
+    missing = [cell for cell in cells if cell.is_run and outcome(cell).status != "completed"]
     log.info("%d cells, %d to run in %s", len(cells), len(missing), folder)
     with stopping(folder, lambda: show(folder, cells, outcomes(cells, jobs))):
-        jobs.run(missing)
+        jobs.run_all(missing)
+        if jobs.stopped:
+            log.warning("hydra.sweeper.stop_after=%d failures are reached; the same command goes on", stop_after)
     if any(end.is_bad for end in outcomes(cells, jobs)):
         sys.exit(1)
 

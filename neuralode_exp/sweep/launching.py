@@ -8,39 +8,53 @@ died together one was the cause, so they go on one at a time, and the one that d
 
 from __future__ import annotations
 
+import json
 import logging
 import os
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig
 
 from neuralode_exp.interruption import stop_if_heard
+from neuralode_exp.outcome import RunFailed
 from neuralode_exp.sweep.cells import Cell, Outcome, outcome
 from neuralode_exp.sweep.interruption import PassedOn
-from neuralode_exp.sweep.processes import HAS_GROUPS, OWN_PROCESSES, settle, threads_of_a_job
+from neuralode_exp.sweep.processes import HAS_GROUPS, OWN_PROCESSES, at_a_time, settle, threads_of_a_job
+from neuralode_exp.tracking.lock import Held, held_by
 
 log = logging.getLogger(__name__)
+
+POLL_SECONDS = 1.0  # between two looks at cells that other processes hold
 
 
 class Job:
     """The task function as a launcher gets it.
 
     In a process of a launcher on this machine it leaves the terminal's process group: Ctrl-C reaches the sweeper alone,
-    which passes it on once, and to no idle process.
+    which passes it on once, and to no idle process. A cell that failed in another launcher since this one began is not
+    tried again.
     """
 
     def __init__(self, task: Callable[[DictConfig], Any], launcher: str) -> None:
         self.task = task
         self.sweeper = os.getpid() if launcher.rpartition(".")[2] in OWN_PROCESSES else None
+        self.began = time.time()
 
     def __call__(self, config: DictConfig) -> Any:
         if HAS_GROUPS and self.sweeper is not None and os.getpid() != self.sweeper:
             os.setpgrp()
         stop_if_heard()
+        summary = Path(HydraConfig.get().runtime.output_dir) / "summary.json"
+        if summary.exists() and summary.stat().st_mtime > self.began:
+            content = json.loads(summary.read_text())
+            if content["status"] == "failed":
+                raise RunFailed(f"{content['error']['type']}: {content['error']['message']}")
         return self.task(config)
 
 
@@ -50,22 +64,45 @@ class Jobs:
     Args:
         launcher: Hydra's.
         at_once: number of cells that it gets at a time; None for all.
+        stop_after: number of failures after which no further cell is launched; None for no limit.
     """
 
-    def __init__(self, launcher: Launcher, at_once: int | None = None) -> None:
+    def __init__(self, launcher: Launcher, at_once: int | None = None, stop_after: int | None = None) -> None:
         self.launcher = launcher
         self.at_once = at_once
+        self.stop_after = stop_after
         self.said: dict[Path, Outcome] = {}  # what the launcher says of the job in a folder
-        self._launched = 0
+        self._launched = self._failures = 0
+        if stop_after is not None:
+            self.at_once = min(at_once or at_a_time(launcher), at_a_time(launcher))
+
+    @property
+    def stopped(self) -> bool:
+        """Whether so many cells have failed that the others are left alone."""
+        return self.stop_after is not None and self._failures >= self.stop_after
+
+    def run_all(self, cells: Sequence[Cell]) -> None:
+        """Run the cells, those that other processes hold once they are free and if they are not completed by then."""
+        left = list(cells)
+        while left and not self.stopped:
+            free = [cell for cell in left if not _is_busy(cell)]
+            if free:
+                self.run(free)
+            else:
+                time.sleep(POLL_SECONDS)
+            tried = {cell.folder for cell in free if self._was_ours(cell)}
+            before, left = left, [c for c in left if c.folder not in tried and outcome(c).status != "completed"]
+            if free and left and not self.stopped:
+                log.info("%d of %d cells are held by other processes; waiting for them", len(left), len(before))
 
     def run(self, cells: Sequence[Cell]) -> None:
-        """Run the cells; each is started unless the launcher cannot start any.
+        """Run the cells; each is started unless the launcher cannot start any, or too many have failed.
 
         Raises:
             KeyboardInterrupt: on Ctrl-C, once the jobs that ran have written their checkpoints.
         """
         waiting, suspects = list(cells), list[Cell]()
-        while waiting or suspects:
+        while (waiting or suspects) and not self.stopped:
             source = waiting or suspects
             size = (self.at_once or len(source)) if waiting else 1
             batch = source[:size]
@@ -74,6 +111,12 @@ class Jobs:
             if len(not_started) < len(batch):
                 waiting[:0] = not_started
             suspects += died if len(died) > 1 else []
+            bad = [cell for cell in batch if outcome(cell, self.said.get(cell.folder)).status in ("failed", "killed")]
+            self._failures += len(bad) - (len(died) if len(died) > 1 else 0)
+
+    def _was_ours(self, cell: Cell) -> bool:
+        said = self.said.get(cell.folder)
+        return not _is_busy(cell) and (said is None or said.status != "running")
 
     def _launch(self, batch: Sequence[Cell]) -> tuple[list[Cell], list[Cell]]:
         """Return the cells whose process died and those that were not started; both empty if the launcher lived."""
@@ -105,6 +148,11 @@ class Jobs:
         return [], []
 
 
+def _is_busy(cell: Cell) -> bool:
+    """Whether a process has the cell: it holds the lock, or is of a version without."""
+    return held_by(cell.folder) is not None or outcome(cell).status == "running"
+
+
 def _stamp(cell: Cell) -> int | None:
     """When the cell's summary was written last: a job writes it when it starts."""
     try:
@@ -117,4 +165,6 @@ def _said(end: JobReturn) -> Outcome:
     if end.status == JobStatus.COMPLETED:
         return Outcome("completed", float(end.return_value))
     error = end._return_value  # the property would print and raise it
+    if isinstance(error, Held):
+        return Outcome("running", reason=str(error))
     return Outcome("failed", reason=f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}")

@@ -22,22 +22,19 @@ class GridSweeper(Sweeper):
 
     Args:
         max_batch_size: cells handed to the launcher at once; None for as many as it likes.
+        stop_after: failures that end the grid; None for no limit.
         params: axes that stand in a file, as `{"seed": "0,1"}`.
     """
 
     launcher: Launcher
 
-    def __init__(self, max_batch_size: int | None, params: Mapping[str, Any] | None) -> None:
-        self.max_batch_size = max_batch_size
+    def __init__(self, max_batch_size: int | None, stop_after: int | None, params: Mapping[str, Any] | None) -> None:
+        self.limits = {"max_batch_size": max_batch_size, "stop_after": stop_after}
         self.params = params or {}
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        from neuralode_exp.sweep.launching import Job
-
-        job = Job(task_function, config.hydra.launcher._target_)
         self.config, self.hydra_context = config, hydra_context
-        launch = Plugins.instance().instantiate_launcher
-        self.launcher = launch(hydra_context=hydra_context, task_function=job, config=config)
+        self.launcher = _launcher(hydra_context, task_function, config)
 
     def sweep(self, arguments: list[str]) -> None:
         from neuralode_exp.sweep.grid import run_grid
@@ -45,31 +42,41 @@ class GridSweeper(Sweeper):
         assert self.config is not None
         assert self.hydra_context is not None
         axes = [*(f"{key}={value}" for key, value in self.params.items()), *arguments]
-        run_grid(self.config, self.hydra_context.config_loader, self.launcher, axes, self.max_batch_size)
+        run_grid(self.config, self.hydra_context.config_loader, self.launcher, axes, **self.limits)
 
 
 class OptunaSearch(Sweeper):
-    """Search with Optuna: failed trials are recorded as failed, the same command goes on with the same study.
+    """Search with Optuna: the same command goes on with the same study, up to `n_trials` in all.
 
     Args:
-        arguments: those of `hydra_plugins.hydra_optuna_sweeper`.
+        params: the search space where it stands in a file, as `{"trainer.lr": "interval(0.1,1)"}`.
+        trial: of a job; None here.
+        further: those of `run_search`.
     """
 
-    def __init__(self, **arguments: Any) -> None:
-        from hydra_plugins.hydra_optuna_sweeper._impl import OptunaSweeperImpl
+    launcher: Launcher
 
-        self.sweeper = OptunaSweeperImpl(**arguments)
+    def __init__(self, params: Mapping[str, Any] | None, trial: int | None, **further: Any) -> None:
+        self.params, self.further = params or {}, further
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        from neuralode_exp.sweep.launching import Job
-
-        job = Job(task_function, config.hydra.launcher._target_)
-        self.sweeper.setup(hydra_context=hydra_context, task_function=job, config=config)
+        self.config, self.hydra_context = config, hydra_context
+        self.launcher = _launcher(hydra_context, task_function, config)
 
     def sweep(self, arguments: list[str]) -> None:
         from neuralode_exp.sweep.search import run_search
 
-        run_search(self.sweeper, self.sweeper.hydra_context.config_loader, arguments)
+        assert self.config is not None
+        assert self.hydra_context is not None
+        axes = [*(f"{key}={value}" for key, value in self.params.items()), *arguments]
+        run_search(self.config, self.hydra_context.config_loader, self.launcher, axes, **self.further)
+
+
+def _launcher(hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> Launcher:
+    from neuralode_exp.sweep.launching import Job
+
+    job = Job(task_function, config.hydra.launcher._target_)
+    return Plugins.instance().instantiate_launcher(hydra_context=hydra_context, task_function=job, config=config)
 
 
 def register_sweepers() -> None:

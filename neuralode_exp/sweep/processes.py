@@ -39,6 +39,17 @@ def jobs_at_once(launcher: Launcher) -> int | None:
     return None if threads is None else max(1, cores() // threads)
 
 
+def at_a_time(launcher: Launcher) -> int:
+    """Return how many jobs the launcher runs at a time, of as many as it may get."""
+    name = type(launcher).__name__
+    if name == "JoblibLauncher":
+        n_jobs = launcher.joblib.get("n_jobs") or 1  # type: ignore[attr-defined]
+        return n_jobs if n_jobs > 0 else max(1, cores() + 1 + n_jobs)
+    if name == "SlurmLauncher":
+        return launcher.params.get("array_parallelism") or 1  # type: ignore[attr-defined]
+    return jobs_at_once(launcher) or (cores() if name == "RayLauncher" else 1)
+
+
 def settle(launcher: Launcher, *, wait: bool) -> None:
     """Return when no job of a launcher that has given up is running: after waiting for them, or ending them.
 

@@ -1,113 +1,155 @@
-"""A search with Optuna: trials are cells like a grid's, and a trial that fails is recorded as failed."""
+"""A search with Optuna, asked and told: trials are cells like a grid's, and how each ends is told to the study."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
 
+import numpy as np
 from hydra.core.config_loader import ConfigLoader
-from hydra.core.utils import JobReturn, JobStatus
-from optuna import Study, create_study
+from hydra.plugins.launcher import Launcher
+from omegaconf import DictConfig
+from optuna import Study
+from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState
 
-from neuralode_exp.outcome import RunFailed
+from neuralode_exp.config.compose import Composer
+from neuralode_exp.config.errors import ConfigError, Mistake
 from neuralode_exp.sweep.cells import Cell, Outcome, Planner, outcome
 from neuralode_exp.sweep.grid import open_sweep, outcomes, show, stopping
 from neuralode_exp.sweep.launching import Jobs
+from neuralode_exp.sweep.processes import jobs_at_once
+from neuralode_exp.sweep.space import require_same, split, words
+from neuralode_exp.sweep.study import open_study
+from neuralode_exp.tracking.lock import Held, lock
 
-if TYPE_CHECKING:
-    from hydra_plugins.hydra_optuna_sweeper._impl import OptunaSweeperImpl
-
-# A trial that an interrupted call has left: it failed for Optuna, and its parameters are tried again.
-LEFT = "left"
-
-
-class Trials:
-    """Stands in for the launcher of Optuna's sweeper, which dies of a lost job: here each job ends in a value or fails.
-
-    Args:
-        jobs: run the cells.
-        planner: makes a cell of a trial.
-    """
-
-    def __init__(self, jobs: Jobs, planner: Planner) -> None:
-        self._jobs, self._planner = jobs, planner
-
-    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        cells = [self._planner.cell(initial_job_idx + i, words) for i, words in enumerate(job_overrides)]
-        runs = {cell.folder: cell for cell in cells if cell.gap is None and outcome(cell).status != "completed"}
-        self._jobs.run(list(runs.values()))
-        return [_returned(cell, end) for cell, end in zip(cells, outcomes(cells, self._jobs), strict=True)]
+ARGUMENTS = "arguments"  # of a trial's job, kept with the trial
+DONE = ("completed", "pruned")
 
 
-def _returned(cell: Cell, end: Outcome) -> JobReturn:
-    returned = JobReturn(overrides=cell.overrides)
-    returned.status = JobStatus.COMPLETED if end.status == "completed" else JobStatus.FAILED
-    returned.return_value = end.objective if end.status == "completed" else RunFailed(f"{end.status}: {end.reason}")
-    return returned
-
-
-def run_search(sweeper: OptunaSweeperImpl, loader: ConfigLoader, arguments: list[str]) -> None:
+def run_search(
+    config: DictConfig,
+    loader: ConfigLoader,
+    launcher: Launcher,
+    arguments: Sequence[str],
+    *,
+    sampler: partial[BaseSampler],
+    pruner: str,
+    n_trials: int,
+    n_jobs: int,
+) -> None:
     """Run trials until the study has `n_trials`, print all of them and the best one with its folder.
 
     Args:
-        sweeper: Optuna's, set up.
+        config: the composed config, for Hydra's part.
         loader: Hydra's, of the config files.
+        launcher: Hydra's, set up.
         arguments: the search space and what is fixed, as `trainer.lr=tag(log,interval(0.001,0.1))`.
+        sampler: makes Optuna's sampler from a seed.
+        pruner: name of one.
+        n_trials: in all, those of earlier calls, failed and pruned ones too.
+        n_jobs: trials at a time.
 
     Raises:
-        SystemExit: with 1, if no trial was completed.
+        SystemExit: with 1, if no trial was completed; with 2, if the request is wrong.
         Interrupted: on Ctrl-C, with the command that goes on.
     """
-    folder = open_sweep(sweeper.config)
-    planner = Planner(loader, sweeper.config.hydra.overrides.hydra, folder)
-    jobs = Jobs(sweeper.launcher)
-    sweeper.launcher = Trials(jobs, planner)
-    study = create_study(
-        study_name=sweeper.study_name,
-        storage=sweeper.storage,
-        directions=sweeper._get_directions(),
-        load_if_exists=True,
-    )
-    _try_again(study)
-    done = [trial for trial in study.trials if trial.state.is_finished() and LEFT not in trial.user_attrs]
-    sweeper.n_trials = max(0, sweeper.n_trials - len(done))
-    sweeper.job_idx = len(study.trials)
-    with stopping(folder, lambda: _show(study, planner, jobs)):
-        try:
-            # Of two values of a key the later counts, as in a grid.
-            sweeper.sweep(list({word.partition("=")[0]: word for word in arguments}.values()))
-        except ValueError:
-            if _completed(study):
-                raise
-            # Optuna's sweeper asks for the best trial at its end, and there is none.
-    if not _completed(study):
+    folder = open_sweep(config)
+    with _refusals(), lock(folder):
+        study = _study(folder, pruner)
+        space, fixed = split(Composer(loader).parse(arguments, []))
+        require_same(study, space)
+        search = Search(study, Planner(loader, config.hydra.overrides.hydra, folder), launcher)
+        with stopping(folder, lambda: search.show(folder)):
+            while trials := search.running()[:n_jobs]:
+                search.run(trials)
+            while (n_left := n_trials - len(study.get_trials(deepcopy=False))) > 0:
+                for _ in range(min(n_jobs, n_left)):
+                    study.sampler = _seeded(sampler, len(study.get_trials(deepcopy=False)))
+                    trial = study.ask(space)
+                    trial.set_user_attr(ARGUMENTS, [*fixed, *words(trial.params)])
+                search.run(search.running())
+    completed = study.get_trials(deepcopy=False, states=[TrialState.COMPLETE])
+    if not completed:
         sys.exit(1)
-    best = study.best_trial
-    words = " ".join(f"{key}={value}" for key, value in best.params.items())
-    print(f"best: trial {best.number} with {best.value:.5g}, {words}: {planner.cell(0, _words(best)).folder}")
+    best = search.cell(study.best_trial)
+    print(f"best: trial {best.number} with {study.best_value:.5g}, {' '.join(words(study.best_params))}: {best.folder}")
 
 
-def _try_again(study: Study) -> None:
-    for trial in study.get_trials(states=(TrialState.RUNNING,)):
-        study._storage.set_trial_user_attr(trial._trial_id, LEFT, True)
-        study.tell(trial.number, state=TrialState.FAIL)
-        study.enqueue_trial(trial.params)
+class Search:
+    """The trials of a study as cells, and their jobs.
+
+    Args:
+        study: Optuna's.
+        planner: makes a cell of a trial.
+        launcher: Hydra's, set up.
+    """
+
+    def __init__(self, study: Study, planner: Planner, launcher: Launcher) -> None:
+        self.study, self._planner = study, planner
+        self._jobs = Jobs(launcher, jobs_at_once(launcher))
+
+    def running(self) -> list[FrozenTrial]:
+        """Return the trials that are asked for and not told, also those that a killed search has left."""
+        return [
+            t for t in self.study.get_trials(deepcopy=False, states=[TrialState.RUNNING]) if ARGUMENTS in t.user_attrs
+        ]
+
+    def cell(self, trial: FrozenTrial) -> Cell:
+        return self._planner.cell(trial.number, trial.user_attrs[ARGUMENTS], (f"hydra.sweeper.trial={trial.number}",))
+
+    def run(self, trials: Sequence[FrozenTrial]) -> None:
+        """Run the trials that are not done, each run once, and tell how all have ended."""
+        cells = [self.cell(trial) for trial in trials]
+        runs = {cell.folder: cell for cell in reversed(cells) if cell.gap is None and outcome(cell).status not in DONE}
+        self._jobs.run_all(list(runs.values()))
+        for trial, end in zip(trials, outcomes(cells, self._jobs), strict=True):
+            _tell(self.study, trial, end)
+
+    def show(self, folder: Path) -> None:
+        trials = [trial for trial in self.study.get_trials(deepcopy=False) if ARGUMENTS in trial.user_attrs]
+        if trials:
+            cells = [self.cell(trial) for trial in trials]
+            show(folder, cells, outcomes(cells, self._jobs))
 
 
-def _completed(study: Study) -> bool:
-    return any(trial.state == TrialState.COMPLETE for trial in study.trials)
+def _tell(study: Study, trial: FrozenTrial, end: Outcome) -> None:
+    if end.status == "completed" and end.objective is not None:
+        study.tell(trial.number, end.objective, skip_if_finished=True)
+    else:
+        study.tell(trial.number, state=TrialState.PRUNED if end.status == "pruned" else TrialState.FAIL)
 
 
-def _show(study: Study, planner: Planner, jobs: Jobs) -> None:
-    trials = [t for t in study.trials if t.params and t.state != TrialState.WAITING and LEFT not in t.user_attrs]
-    cells = [planner.cell(trial.number, _words(trial)) for trial in trials]
-    if cells:
-        show(cells[0].folder.parent, cells, outcomes(cells, jobs))
+def _seeded(sampler: partial[BaseSampler], number: int) -> BaseSampler:
+    """Return a trial's sampler, whose seed depends on the number alone.
+
+    A search that goes on draws what one that never stopped would, and not its first points once more.
+    """
+    seed = sampler.keywords.get("seed")
+    if seed is None:
+        return sampler()
+    return sampler(seed=int(np.random.SeedSequence([seed, number]).generate_state(1)[0]))
 
 
-def _words(trial: FrozenTrial) -> list[str]:
-    """The arguments that the trial's job got."""
-    fixed = {key: value for key, value in trial.user_attrs.items() if key != LEFT}
-    return [f"{key}={value}" for key, value in (trial.params | fixed).items()]
+def _study(folder: Path, pruner: str) -> Study:
+    if (folder / "study.db").exists():
+        got, fix = f"{folder}/study.db of Optuna 2", "search in another folder; the runs in this one are kept"
+        raise ConfigError([Mistake("hydra.sweep.dir", "must not hold a search of an earlier version", got, fix)])
+    study = open_study(folder, pruner)
+    for trial in study.get_trials(deepcopy=False, states=[TrialState.RUNNING]):
+        if ARGUMENTS not in trial.user_attrs:  # killed between the two lines that ask: it has no run
+            study.tell(trial.number, state=TrialState.FAIL)
+    return study
+
+
+@contextmanager
+def _refusals() -> Iterator[None]:
+    """End with one line where the request is wrong; Hydra would show a traceback."""
+    try:
+        yield
+    except (ConfigError, Held) as error:
+        print(error, file=sys.stderr)
+        sys.exit(2)

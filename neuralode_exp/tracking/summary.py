@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import socket
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NotRequired, TypedDict
 
-import psutil
-
+from neuralode_exp.tracking.lock import Process, held_by, is_alive, this_process
 from neuralode_exp.tracking.whole_files import write_whole
 
 if TYPE_CHECKING:
@@ -18,7 +16,7 @@ if TYPE_CHECKING:
 
 FILE_NAME = "summary.json"
 
-Status = Literal["running", "completed", "failed", "interrupted", "skipped", "killed"]
+Status = Literal["running", "completed", "failed", "interrupted", "pruned", "skipped", "killed"]
 
 
 class RunError(TypedDict):
@@ -26,14 +24,6 @@ class RunError(TypedDict):
 
     type: str
     message: str
-
-
-class Process(TypedDict):
-    """The process of a run. `started`, seconds since 1970, tells it from a later one with the same number."""
-
-    pid: int
-    host: str
-    started: float
 
 
 class Summary(TypedDict):
@@ -64,7 +54,6 @@ def new_summary(identity: str, device: torch.device, parameters: int | None = No
     """Return the summary of a run that this process starts now."""
     from neuralode_exp.tracking import provenance  # brings torch: who only reads summaries need not wait for it
 
-    process = Process(pid=os.getpid(), host=socket.gethostname(), started=psutil.Process().create_time())
     return Summary(
         status="running",
         error=None,
@@ -77,7 +66,7 @@ def new_summary(identity: str, device: torch.device, parameters: int | None = No
         versions=provenance.versions(),
         git_commit=provenance.git_commit(),
         device=provenance.device_name(device),
-        process=process,
+        process=this_process(),
     )
 
 
@@ -90,8 +79,8 @@ def write_summary(folder: Path | str, summary: Summary) -> None:
 def read_summary(folder: Path | str) -> Summary | None:
     """Return a run's summary, None where the folder has none.
 
-    `running` without its process alive comes back as `killed`. Of another host's processes nothing is known
-    here: such a run stays `running`.
+    `running` without its process alive comes back as `killed`. Of another host's processes the lock is all that is
+    known here: such a run is `running` while it is held.
     """
     try:
         text = (Path(folder) / FILE_NAME).read_text(encoding="utf-8")
@@ -101,21 +90,13 @@ def read_summary(folder: Path | str) -> Summary | None:
     summary["metrics"] = {tag: float(value) for tag, value in summary["metrics"].items()}
     if summary["objective"] is not None:
         summary["objective"] = float(summary["objective"])
-    if summary["status"] == "running" and not _alive(summary["process"]):
+    if summary["status"] == "running" and not _is_running(summary["process"], Path(folder)):
         summary["status"] = "killed"
     return summary
 
 
-def _alive(process: Process) -> bool:
-    if process["host"] != socket.gethostname():
-        return True
-    try:
-        found = psutil.Process(process["pid"])
-        # The start is counted from a boot time that moves by a second when the clock is set.
-        same = abs(found.create_time() - process["started"]) < 2
-        return same and found.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
+def _is_running(process: Process, folder: Path) -> bool:
+    return is_alive(process) if process["host"] == socket.gethostname() else held_by(folder) is not None
 
 
 def _without_nonfinite(value: Any) -> Any:

@@ -32,6 +32,8 @@ log = logging.getLogger(__name__)
 SPARSE = 10  # steps, of which memory is measured in one at most
 OF_MEASURED_STEP = ("memory/peak_mib", "memory/saved_mib", "memory/autograd_peak_mib")
 
+Prune = Callable[[int, float], bool]
+
 
 @dataclass(frozen=True)
 class Cadence:
@@ -83,14 +85,24 @@ class Loop:
         self.meter = Meter()
         self.peaks = memory.Peaks(self.device)
         self.step = 0
+        self.pruned = False
         self.seconds = 0.0  # of training, over all processes
         self.best = math.inf
         self.evaluations_without_better = 0
         self.metrics: dict[str, float] = {}  # the latest value of each tag
         self.recorded: set[str] = set()
 
-    def run(self, recorder: Recorder, progress: Progress, interrupted: Callable[[], bool]) -> None:
-        """Train to the end, or until `interrupted`, asked after each step, is true; with a checkpoint either way."""
+    def run(
+        self, recorder: Recorder, progress: Progress, interrupted: Callable[[], bool], prune: Prune | None = None
+    ) -> None:
+        """Train to the end, or until it is stopped; with a checkpoint either way.
+
+        Args:
+            recorder: of scalars and figures.
+            progress: what is shown meanwhile.
+            interrupted: asked after each step whether to stop.
+            prune: asked whether to stop after each evaluation but the last, with their number and the objective.
+        """
         started, first = time.perf_counter() - self.seconds, self.step + 1
         while self.step < self.cadence.total and not self._out_of_patience():
             self.step += 1
@@ -102,13 +114,18 @@ class Loop:
                 self._record(recorder, self._evaluate())
                 self.task.draw(self.step, recorder, last=False)
                 self.peaks.reset_device()
+                self.pruned = prune is not None and self._is_hopeless(prune)
             self.seconds = time.perf_counter() - started
-            stops = interrupted() or self._out_of_patience()
+            stops = interrupted() or self.pruned or self._out_of_patience()
             if self._due(self.cadence.checkpoint) or stops:
                 self.save("last")
             progress.update(self.step, tags.on_bar(self.metrics))
             if stops:
                 return
+
+    def _is_hopeless(self, prune: Prune) -> bool:
+        value = self.metrics.get(self.objective or "loss/train", math.nan)
+        return self.step < self.cadence.total and prune(self.step // self.cadence.evaluate, value)
 
     def _measures_memory(self) -> bool:
         """Whether at this step: the second, as the first makes the optimiser's state, and those of evaluations.

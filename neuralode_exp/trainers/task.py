@@ -114,6 +114,9 @@ class Task(ABC):
         """Solve the test data, or what else is held out; None if nothing is."""
         return None
 
+    def take_units(self, shape: Shape) -> None:  # noqa: B027 - only tables have units of their own
+        """Give the held-out data in the units of a trained model, which other data would have in theirs."""
+
     def draw(self, step: int, recorder: Recorder, *, last: bool) -> None:  # noqa: B027 - not every task draws
         """Draw figures; called at evaluations, and after training with `last`."""
 

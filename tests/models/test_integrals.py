@@ -39,7 +39,7 @@ def density(gradient: str) -> Case:
 def images(gradient: str) -> Case:
     model = image_model("odenet", method=TIGHT, gradient=gradient, channels=4).double()
     x = torch.rand(3, 1, 28, 28, dtype=torch.float64)
-    model.body.ode.integrals = (lambda t, z, dz: dz.square().sum((0, 1)),)  # the batch is last inside the block
+    model.body.ode.integrals = (lambda t, z, dz: dz.square().flatten(1).sum(1),)
     return model, model.body.ode, lambda: model(x), lambda: model.features(x), [0.0, 1.0]
 
 

@@ -52,21 +52,24 @@ def test_a_longer_command_extends_the_grid(grid: Grid) -> None:
 
 
 def test_what_fails_costs_only_itself(grid: Grid) -> None:
-    # Diverging or not; asking for 300 TiB or not.
     words = ("trainer.schedule=constant", "trainer.max_failures=3")
-    assert grid("trainer.lr=1e30,0.01", "model.hidden=4,100000000000", *words) == 1
-    diverged, fine, memory, memory_too = table()
+    assert grid("trainer.lr=1e30,0.01", *words) == 1
+    diverged, fine = table()
     assert (diverged["status"], fine["status"]) == ("failed", "completed")
     assert diverged["reason"].startswith("NonFiniteGradient: the loss or its gradient is NaN")
-    for row in (memory, memory_too):
-        assert row["status"] == "failed"
-        assert "alloc" in row["reason"]
-    for row in (diverged, memory):
-        assert "Traceback" in (Path("grid") / row["run"] / "train.log").read_text()
+    assert "Traceback" in (Path("grid") / diverged["run"] / "train.log").read_text()
 
     before = {path: at for path, at in stamps().items() if path.parts[1] == fine["run"]}
-    assert grid("trainer.lr=0.01", "model.hidden=4", *words) == 0
+    assert grid("trainer.lr=0.01", *words) == 0
     assert before.items() <= stamps().items()
+
+
+def test_a_grid_ends_after_as_many_failures_as_it_may_have(grid: Grid) -> None:
+    words = ("trainer.schedule=constant", "trainer.max_failures=2", "trainer.lr=1e30,0.01", "seed=0,1,2")
+    assert grid(*words, "hydra.sweeper.stop_after=2") == 1
+    assert statuses() == ["failed", "failed", *["not started"] * 4]
+    assert grid(*words) == 1
+    assert statuses() == ["failed"] * 3 + ["completed"] * 3
 
 
 def test_a_nan_objective_is_a_failure(grid: Grid) -> None:
@@ -82,7 +85,7 @@ def test_cells_without_meaning_are_skipped_with_the_reason(grid: Grid) -> None:
     assert grid(*words, "model.channels=4", "trainer.epochs=null", "trainer.max_steps=1") == 0
     rows = table()
     assert [row["status"] for row in rows] == ["completed", "skipped", "completed", "completed"]
-    assert "torchdiffeq has no checkpointed gradient" in rows[1]["reason"]
+    assert "torchdiffeq differentiates by backprop and adjoint only" in rows[1]["reason"]
     assert rows[1]["run"] == ""
     assert [row["same_as"] for row in rows] == ["", "", "", "2"]
 

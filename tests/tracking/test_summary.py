@@ -5,6 +5,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import psutil
@@ -12,6 +13,7 @@ import pytest
 import torch
 
 from neuralode_exp.tracking import provenance
+from neuralode_exp.tracking.lock import FILE_NAME, LOST_SECONDS
 from neuralode_exp.tracking.summary import Summary, new_summary, read_summary, write_summary
 
 RUN = (
@@ -82,11 +84,15 @@ def test_reused_process_number_is_not_the_run(tmp_path: Path, summary: Summary) 
     assert read_summary(tmp_path)["status"] == "killed"
 
 
-def test_run_on_another_host_stays_running(tmp_path: Path, summary: Summary) -> None:
+def test_run_on_another_host_is_running_while_its_lock_is_held(tmp_path: Path, summary: Summary) -> None:
     summary["process"]["host"] = socket.gethostname() + "-other"
     summary["process"]["pid"] = 2**22 + 1  # above the largest of Linux
     write_summary(tmp_path, summary)
+    lock = tmp_path / FILE_NAME
+    lock.write_text(json.dumps(summary["process"]))
     assert read_summary(tmp_path)["status"] == "running"
+    os.utime(lock, (time.time() - 2 * LOST_SECONDS,) * 2)
+    assert read_summary(tmp_path)["status"] == "killed"
 
 
 @pytest.mark.parametrize("status", ["completed", "failed", "interrupted", "skipped"])

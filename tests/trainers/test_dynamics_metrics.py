@@ -1,8 +1,9 @@
 """Errors of learned dynamics against values worked out by hand."""
 
+import pytest
 import torch
 
-from neuralode_exp.trainers.dynamics.metrics import eigenvalue_error, relative_error, trajectory_error
+from neuralode_exp.trainers.dynamics.metrics import eigenvalue_error, relative_error, spread_error, trajectory_error
 
 
 def test_relative_error_is_over_all_samples() -> None:
@@ -33,3 +34,14 @@ def test_eigenvalues_that_are_not_finite_are_infinitely_wrong() -> None:
     true = torch.tensor([1.0, 2.0], dtype=torch.complex128)
     learned = torch.tensor([[torch.nan, 1.0], [2.0, 1.0]], dtype=torch.complex128)
     assert eigenvalue_error(learned, true).tolist() == [torch.inf, 0.0]
+
+
+def test_spread_error_is_a_root_mean_square_of_what_is_known() -> None:
+    true = torch.tensor([[0.0, 1.0], [2.0, torch.nan]])[:, None]  # (T, 1, d)
+    learned = torch.tensor([[0.0, 4.0], [6.0, 9.0]])[:, None]
+    assert float(spread_error(learned, true)) == pytest.approx((25 / 3) ** 0.5)
+    assert float(trajectory_error(learned, true)) == pytest.approx(5**0.5)
+    replicas = torch.stack([learned, learned + 1], 1)
+    assert spread_error(replicas, true).shape == (2,)
+    learned[0, 0, 0] = torch.nan  # a failed fit is no missing cell
+    assert spread_error(learned, true).isnan()

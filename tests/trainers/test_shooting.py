@@ -54,6 +54,26 @@ def test_durations_are_taken_before_rounding() -> None:
     assert cut(times, [torch.zeros(3, 1)], window=1).duration.flatten().tolist() == [1.0, 1.0]
 
 
+def test_a_missing_cell_has_no_term_and_a_state_to_start_from() -> None:
+    """dz/dt = 1 in both columns, and one cell in the middle of the second missing."""
+    t = torch.arange(5.0, dtype=torch.float64)
+    z = t[:, None] * torch.ones(2, dtype=torch.float64)
+    with_gap = z.clone()
+    with_gap[2, 1] = torch.nan
+    segments = cut([t], [with_gap], window=2)
+    assert torch.equal(segments.z, z)  # on the line between its neighbours
+    assert segments.known.sum() == 9
+    scale = Units(torch.zeros(2).double(), torch.ones(2).double(), torch.ones(2).double())
+    torch.testing.assert_close(estimate_noise([with_gap]), torch.zeros(2).double(), rtol=0, atol=1e-6)
+    shooting = MultipleShooting(segments, scale, 0.1)
+    shooting.e.data[2, 1] = 7.0  # of the missing cell
+    places = torch.arange(3)
+    # From 0 to 2 the cell's end has no term, from 2 to 4 its start has none, but the state there misses by 7 spreads.
+    miss = (7.0 * 1.0) / shooting.sigma[4, 1].item()
+    expected = torch.tensor([0.0, 0.0, miss**2 / 2]).double().mean()
+    torch.testing.assert_close(shooting(Shift(), places), expected)
+
+
 def test_window_is_at_least_a_step() -> None:
     with pytest.raises(ValueError, match="`window` must be at least 1"):
         cut([torch.tensor([0.0, 1.0])], [torch.zeros(2, 1)], window=0)
@@ -68,6 +88,7 @@ def test_loss_by_hand() -> None:
         end=torch.tensor([1]),
         duration=torch.tensor([[2.0]]),
         first=torch.tensor([0]),
+        known=torch.ones(2, 1, dtype=torch.bool),
     )
     loss = MultipleShooting(segments, Units(0 * one, one, one), noise=0.3, replicas=Replicas(2), relative=0.01)
     sigma = torch.tensor([[0.5], [math.hypot(0.3, 0.01 * 0.01)]])

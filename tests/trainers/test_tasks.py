@@ -6,13 +6,17 @@ import csv
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+import yaml
 from torch import nn
 
 from neuralode_exp.build import build_task
 from neuralode_exp.config import Config
+from neuralode_exp.evaluate import evaluate
+from neuralode_exp.load import load_run
 from neuralode_exp.outcome import RunFailed
 from neuralode_exp.run import run
 from neuralode_exp.tracking.metrics import read_metrics
@@ -241,3 +245,62 @@ def test_a_stiff_system_is_announced_to_explicit_methods(
 ) -> None:
     build_task(compose(*FEW, "dataset=van-der-pol", "dataset.mu=100", f"solver={solver}"), torch.device("cpu"))
     assert any("is stiff: it decays at rates up to 3" in message for message in caplog.messages) is warned
+
+
+@pytest.mark.parametrize("change", ["300 more", "1e20 times", "nanoseconds", "a gap"])
+def test_a_table_in_other_units_trains_as_the_plain_one(change: str, tmp_path: Path, compose: Compose) -> None:
+    def error(name: str, *, time: int = 1, factor: float = 1.0, offset: float = 0.0, gap: bool = False) -> float:
+        path = tmp_path / f"{name}.csv"
+        rows = [
+            f"{time * k},{factor * math.cos(k / 8) + offset!r},{factor * math.sin(k / 8) + offset!r}" for k in range(40)
+        ]
+        if gap:
+            rows[10] = rows[10].rsplit(",", 1)[0] + ","
+        path.write_text("\n".join(["t,x,y", *rows]))
+        words = ("dataset=csv", f"dataset.path={path}", "trainer.max_steps=8", "threads=1", "figures=false")
+        metrics = run_in(tmp_path / name, compose(*words, "trainer.batch_size=8", "model.width=8"))
+        assert metrics["dynamics/persistence_error"] > 0
+        return metrics["dynamics/validation_error"]
+
+    changes: dict[str, dict[str, Any]] = {
+        "300 more": {"offset": 300.0},
+        "1e20 times": {"factor": 1e20},
+        "nanoseconds": {"time": 1_000_000_000},
+        "a gap": {"gap": True},
+    }
+    assert error("changed", **changes[change]) == pytest.approx(error("plain"), rel=0.1)
+
+
+def test_a_fit_that_is_worse_than_holding_the_first_state_says_so(
+    tmp_path: Path, compose: Compose, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "data.csv"
+    path.write_text("t,x\n" + "".join(f"{k},{k % 2 if k < 30 else 0.5 + k / 1000}\n" for k in range(40)))
+    words = ("dataset=csv", f"dataset.path={path}", "trainer.max_steps=2", "threads=1", "model.width=8")
+    metrics = run_in(tmp_path / "run", compose(*words, "trainer.batch_size=8"))
+    assert metrics["dynamics/validation_error"] > metrics["dynamics/persistence_error"]
+    assert "the fit is worse than holding the first held-out state" in caplog.text
+
+
+def test_a_trained_table_is_loaded_in_its_own_units_and_judges_another_table(tmp_path: Path, compose: Compose) -> None:
+    rows = [f"{100 + k / 4},{300 + 5 * math.cos(k / 8)!r},{1e-6 * math.sin(k / 8)!r}" for k in range(40)]
+    table, later = tmp_path / "data.csv", tmp_path / "later.csv"
+    table.write_text("\n".join(["t,x,y", *rows]))
+    later.write_text("\n".join(["t,x,y", *rows[20:]]))  # ends alike, with another mean and spread
+    words = ("dataset=csv", f"dataset.path={table}", "trainer.max_steps=4", "threads=1", "figures=false")
+    folder = tmp_path / "run"
+    metrics = run_in(folder, compose(*words, "trainer.batch_size=8", "model.width=8"))
+    (folder / ".hydra").mkdir()
+    config = compose(*words, "trainer.batch_size=8", "model.width=8").model_dump(mode="json")
+    (folder / ".hydra" / "config.yaml").write_text(yaml.safe_dump(config))
+
+    model, _ = load_run(folder)
+    held_out = torch.tensor([[float(cell) for cell in row.split(",")] for row in rows[32:]], dtype=torch.float64)
+    z = model(held_out[:1, 1:], held_out[:, 0])[:, 0]
+    train = torch.tensor([[float(cell) for cell in row.split(",")[1:]] for row in rows[:32]], dtype=torch.float64)
+    error = ((z - held_out[:, 1:]) / train.std(0, correction=0)).square().mean().sqrt()
+    assert float(error) == pytest.approx(metrics["dynamics/validation_error"], rel=1e-4)
+
+    words_of_evaluate = [f"dataset.path={later}", "dataset.validation=0.4"]  # the last 8 of 20 are the last 8 of 40
+    now = evaluate(folder, words_of_evaluate).now
+    assert now["dynamics/validation_error"] == pytest.approx(metrics["dynamics/validation_error"], rel=1e-4)

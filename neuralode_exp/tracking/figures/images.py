@@ -16,7 +16,7 @@ def draw_mistakes(images: np.ndarray, labels: np.ndarray, predicted: np.ndarray,
     """The first mistakes on test images, each titled `label > prediction`.
 
     Args:
-        images: shape (n, h, w), n up to `SHOWN`.
+        images: shape (n, h, w, c), n up to `SHOWN`; c is 3 for colours, or 1.
         labels, predicted: shape (n,).
         wrong, tested: how many mistakes there are in all, of how many images.
     """
@@ -27,8 +27,9 @@ def draw_mistakes(images: np.ndarray, labels: np.ndarray, predicted: np.ndarray,
     for ax in axes:
         ax.axis("off")
     for ax, image, label, prediction in zip(axes, images, labels, predicted, strict=False):
-        ax.imshow(image, cmap="gray_r")
+        low, high = image.min(), image.max()
+        ax.imshow((image - low) / max(high - low, 1e-30), cmap="gray_r")  # in [0, 1], as colours must be
         ax.set_title(f"{label} > {prediction}", fontsize=8, color=LEARNED, pad=2)
     shown = f", the first {len(images)}" if len(images) < wrong else ""
-    figure.suptitle(f"{wrong} of {tested} test images are taken for another digit{shown}", fontsize=10)
+    figure.suptitle(f"{wrong} of {tested} test images are taken for another class{shown}", fontsize=10)
     return figure

@@ -5,14 +5,13 @@ from __future__ import annotations
 import torch
 
 from neuralode_exp.config import Config
-from neuralode_exp.config.schema import ImagesKeys
-from neuralode_exp.data.mnist import load_mnist
-from neuralode_exp.models.images import MLP, PIXELS, ConvNet, image_model
+from neuralode_exp.config.schema import AnyImagesKeys, ImagesKeys, OwnImagesKeys
+from neuralode_exp.data.images import Images, load_images
+from neuralode_exp.data.mnist import SETS, load_mnist
+from neuralode_exp.models.images import MLP, ConvNet, image_model
 from neuralode_exp.models.shape import Shape
 from neuralode_exp.trainers.classification.task import Classification
 from neuralode_exp.trainers.settings import gradient_of, method_of, ready
-
-MNIST = Shape(PIXELS, classes=10)
 
 
 def build_model(config: Config, shape: Shape) -> ConvNet | MLP:
@@ -21,7 +20,8 @@ def build_model(config: Config, shape: Shape) -> ConvNet | MLP:
     assert shape.classes is not None
     module = image_model(
         model.name,
-        classes=shape.classes,
+        shape.image,
+        shape.classes,
         method=method_of(config) if model.name in ("rknet", "odenet") else None,
         gradient=gradient_of(config),
         channels=model.channels,
@@ -34,11 +34,14 @@ def build_model(config: Config, shape: Shape) -> ConvNet | MLP:
 def build(config: Config, device: torch.device) -> Classification:
     """Data and model of the config, on the device."""
     dataset, trainer = config.dataset, config.trainer
-    assert isinstance(dataset, ImagesKeys)
+    assert isinstance(dataset, AnyImagesKeys)
+    data = _load(dataset, device)
+    _, channels, height, width = data.train.images.shape
+    shape = Shape(height, classes=data.classes, channels=channels, width=width)
     return Classification(
-        build_model(config, MNIST).to(device),
-        load_mnist(dataset.root, validation=dataset.validation, test=dataset.test, device=device),
-        shape=MNIST,
+        build_model(config, shape).to(device),
+        data,
+        shape=shape,
         batch_size=trainer.batch_size,
         shift=dataset.shift,
         rotate=dataset.rotate,
@@ -46,4 +49,14 @@ def build(config: Config, device: torch.device) -> Classification:
         label_smoothing=trainer.label_smoothing,
         seed=config.seed,
         figures=config.figures,
+    )
+
+
+def _load(dataset: AnyImagesKeys, device: torch.device) -> Images:
+    if isinstance(dataset, OwnImagesKeys):
+        return load_images(dataset.path, validation=dataset.validation, train=dataset.train, device=device)
+    assert isinstance(dataset, ImagesKeys)
+    name = dataset.name if dataset.name in SETS else "mnist"
+    return load_mnist(
+        dataset.root, name, validation=dataset.validation, train=dataset.train, test=dataset.test, device=device
     )

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
 from torch import Tensor
 
-from neuralode_exp.data.mnist import Split
+from neuralode_exp.data.images import Split
 from neuralode_exp.tracking.figures.images import SHOWN, draw_mistakes
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 def draw_all(test: Split, predicted: Tensor, step: int, recorder: Recorder) -> None:
     """Record the test images that were taken for something else."""
     wrong = (predicted != test.labels).nonzero().flatten()
-    images, labels, taken_for = (x[wrong[:SHOWN]].cpu().numpy() for x in (test.images[:, 0], test.labels, predicted))
-    figure = draw_mistakes(images, labels, taken_for, wrong=len(wrong), tested=len(test.labels))
+    pixels = test.images if test.images.shape[1] == 3 else test.images[:, :1]  # colours, or the first channel
+    images, labels, taken_for = (x[wrong[:SHOWN]].cpu().numpy() for x in (pixels, test.labels, predicted))
+    figure = draw_mistakes(np.moveaxis(images, 1, -1), labels, taken_for, wrong=len(wrong), tested=len(test.labels))
     recorder.figure(step, "images/mistakes", figure)

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from neuralode_exp.data.mnist import MNIST, Split, normalise, random_shift, random_warp
+from neuralode_exp.data.images import Images, Split, random_shift, random_warp
 from neuralode_exp.models.images import MLP, ConvNet
 from neuralode_exp.models.shape import Shape
 from neuralode_exp.ode import Stats
@@ -27,7 +27,7 @@ class Classification(Task):
     """Training batches in a new order each epoch, every image shifted, turned and stretched anew.
 
     Args:
-        module: images (B, 1, 28, 28) to logits (B, 10).
+        module: images (B, c, h, w) to logits (B, classes).
         data: on the device of the module.
         shape: of the images.
         batch_size: images a step; the last, smaller batch of an epoch is left out.
@@ -42,7 +42,7 @@ class Classification(Task):
     def __init__(
         self,
         module: ConvNet | MLP,
-        data: MNIST,
+        data: Images,
         *,
         shape: Shape,
         batch_size: int,
@@ -85,7 +85,7 @@ class Classification(Task):
         images = self.data.train.images[index]
         images = random_warp(images, self.rotate, self.stretch, seeded(self.seed, "warp", step))
         images = random_shift(images, self.shift, seeded(self.seed, "shift", step))
-        return normalise(images).to(self.dtype), self.data.train.labels[index]
+        return self.data.normalise(images).to(self.dtype), self.data.train.labels[index]
 
     def evaluate(self) -> dict[str, float]:
         if not len(self.data.validation.labels):
@@ -95,20 +95,24 @@ class Classification(Task):
         return {"loss/validation": loss, "error/validation": error}
 
     def final(self) -> dict[str, float]:
-        self._predicted = _logits(self.module, self.data.test.images).argmax(1)
+        self._predicted = self._logits(self.module, self.data.test.images).argmax(1)
         return {"error/test": _error(self._predicted, self.data.test.labels)} | self._consistency()
 
     def _measure(self, module: ConvNet | MLP, split: Split) -> tuple[float, float]:
         """Mean cross-entropy and error in percent."""
-        logits = _logits(module, split.images)
+        logits = self._logits(module, split.images)
         return float(F.cross_entropy(logits, split.labels)), _error(logits.argmax(1), split.labels)
+
+    def _logits(self, module: ConvNet | MLP, images: Tensor) -> Tensor:
+        dtype = next(module.parameters()).dtype
+        return torch.cat([module(self.data.normalise(x).to(dtype)) for x in images.split(EVALUATION_BATCH)])
 
     def _consistency(self) -> dict[str, float]:
         """How far an accurate solve in float64 moves the features after the ODE block, and the test error."""
         if not isinstance(self.module, ConvNet):
             return {}
         few = Split(self.data.test.images[:SAMPLES], self.data.test.labels[:SAMPLES])
-        images = normalise(few.images).double()
+        images = self.data.normalise(few.images).double()
         return consistency(
             self.module, lambda model: (model.body(model.features(images)), self._measure(model, few)[1])
         )
@@ -116,7 +120,7 @@ class Classification(Task):
     def solved(self) -> Solved:
         """Features after the blocks; of a network without blocks its logits."""
         test, module = self.data.test, self.module
-        images = [normalise(part).to(self.dtype) for part in test.images.split(EVALUATION_BATCH)]
+        images = [self.data.normalise(part).to(self.dtype) for part in test.images.split(EVALUATION_BATCH)]
         starts = [module.features(part) for part in images] if isinstance(module, ConvNet) else images
         body = module.body if isinstance(module, ConvNet) else module
         ends, nfe, began = [], [], time.perf_counter()
@@ -124,7 +128,7 @@ class Classification(Task):
             ends.append(body(start))
             nfe.append(module.stats.nfe_forward)
         seconds = time.perf_counter() - began
-        logits = [module.classifier(end) for end in ends] if isinstance(module, ConvNet) else ends
+        logits = [module.classify(end) for end in ends] if isinstance(module, ConvNet) else ends
         error = _error(torch.cat(logits).argmax(1), test.labels)
         return Solved("error/test", error, torch.cat(ends), statistics.fmean(nfe), seconds)
 
@@ -134,11 +138,6 @@ class Classification(Task):
             from neuralode_exp.trainers.classification.pictures import draw_all
 
             draw_all(self.data.test, self._predicted, step, recorder)
-
-
-def _logits(module: ConvNet | MLP, images: Tensor) -> Tensor:
-    dtype = next(module.parameters()).dtype
-    return torch.cat([module(normalise(part).to(dtype)) for part in images.split(EVALUATION_BATCH)])
 
 
 def _error(predicted: Tensor, labels: Tensor) -> float:

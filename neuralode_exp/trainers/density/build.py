@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import torch
 from torch import Tensor
 
@@ -16,6 +18,8 @@ from neuralode_exp.models.shape import Shape
 from neuralode_exp.trainers.density.task import DensityEstimation
 from neuralode_exp.trainers.settings import gradient_of, method_of, ready, registered, registered_field
 from neuralode_exp.trainers.task import seeded
+
+log = logging.getLogger(__name__)
 
 
 def build_model(config: Config, shape: Shape) -> Flow:
@@ -61,6 +65,9 @@ def _target(config: Config) -> tuple[Target, Tensor, Tensor]:
     if isinstance(dataset, PointsKeys):
         points = density(dataset.name, **arguments)
         assert isinstance(points, PointTarget)
+        log.info(points.note)
+        for warning in points.warnings:
+            log.warning(warning)
         validation, test = points.all_held_out().chunk(2)
         return points, validation, test
     assert isinstance(dataset, DensitiesKeys)

@@ -23,6 +23,7 @@ from neuralode_exp.models.replicas import Replicas, stack
 from neuralode_exp.models.residual_flow import ResidualFlow
 from neuralode_exp.models.shape import Shape
 from neuralode_exp.ode.solvers import SOLVERS
+from neuralode_exp.trainers.dynamics.metrics import spread_error, trajectory_error
 from neuralode_exp.trainers.dynamics.shooting import (
     MultipleShooting,
     Segments,
@@ -71,7 +72,8 @@ def build(config: Config, device: torch.device) -> LearnDynamics:
     observed, trainer = _observe(config), config.trainer
     segments = cut(observed.times, observed.states, trainer.window)
     t, known = observed.times[0], observed.known
-    shape = Shape(segments.z.shape[1], units=units(segments), dt=float(t[-1]) / (len(t) - 1) if known else None)
+    dt = float(t[-1]) / (len(t) - 1) if known else None
+    shape = Shape(segments.z.shape[1], units=units(segments), dt=dt, scale=observed.scale)
     replicas = Replicas(trainer.replicas)
     flow = build_model(config, shape, replicas)
     return LearnDynamics(
@@ -81,6 +83,7 @@ def build(config: Config, device: torch.device) -> LearnDynamics:
         [x.to(device) for x in observed.test],
         observed.long.to(device) if observed.long else None,
         truth_of(known, flow, device) if known else None,
+        error=spread_error if observed.scale else trajectory_error,
         shape=shape,
         replicas=replicas,
         batch_size=trainer.batch_size,
@@ -92,8 +95,10 @@ def build(config: Config, device: torch.device) -> LearnDynamics:
 def _observe(config: Config) -> Observed:
     dataset, dtype = config.dataset, dtype_of(config)
     if isinstance(dataset, CsvKeys):
-        observed = csv_trajectories.observe(dataset.path, dataset.validation, dataset.seed, dtype)
+        observed = csv_trajectories.observe(dtype=dtype, **dataset.arguments())
         log.info(observed.note)
+        for warning in observed.warnings:
+            log.warning(warning)
         return observed
     arguments = dataset.arguments()
     system: str | System = dataset.name

@@ -28,13 +28,33 @@ def trajectory_error(learned: Tensor, true: Tensor) -> Tensor:
 
     Args:
         learned: z', shape (T, n, d).
-        true: z, shape (T, n, d).
+        true: z, shape (T, n, d), NaN where it is not known, which is left out.
     """
+    off, true, _ = _known(learned, true)
+    size = torch.linalg.vector_norm(true, dim=(0, -1))
+    return (torch.linalg.vector_norm(off, dim=(0, -1)) / size).mean(dim=-1)
+
+
+def spread_error(learned: Tensor, true: Tensor) -> Tensor:
+    """Mean over trajectories of the root mean square of z' - z over times and components.
+
+    For states in units of each column's spread, so that it is 1 where nothing but the mean is known.
+
+    Args:
+        learned: z', shape (T, n, d).
+        true: z, shape (T, n, d), NaN where it is not known, which is left out.
+    """
+    off, _, known = _known(learned, true)
+    return (off.square().sum(dim=(0, -1)) / known.sum(dim=(0, -1))).sqrt().mean(dim=-1)
+
+
+def _known(learned: Tensor, true: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """z' - z and z in float64, 0 where z is not known, and where it is."""
     learned, true = learned.double(), true.double()
     if learned.dim() > true.dim():
         true = true[:, None]
-    off = torch.linalg.vector_norm(learned - true, dim=(0, -1))
-    return (off / torch.linalg.vector_norm(true, dim=(0, -1))).mean(dim=-1)
+    known = ~true.isnan()
+    return torch.where(known, learned - true, 0.0), torch.where(known, true, 0.0), known
 
 
 def eigenvalue_error(learned: Tensor, true: Tensor) -> Tensor:

@@ -13,8 +13,10 @@ and the loss is the mean over a batch of segments of
 
 how far the estimates are from the observations and how far the flow is from leading from one to the next (weak
 constraint, as in data assimilation). `relative` asks for the same relative precision at all sizes, without which the
-few largest states of a growing system would be all that counts. Half of a batch is drawn evenly in time and half
-evenly in path length, |x_j - x_i|: slow states are many, and a fast passage is not lost among them.
+few largest states of a growing system would be all that counts. A missing cell has no term: its estimate starts on a
+straight line between its neighbours, in units of the spread, and is held by where the flow leads on from it. Half of
+a batch is drawn evenly in time and half evenly in path length, |x_j - x_i|: slow states are many, and a fast passage
+is not lost among them.
 
 References: Bock 1983 (multiple shooting); Tremolet 2006, doi:10.1256/qj.05.224 (weak constraint); Turan & Jaschke
 2021, https://arxiv.org/abs/2109.06786 (multiple shooting for neural ODEs).
@@ -28,6 +30,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from neuralode_exp.data.observed import filled
 from neuralode_exp.models.fields.scaled import Units
 from neuralode_exp.models.replicas import Replicas
 
@@ -48,10 +51,11 @@ class Segments:
     """Observations of all trajectories in one row, and pairs of them in the same trajectory.
 
     Args:
-        z: observed states, shape (M, d).
+        z: observed states, shape (M, d), the gaps bridged.
         start, end: places in z of a segment's ends, shape (P,).
         duration: time from start to end, shape (P, 1).
         first: places of the trajectories' first observations, shape (N,).
+        known: whether a cell was observed, shape (M, d).
     """
 
     z: Tensor
@@ -59,6 +63,7 @@ class Segments:
     end: Tensor
     duration: Tensor
     first: Tensor
+    known: Tensor
 
 
 def cut(times: Sequence[Tensor], states: Sequence[Tensor], window: int) -> Segments:
@@ -66,7 +71,7 @@ def cut(times: Sequence[Tensor], states: Sequence[Tensor], window: int) -> Segme
 
     Args:
         times: of each trajectory, shape (n,), increasing, n >= 2.
-        states: of each trajectory, shape (n, d).
+        states: of each trajectory, shape (n, d), NaN where a cell is missing.
         window: number of steps, at least 1.
     """
     if window < 1:
@@ -81,9 +86,10 @@ def cut(times: Sequence[Tensor], states: Sequence[Tensor], window: int) -> Segme
         durations.append(t[steps:] - t[: len(t) - steps])
         first.append(offset)
         offset += len(t)
-    z = torch.cat(list(states))
+    known = torch.cat([~z.isnan() for z in states])
+    z = torch.cat([filled(t, z) for t, z in zip(times, states, strict=True)])
     duration = torch.cat(durations).to(z)[:, None]
-    return Segments(z, torch.cat(starts), torch.cat(ends), duration, torch.tensor(first))
+    return Segments(z, torch.cat(starts), torch.cat(ends), duration, torch.tensor(first), known)
 
 
 def units(segments: Segments) -> Units:
@@ -108,18 +114,20 @@ def estimate_noise(states: Sequence[Tensor]) -> Tensor:
 
     From each five neighbours, how far the middle one is from the cubic through the others, relative to what noise
     of unit size would give; the median over all of them. The times between neighbours are taken as equal. Where the
-    sampling is too coarse for a cubic, the estimate is too large.
+    sampling is too coarse for a cubic, the estimate is too large. Missing cells (NaN) are left out.
 
     Raises:
         ValueError: no trajectory has five observations.
     """
     fives = [z.unfold(0, 5, 1) for z in states if len(z) >= 5]
     if not fives:
-        raise ValueError("noise can be estimated from 5 observations of a trajectory, got fewer; state the noise")
+        raise ValueError("noise can be estimated from 5 observations of a trajectory, got fewer; add rows")
     around = CUBIC.to(fives[0])
     off = torch.cat([five[..., 2] - five @ around for five in fives])
     normal_median = 0.6745  # of |N(0, 1)|
-    return off.abs().median(dim=0).values / (normal_median * math.sqrt(1 + float(around.square().sum())))
+    return off.abs().nanmedian(dim=0).values.nan_to_num() / (
+        normal_median * math.sqrt(1 + float(around.square().sum()))
+    )
 
 
 class MultipleShooting(nn.Module):
@@ -141,6 +149,7 @@ class MultipleShooting(nn.Module):
     start: Tensor
     end: Tensor
     duration: Tensor
+    known: Tensor
 
     def __init__(
         self,
@@ -156,7 +165,10 @@ class MultipleShooting(nn.Module):
         # A state at the centre, observed without noise, would have no uncertainty at all.
         size = units.size(z).clamp(min=0.01)
         self.register_buffer("z", z)
-        self.register_buffer("sigma", torch.hypot(torch.as_tensor(noise).to(z), relative * units.scale * size))
+        sigma = torch.hypot(torch.as_tensor(noise).to(z), relative * units.scale * size)
+        self.register_buffer("sigma", torch.where(segments.known, sigma, units.scale))
+        # Not stored: old runs have none, and the data give it back.
+        self.register_buffer("known", segments.known.to(z), persistent=False)
         self.register_buffer("start", segments.start)
         self.register_buffer("end", segments.end)
         self.register_buffer("duration", segments.duration)
@@ -182,7 +194,8 @@ class MultipleShooting(nn.Module):
         z_start = self.z[start] + self.sigma[start] * e_start
         led_on = flow.advance(z_start, self.duration[segments])
         miss = (led_on - self.z[end]) / self.sigma[end] - e_end
-        return (e_start.square() + e_end.square() + miss.square()).mean(dim=(-2, -1))
+        of_end = self.known[end] * (e_end.square() + miss.square())
+        return (self.known[start] * e_start.square() + of_end).mean(dim=(-2, -1))
 
     def __len__(self) -> int:
         """Number of segments."""

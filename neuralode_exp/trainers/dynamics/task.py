@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import csv
+import logging
 import statistics
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from neuralode_exp.tracking.recorder import Recorder
 
 Flow = NeuralODE[nn.Module] | ResidualFlow
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,6 +64,7 @@ class LearnDynamics(Task):
         validation, test: unseen trajectories, each entry with times of its own.
         long: the test over a longer time, None if the data end.
         truth: None for measured data.
+        error: of learned and true states (T, n, d).
         shape: of the states.
         replicas: the networks that flow and shooting are made of.
         batch_size: segments or trajectories a step, of each replica.
@@ -80,6 +84,7 @@ class LearnDynamics(Task):
         long: Trajectories | None,
         truth: Truth | None,
         *,
+        error: Callable[[Tensor, Tensor], Tensor] = trajectory_error,
         shape: Shape,
         replicas: Replicas,
         batch_size: int,
@@ -90,7 +95,7 @@ class LearnDynamics(Task):
         self.flow, self.shooting = flow, shooting
         self.validation, self.test, self.long, self.truth = validation, test, long, truth
         self.batch_size, self.seed, self.figures = batch_size, seed, figures
-        self.shape, self.replicas = shape, replicas
+        self.error, self.shape, self.replicas = error, shape, replicas
         self.steps_per_epoch = max(1, len(shooting) // batch_size)
         self.objective = "dynamics/validation_error" if validation else None
         if isinstance(shooting, SingleShooting):
@@ -118,7 +123,7 @@ class LearnDynamics(Task):
         values = {}
         if self.validation:
             values["dynamics/validation_error"] = self._trajectory_error(self.validation)
-        return self._summarise(values | self._against_truth())
+        return self._summarise(values | self._against_truth()) | self._persistence()
 
     def final(self) -> dict[str, float]:
         values = {}
@@ -128,10 +133,27 @@ class LearnDynamics(Task):
             values["dynamics/validation_error"] = self._trajectory_error(self.validation)
         if self.long is not None:
             values["dynamics/long_trajectory_error"] = self._trajectory_error([self.long])
-        summary = self._summarise(values | self._against_truth()) | self._consistency()
+        summary = self._summarise(values | self._against_truth()) | self._persistence() | self._consistency()
+        self._warn_of_persistence(summary)
         if self.replicas.n > 1:
             summary["dynamics/active_replicas"] = float((~self.replicas.frozen).sum())
         return summary | (dict(self.truth.least_squares) if self.truth else {})
+
+    def _persistence(self) -> dict[str, float]:
+        """The error of measured data of whoever holds the first held-out state."""
+        if self.truth is not None or self.test or not self.validation:
+            return {}
+        errors = [self.error(x.z[:1].expand_as(x.z), x.judged).sum() for x in self.validation]
+        return {"dynamics/persistence_error": float(sum(errors)) / sum(x.z.shape[1] for x in self.validation)}
+
+    def _warn_of_persistence(self, summary: Mapping[str, float]) -> None:
+        learned, held = (summary.get(f"dynamics/{name}_error", 0.0) for name in ("validation", "persistence"))
+        if not learned <= held:
+            log.warning(
+                "the fit is worse than holding the first held-out state: its error is %.3g, that of holding is %.3g",
+                learned,
+                held,
+            )
 
     def _against_truth(self) -> dict[str, Tensor]:
         if self.truth is None:
@@ -152,7 +174,7 @@ class LearnDynamics(Task):
         for known in trajectories:
             try:
                 learned = self.flow(self.replicas.expand(known.z[0]), known.t)
-                errors.append(trajectory_error(learned, known.z).cpu())
+                errors.append(self.error(learned, known.judged).cpu())
             except SolverError:
                 errors.append(self.replicas.expand(torch.tensor(torch.inf, dtype=torch.float64)))
             counts.append(known.z.shape[1])
@@ -161,6 +183,10 @@ class LearnDynamics(Task):
 
     def held_out(self) -> Sequence[Trajectories] | None:
         return self.validation or None
+
+    def take_units(self, shape: Shape) -> None:
+        if (ours := self.shape.scale) and (theirs := shape.scale):
+            self.validation = [x.rescaled(ours, theirs) for x in self.validation]
 
     def solved(self) -> Solved | None:
         """Trajectories from the first states of the test; of measured data from those held out."""
@@ -173,7 +199,7 @@ class LearnDynamics(Task):
             nfe.append(self.flow.stats.nfe_forward)
         seconds = time.perf_counter() - began
         errors = [
-            (float(trajectory_error(z, known.z).mean()), known.z.shape[1])
+            (float(self.error(z, known.judged).mean()), known.z.shape[1])
             for z, known in zip(learned, trajectories, strict=True)
         ]
         error = sum(e * n for e, n in errors) / sum(n for _, n in errors)
@@ -192,10 +218,11 @@ class LearnDynamics(Task):
         if not (known := self.test or self.validation):
             return {}
         z, t = known[0].z[:, :SAMPLES].double(), known[0].t.double()
+        judged = known[0].judged[:, :SAMPLES]
 
         def measure(flow: Flow) -> tuple[Tensor, Tensor]:
             learned = flow(self.replicas.expand(z[0]), t)
-            return learned, trajectory_error(learned, z).mean()
+            return learned, self.error(learned, judged).mean()
 
         return consistency(self.flow, measure)
 

@@ -1,0 +1,189 @@
+"""Text files of rows and columns: their encoding, separator, decimal sign, comments, header and row of units."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections import Counter
+from dataclasses import dataclass, field
+
+# What pandas takes for a missing cell, https://pandas.pydata.org/docs/reference/api/pandas.read_csv.html
+MISSING = frozenset(
+    (
+        "",
+        "#N/A",
+        "#N/A N/A",
+        "#NA",
+        "-1.#IND",
+        "-1.#QNAN",
+        "-NaN",
+        "-nan",
+        "1.#IND",
+        "1.#QNAN",
+        "<NA>",
+        "N/A",
+        "NA",
+        "NULL",
+        "NaN",
+        "None",
+        "n/a",
+        "nan",
+        "null",
+    )
+)
+COMMENTS = ("#", "%")
+SEPARATORS = ("\t", ";", ",", None)  # None: blanks, as many as there are
+LOOKED_AT = 200  # rows that show what the separator is
+DECIMAL_COMMA = re.compile(r"[+-]?\d*,\d+([eE][+-]?\d+)?|[+-]?\d+,")
+DECIMAL_POINT = re.compile(r"[+-]?(\d*\.\d+|\d+\.)([eE][+-]?\d+)?")
+
+
+@dataclass(eq=False)
+class Rows:
+    """The cells of a text, without blanks around them; `names` is empty where there is no header."""
+
+    names: list[str]
+    cells: list[list[str]]
+    lines: list[int]
+    faults: list[tuple[int, str, str]] = field(default_factory=list)  # (line, rule, got)
+
+
+def parse(content: bytes) -> Rows:
+    """Find out how a text is written, and take it apart.
+
+    Raises:
+        ValueError: it is no text, has no rows, or writes decimals in two ways.
+    """
+    comments, lines = _content(decode(content))
+    if not lines:
+        raise ValueError("must have rows, it has none")
+    if max(len(text) for _, text in lines) > csv.field_size_limit():
+        raise ValueError(f"must have lines of at most {csv.field_size_limit()} characters, it has longer ones")
+    separator = _separator([text for _, text in lines[:LOOKED_AT]])
+    rows = _split(lines, separator)
+    width = _width([row for _, row in rows[:LOOKED_AT]])
+    if all(not row[-1] for _, row in rows if len(row) == width) and width > 1:  # each line ends with a separator
+        width -= 1
+        rows = [(line, row[:-1] if len(row) > width and not row[-1] else row) for line, row in rows]
+    rows = [(line, row) for line, row in rows if any(row)]
+    fault_at = {line: len(row) for line, row in rows if len(row) != width}
+    sound = [(line, row) for line, row in rows if line not in fault_at]
+    names, sound = _header(sound)
+    if not names and comments:
+        named = _split([(0, comments[-1].lstrip("#% "))], separator)[0][1]
+        names = named if len(named) == width and not any(map(is_number, named)) else []
+    if not sound:
+        raise ValueError("must have rows below its header, it has none")
+    found = Rows(names, [row for _, row in sound], [line for line, _ in sound])
+    found.faults = [(line, f"a row must have {width} columns", str(n)) for line, n in fault_at.items()]
+    _decimal_comma(found)
+    return found
+
+
+def decode(content: bytes) -> str:
+    """Return text in UTF-8 or UTF-16 with or without a byte order mark, or in Latin-1."""
+    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
+        encodings = ["utf-16"]
+    elif content and b"\0" in content[:200]:
+        encodings = ["utf-16-le" if content[1:2] == b"\0" else "utf-16-be"]
+    else:
+        encodings = ["utf-8-sig", "latin-1"]  # -sig: Excel's byte order mark is not part of a name
+    for encoding in encodings:
+        try:
+            text = content.decode(encoding)
+        except UnicodeDecodeError:
+            continue
+        if "\0" not in text:
+            return text
+    raise ValueError("must be text in UTF-8, UTF-16 or Latin-1, got something else; save it as UTF-8")
+
+
+def is_number(cell: str) -> bool:
+    """Whether a cell is a number in Latin digits, with a decimal point or comma."""
+    cell = cell.strip()
+    if "_" in cell or not cell.isascii():  # Python would take both
+        return False
+    try:
+        float(cell.replace(",", ".") if DECIMAL_COMMA.fullmatch(cell) else cell)
+    except ValueError:
+        return False
+    return True
+
+
+def _content(text: str) -> tuple[list[str], list[tuple[int, str]]]:
+    """Comments before the first row, and the other lines that are not blank, with their numbers."""
+    lines = [(n, line) for n, line in enumerate(text.splitlines(), 1) if line.strip()]
+    rows = [(n, line) for n, line in lines if not line.lstrip().startswith(COMMENTS)]
+    first = rows[0][0] if rows else 0
+    return [line.strip() for n, line in lines if n < first], rows
+
+
+def _split(lines: list[tuple[int, str]], separator: str | None) -> list[tuple[int, list[str]]]:
+    if separator is None:
+        return [(n, line.split()) for n, line in lines]
+    return [
+        (n, [cell.strip() for cell in row])
+        for (n, _), row in zip(lines, csv.reader((line for _, line in lines), delimiter=separator), strict=False)
+    ]
+
+
+def _width(rows: list[list[str]]) -> int:
+    return Counter(map(len, rows)).most_common(1)[0][0]
+
+
+def _separator(lines: list[str]) -> str | None:
+    """The separator with which most cells are numbers, of those that give most lines the same number of columns."""
+    scores = []
+    for separator in SEPARATORS:
+        rows = [row for _, row in _split(list(enumerate(lines)), separator)]
+        width = _width(rows)
+        alike = [row for row in rows if len(row) == width]
+        body = alike[1:] or alike
+        cells = [cell for row in body for cell in row]
+        numbers = sum(cell in MISSING or is_number(cell) for cell in cells) / len(cells)
+        scores.append((width > 1, 2 * len(alike) >= len(rows), numbers) if width > 1 else (False, False, 0.0))
+    best = max(scores)
+    return SEPARATORS[scores.index(best)] if best[0] else ";"  # a single column
+
+
+def _header(rows: list[tuple[int, list[str]]]) -> tuple[list[str], list[tuple[int, list[str]]]]:
+    """Names of the columns, if the first row is one of them, and the rows below it and below a row of units."""
+    if not rows or not _heads(rows[0][1], [row for _, row in rows[1:LOOKED_AT]]):
+        return [], rows
+    names, rows = rows[0][1], rows[1:]
+    if len(rows) > 1 and _heads(rows[0][1], [row for _, row in rows[1:LOOKED_AT]], units=True):
+        rows = rows[1:]
+    return names, rows
+
+
+def _heads(row: list[str], below: list[list[str]], *, units: bool = False) -> bool:
+    """Whether words stand in a row where numbers stand below it."""
+    if units or not below:
+        if any(is_number(cell) for cell in row):
+            return False
+        if not below:
+            return True
+    words = [k for k, cell in enumerate(row) if cell not in MISSING and not is_number(cell)]
+    columns = {k: [cell for other in below if (cell := other[k]) not in MISSING] for k in words}
+    over_numbers = [k for k, cells in columns.items() if cells and 2 * sum(map(is_number, cells)) >= len(cells)]
+    if units:
+        texts = [k for k in words if k not in over_numbers]
+        return bool(over_numbers) and all(len(row[k]) < 10 and row[k] not in columns[k] for k in texts)
+    no_number = bool(words) and not any(is_number(cell) for cell in row)
+    return bool(over_numbers) and (no_number or len(over_numbers) == len(words))
+
+
+def _decimal_comma(rows: Rows) -> None:
+    """Write numbers with a decimal point, and refuse a file that has both decimals."""
+    commas = [(i, k) for i, row in enumerate(rows.cells) for k, cell in enumerate(row) if DECIMAL_COMMA.fullmatch(cell)]
+    if not commas:
+        return
+    points = ((i, cell) for i, row in enumerate(rows.cells) for cell in row if DECIMAL_POINT.fullmatch(cell))
+    if (point := next(points, None)) is not None:
+        i, k = commas[0]
+        raise ValueError(
+            f"must have decimals of one kind, got {rows.cells[i][k]} in line {rows.lines[i]} and {point[1]} in line "
+            f"{rows.lines[point[0]]}; write both with a point"
+        )
+    for i, k in commas:
+        rows.cells[i][k] = rows.cells[i][k].replace(",", ".")

@@ -1,0 +1,52 @@
+"""The study of a search: a journal file in the sweep's folder, which every job can open, on other machines too."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import optuna
+from omegaconf import DictConfig
+from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner
+from optuna.samplers import RandomSampler
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+
+from neuralode_exp.sweep import STUDY
+
+STUDY_NAME = "search"
+PRUNERS: dict[str, Callable[[], BasePruner]] = {
+    "none": NopPruner,
+    "median": MedianPruner,
+    "hyperband": HyperbandPruner,
+}
+
+
+def open_study(folder: Path, pruner: str = "none") -> optuna.Study:
+    """Return the study of a sweep's folder, a new one where there is none."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    return optuna.create_study(
+        study_name=STUDY_NAME,
+        storage=JournalStorage(JournalFileBackend(str(folder / STUDY))),
+        sampler=RandomSampler(),  # draws nothing; a search puts its own in this place
+        pruner=PRUNERS[pruner](),
+        load_if_exists=True,
+    )
+
+
+class Pruning:
+    """Tells a trial's run whether to stop: asked at each of its evaluations.
+
+    Args:
+        sweeper: Hydra's node, with `trial` and `pruner`.
+        folder: the sweep's.
+    """
+
+    def __init__(self, sweeper: DictConfig, folder: Path) -> None:
+        study = open_study(folder, sweeper.pruner)
+        self._trial = optuna.trial.Trial(study, study.get_trials(deepcopy=False)[sweeper.trial]._trial_id)
+
+    def __call__(self, evaluation: int, value: float) -> bool:
+        """Report the objective after a number of evaluations, and return whether the run is hopeless."""
+        self._trial.report(value, evaluation)
+        return self._trial.should_prune()
