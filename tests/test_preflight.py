@@ -105,7 +105,7 @@ WRONG = {
     # files
     "dataset=csv": ["dataset.path must be given; add dataset.path=VALUE"],
     "dataset=csv dataset.path=nowhere.csv": [
-        "dataset.path must be a csv file with the columns trajectory,t,z1,...,zd, got nowhere.csv: no such file"
+        "dataset.path must name a file, got nowhere.csv, which does not exist"
     ],
     "resume=nowhere": [
         "resume must be the folder of a run, got nowhere (no such folder); the run's first lines name its folder"
