@@ -104,9 +104,7 @@ WRONG = {
     "model=mlp": ["model=mlp is for images, got dataset=spiral-stable-focus; pick model=odenet or model=rknet"],
     # files
     "dataset=csv": ["dataset.path must be given; add dataset.path=VALUE"],
-    "dataset=csv dataset.path=nowhere.csv": [
-        "dataset.path must name a file, got nowhere.csv, which does not exist"
-    ],
+    "dataset=csv dataset.path=nowhere.csv": ["dataset.path must name a file, got nowhere.csv, which does not exist"],
     "resume=nowhere": [
         "resume must be the folder of a run, got nowhere (no such folder); the run's first lines name its folder"
     ],
