@@ -257,7 +257,9 @@ def test_what_fits_is_accepted(folder: Path) -> None:
 
 
 def test_a_folder_is_named_by_all_that_is_asked_for(folder: Path) -> None:
-    (folder / "good.csv").write_text("trajectory,t,z1\na,0,1\na,1,2\nb,0,1\nb,1,2\n")
+    (folder / "good.csv").write_text(
+        "trajectory,t,z1\n" + "".join(f"{name},{t},{t}\n" for name in "ab" for t in range(6))
+    )
     assert preflight(["dataset=csv", "dataset.path=good.csv", "trainer.window=1", "check=true"]).answer
 
 

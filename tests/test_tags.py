@@ -28,7 +28,7 @@ def test_a_row_is_all_that_a_tag_needs(loudness: Tag) -> None:
     assert loudness.chart is not None
     metrics = {"sound/loudness": 60.0, "unknown": 1.0}
     assert tags.on_bar(metrics) == {"dB": 60.0}
-    assert tags.final_values(metrics) == {"final/sound/loudness": 60.0}
+    assert tags.final_values(metrics) == {"final/sound/loudness": 60.0, "final/unknown": 1.0}  # a user's own metric
     assert tags.charts()[loudness.chart] == ["sound/loudness"]
     assert "| `sound/loudness` | of the bells (dB) |" in tags.readme_table()
     run = Run(__file__, "completed", metrics=metrics)  # type: ignore[arg-type]
