@@ -8,7 +8,7 @@ from neuralode_exp.report.columns import objective_tag, with_unit
 from neuralode_exp.sweep.cells import Cell, Outcome
 
 # What differs from run to run whatever was asked for.
-CLOCKS = ("time/", "memory/peak_rss", "memory/peak_device")
+CLOCKS = ("time/", "memory/peak")  # what depends on the process and on what ran in it before
 
 
 def best(cells: Sequence[Cell], outcomes: Sequence[Outcome]) -> Iterator[str]:
