@@ -17,7 +17,21 @@ from omegaconf import DictConfig
 from neuralode_exp.config.hydra_internals import register_plugin
 
 
-class GridSweeper(Sweeper):
+class _OwnSweeper(Sweeper):
+    """What our sweepers share: a launcher of jobs, and axes that stand in a file before those of the command line."""
+
+    launcher: Launcher
+    params: Mapping[str, Any]
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        self.config, self.hydra_context = config, hydra_context
+        self.launcher = _launcher(hydra_context, task_function, config)
+
+    def axes(self, arguments: list[str]) -> list[str]:
+        return [*(f"{key}={value}" for key, value in self.params.items()), *arguments]
+
+
+class GridSweeper(_OwnSweeper):
     """Run every cell of a grid once: those that are done are left alone, those that are lost are launched again.
 
     Args:
@@ -26,26 +40,20 @@ class GridSweeper(Sweeper):
         params: axes that stand in a file, as `{"seed": "0,1"}`.
     """
 
-    launcher: Launcher
-
     def __init__(self, max_batch_size: int | None, stop_after: int | None, params: Mapping[str, Any] | None) -> None:
         self.limits = {"max_batch_size": max_batch_size, "stop_after": stop_after}
         self.params = params or {}
-
-    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        self.config, self.hydra_context = config, hydra_context
-        self.launcher = _launcher(hydra_context, task_function, config)
 
     def sweep(self, arguments: list[str]) -> None:
         from neuralode_exp.sweep.grid import run_grid
 
         assert self.config is not None
         assert self.hydra_context is not None
-        axes = [*(f"{key}={value}" for key, value in self.params.items()), *arguments]
+        axes = self.axes(arguments)
         run_grid(self.config, self.hydra_context.config_loader, self.launcher, axes, **self.limits)
 
 
-class OptunaSearch(Sweeper):
+class OptunaSearch(_OwnSweeper):
     """Search with Optuna: the same command goes on with the same study, up to `n_trials` in all.
 
     Args:
@@ -54,21 +62,15 @@ class OptunaSearch(Sweeper):
         further: those of `run_search`.
     """
 
-    launcher: Launcher
-
     def __init__(self, params: Mapping[str, Any] | None, trial: int | None, **further: Any) -> None:
         self.params, self.further = params or {}, further
-
-    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        self.config, self.hydra_context = config, hydra_context
-        self.launcher = _launcher(hydra_context, task_function, config)
 
     def sweep(self, arguments: list[str]) -> None:
         from neuralode_exp.sweep.search import run_search
 
         assert self.config is not None
         assert self.hydra_context is not None
-        axes = [*(f"{key}={value}" for key, value in self.params.items()), *arguments]
+        axes = self.axes(arguments)
         run_search(self.config, self.hydra_context.config_loader, self.launcher, axes, **self.further)
 
 
