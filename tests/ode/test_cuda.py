@@ -10,7 +10,7 @@ import torch
 from neuralode_exp.ode import make_method, solve
 from tests.ode.problems import Z0, TimeMLP, gradients
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+pytestmark = pytest.mark.cuda
 MODES = ("backprop", "checkpoint", "adjoint")
 TIMES = [0.0, 0.3, 1.0]
 

@@ -184,7 +184,7 @@ def test_every_generator_goes_on_where_it_was(tmp_path: Path) -> None:
     assert [draw(), draw()] == first
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.cuda
 def test_gpu_generator_goes_on_where_it_was(tmp_path: Path) -> None:
     torch.rand(1, device="cuda")
     save(tmp_path / "rng.pt", rng_state())

@@ -282,7 +282,7 @@ def test_only_the_first_run_of_a_process_knows_its_resident_peak(monkeypatch: py
     assert second == {}  # a CPU has no peak of its own either
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.cuda
 def test_device_peak_counts_from_its_reset_and_keeps_what_was_before_a_step() -> None:
     device = torch.device("cuda")
     torch.ones(32 * MIB // 4, device=device)

@@ -127,7 +127,7 @@ def test_versions_and_device() -> None:
     assert provenance.device_name(torch.device("cpu")).endswith(f", {threads} thread{'s' * (threads > 1)}")
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.cuda
 def test_gpu_is_named() -> None:
     device = torch.device("cuda")
     assert provenance.device_name(device) == torch.cuda.get_device_name(device)
