@@ -58,7 +58,7 @@ WRONG = {
     "threads=0": ["threads must be at least 1 or null, got 0; the default is null"],
     "figures=perhaps": ["figures must be true or false, got perhaps; the default is true"],
     "device=gpu": ["device must be auto, cpu, cuda, cuda:0 (or another number) or mps, got gpu; the default is auto"],
-    "precision=half": ["precision must be one of float32, float64, got half; the default is float32"],
+    "precision=half": ["precision must be one of float32, float64, bf16, got half; the default is float32"],
     "solver.engine=torchdiff": [
         "solver.engine must be one of native, torchdiffeq, got torchdiff; did you mean torchdiffeq?"
     ],
@@ -78,6 +78,14 @@ WRONG = {
         "trainer.replicas must be 1 unless trainer=dynamics, got 2 with trainer=classification; use -m seed=0,1,2"
     ],
     "trainer=density": ["trainer must be dynamics for dataset=spiral-stable-focus, got density; leave it out: ..."],
+    "precision=bf16": [
+        "precision=bf16 is for images, whose networks stand the rounding, got dataset=spiral-stable-focus; "
+        "pick precision=float32"
+    ],
+    "precision=bf16 dataset=eight-gaussians model=rknet": ["precision=bf16 is for images, ..."],
+    "dataset=mnist device=mps precision=bf16": [
+        "precision must be float32 on device=mps, got bf16; use device=cpu for bf16"
+    ],
     "device=mps precision=float64": [
         "precision must be float32 on device=mps, got float64; use device=cpu for float64"
     ],

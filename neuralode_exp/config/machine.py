@@ -20,7 +20,7 @@ POOLS = 2  # of threads that torch keeps, its own and OpenMP's
 
 def of_machine(config: Config) -> Iterator[Mistake]:
     """Yield what this machine does not have of what the run needs."""
-    if mistake := wrong_device(config.device):
+    if mistake := wrong_device(config.device) or wrong_precision(config.device, config.precision):
         yield mistake
     limit = threads_limit()
     if config.threads is not None and limit is not None and config.threads > limit:
@@ -42,6 +42,22 @@ def wrong_device(name: str) -> Mistake | None:
         return None
     rule = f"must be one that this machine has ({', '.join(there)})"
     return Mistake("device", rule, name, "device=auto takes what there is")
+
+
+def wrong_precision(device: str, precision: str) -> Mistake | None:
+    """Return what is wrong with a precision that a device of this machine does not compute in."""
+    if precision != "bf16" or device == "cpu":
+        return None
+    import torch
+
+    if device == "auto" and not torch.cuda.is_available():
+        return None  # a CPU
+    index = torch.device("cuda" if device == "auto" else device)
+    with torch.cuda.device(index):
+        if torch.cuda.is_bf16_supported(including_emulation=False):
+            return None
+        name = torch.cuda.get_device_name()
+    return Mistake("precision", f"must be one in which {name} computes", precision, "use precision=float32")
 
 
 @functools.cache

@@ -31,7 +31,7 @@ from neuralode_exp.config.schema import (
 )
 from neuralode_exp.ode.solvers import SOLVERS
 
-BYTES = {"float32": 4, "float64": 8}
+BYTES = {"float32": 4, "float64": 8, "bf16": 2}  # of an activation; weights have 4 at least
 WHOLE = 8  # bytes of an index, and of a number in float64
 # Tensors of a parameter's size while it is updated: itself, its gradient, the optimiser's state, its temporaries.
 UPDATE = {"sgd": 3, "adam": 6, "adamw": 6}
@@ -64,7 +64,7 @@ def of_images(c: Config) -> float:
         blocks = {"stem": 0, "resnet": model.blocks}.get(model.name) or kept_evaluations(c, 1.0)
         step = c.trainer.batch_size * (4 * stem + 7 * block * (blocks if model.name != "stem" else 0))
         evaluation = 3 * evaluated * stem
-    return data + _update(c) * weights * s + max(step, evaluation)
+    return data + _update(c) * weights * max(s, 4) + max(step, evaluation)
 
 
 def of_dynamics(c: Config) -> float:

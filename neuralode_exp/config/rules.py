@@ -49,8 +49,9 @@ def across_sections(
 
 
 def _of_top(top: Top) -> Iterator[Mistake]:
-    if top.device == "mps" and top.precision == "float64":
-        yield Mistake("precision", "must be float32 on device=mps", top.precision, "use device=cpu for float64")
+    if top.device == "mps" and top.precision != "float32":
+        fix = f"use device=cpu for {top.precision}"
+        yield Mistake("precision", "must be float32 on device=mps", top.precision, fix)
 
 
 def _of_dataset(dataset: Dataset) -> Iterator[Mistake]:

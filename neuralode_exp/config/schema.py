@@ -295,7 +295,7 @@ class Top(Section):
     seed: Annotated[int, Field(ge=0, lt=2**32)]
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda|cuda:\d+|mps)$")]
     threads: Count | None
-    precision: Literal["float32", "float64"]
+    precision: Literal["float32", "float64", "bf16"]
     objective: str | None
     check: bool
     resume: str | None

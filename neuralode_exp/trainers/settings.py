@@ -15,7 +15,7 @@ from neuralode_exp.ode import SOLVERS, Gradient, Method, Reversible, make_method
 
 Model = TypeVar("Model", bound=nn.Module)
 
-DTYPES = {"float32": torch.float32, "float64": torch.float64}
+DTYPES = {"float32": torch.float32, "float64": torch.float64, "bf16": torch.float32}  # of weights and states
 
 
 def dtype_of(config: Config) -> torch.dtype:

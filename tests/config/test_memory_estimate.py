@@ -36,6 +36,8 @@ MEASURED = (
     f"{MNIST} model=resnet",
     f"{MNIST} model=rknet solver=rk4",
     f"{MNIST} model=odenet solver=rk4",
+    f"{MNIST} model=odenet solver=rk4 precision=bf16",
+    f"{MNIST} model=resnet precision=bf16",
 )
 
 

@@ -47,6 +47,7 @@ def build(config: Config, device: torch.device) -> Classification:
         rotate=dataset.rotate,
         stretch=dataset.stretch,
         label_smoothing=trainer.label_smoothing,
+        bf16=config.precision == "bf16",
         seed=config.seed,
         figures=config.figures,
     )

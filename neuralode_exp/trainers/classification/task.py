@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -35,6 +36,7 @@ class Classification(Task):
         rotate: largest rotation, in degrees.
         stretch: largest relative change of width and of height.
         label_smoothing: of the cross-entropy (arXiv 1512.00567); 0 is off.
+        bf16: whether the module is evaluated under autocast to bfloat16; logits are float32 all the same.
         seed: of the order, the shifts and the warps.
         figures: whether to draw.
     """
@@ -50,6 +52,7 @@ class Classification(Task):
         rotate: float,
         stretch: float,
         label_smoothing: float,
+        bf16: bool = False,
         seed: int,
         figures: bool = True,
     ) -> None:
@@ -64,6 +67,7 @@ class Classification(Task):
         self.evaluate_every = self.steps_per_epoch
         self.objective = "error/validation" if len(data.validation.labels) else None
         self.dtype = next(module.parameters()).dtype
+        self._autocast = partial(torch.autocast, data.train.images.device.type, torch.bfloat16, enabled=bf16)
         self._epoch, self._order = -1, torch.empty(0)
         self._predicted = torch.empty(0)  # labels of the test images, once training has ended
 
@@ -73,7 +77,7 @@ class Classification(Task):
 
     def loss(self, step: int) -> Tensor:
         images, labels = self._batch(step)
-        logits = self.module(images)
+        logits = self._evaluated(self.module, images)
         return F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
 
     def _batch(self, step: int) -> tuple[Tensor, Tensor]:
@@ -85,7 +89,7 @@ class Classification(Task):
         images = self.data.train.images[index]
         images = random_warp(images, self.rotate, self.stretch, seeded(self.seed, "warp", step))
         images = random_shift(images, self.shift, seeded(self.seed, "shift", step))
-        return self.data.normalise(images).to(self.dtype), self.data.train.labels[index]
+        return self.data.normalise(images), self.data.train.labels[index]
 
     def evaluate(self) -> dict[str, float]:
         if not len(self.data.validation.labels):
@@ -104,8 +108,13 @@ class Classification(Task):
         return float(F.cross_entropy(logits, split.labels)), _error(logits.argmax(1), split.labels)
 
     def _logits(self, module: ConvNet | MLP, images: Tensor) -> Tensor:
+        return torch.cat([self._evaluated(module, self.data.normalise(x)) for x in images.split(EVALUATION_BATCH)])
+
+    def _evaluated(self, module: ConvNet | MLP, images: Tensor) -> Tensor:
+        """Logits of normalised images in the precision of the weights; autocast leaves a module in float64 alone."""
         dtype = next(module.parameters()).dtype
-        return torch.cat([module(self.data.normalise(x).to(dtype)) for x in images.split(EVALUATION_BATCH)])
+        with self._autocast():
+            return module(images.to(dtype)).to(dtype)
 
     def _consistency(self) -> dict[str, float]:
         """How far an accurate solve in float64 moves the features after the ODE block, and the test error."""
@@ -119,6 +128,10 @@ class Classification(Task):
 
     def solved(self) -> Solved:
         """Features after the blocks; of a network without blocks its logits."""
+        with self._autocast():
+            return self._solved()
+
+    def _solved(self) -> Solved:
         test, module = self.data.test, self.module
         images = [self.data.normalise(part).to(self.dtype) for part in test.images.split(EVALUATION_BATCH)]
         starts = [module.features(part) for part in images] if isinstance(module, ConvNet) else images
