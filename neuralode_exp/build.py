@@ -8,7 +8,7 @@ from types import ModuleType
 import torch
 from torch import nn
 
-from neuralode_exp import extend
+from neuralode_exp import user_files
 from neuralode_exp.config import Config
 from neuralode_exp.config.kinds import KINDS
 from neuralode_exp.models.shape import Shape
@@ -42,7 +42,7 @@ def device_of_job(name: str, number: int, n_cuda: int | None = None) -> str:
 def build_task(config: Config, device: torch.device) -> Task:
     """Data and model of the config, on the device."""
     task: Task = _builders(config).build(config, device)
-    of_user = extend.entries("metric", config.extensions)
+    of_user = user_files.entries("metric", config.extensions)
     task.metrics = {entry.name: entry.make for entry in of_user if entry.settings["on"] == config.dataset.kind}
     return task
 

@@ -2,27 +2,26 @@
 
     python train.py extensions=[my_fields.py] model.field=damped model.options.damping=0.2
 
-A name stands for a class or a function, its keyword-only arguments are options of the config. Nothing is imported here
-but what `load` is asked for, and nothing of ours or of torch: the preflight reads this.
+A name stands for a class or a function, its keyword-only arguments are options of the config. The package's own are
+registered by the same calls, in modules without torch: the preflight reads this.
 """
 
 from __future__ import annotations
 
-import hashlib
-import importlib
+import difflib
 import inspect
 import sys
-import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from dataclasses import field as dataclass_field
 from pathlib import Path
-from types import ModuleType
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeAlias, TypeVar, Union
 
 Kind = Literal["field", "system", "density", "metric"]
 Made = TypeVar("Made", bound=Callable[..., Any])
+T = TypeVar("T")
+Setting: TypeAlias = Union[T, Callable[..., T]]  # a value, or a function of the options that gives it  # noqa: UP007
 
+PACKAGE = Path(__file__).parent
 # The arguments that the runner gives by position; what follows them must be keyword-only.
 GIVEN: dict[Kind, tuple[str, ...]] = {
     "field": ("dim",),
@@ -41,7 +40,7 @@ class ExtensionError(ValueError):
     """The user's file cannot be used; the text names its line."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Registered:
     """What a name stands for.
 
@@ -65,26 +64,29 @@ class Registered:
     def place(self) -> str:
         return f"{self.file.name}, line {self.line}"
 
+    @property
+    def about(self) -> str:
+        """The first sentence of its docstring."""
+        return " ".join((inspect.getdoc(self.make) or "").split("\n\n")[0].split())
 
-@dataclass
-class File:
-    """A file of the user's that was imported, and what it registered."""
-
-    path: Path
-    sha256: str
-    registered: list[Registered] = dataclass_field(default_factory=list)
+    def setting(self, key: str, options: Mapping[str, Any]) -> Any:
+        """What the decorator was given, with these options where it is a function of them."""
+        value = self.settings[key]
+        if not callable(value):
+            return value
+        return value(**{name: options[name] for name in inspect.signature(value).parameters})
 
 
 _registered: dict[Path, list[Registered]] = {}
-_files: dict[Path, File] = {}
 
 
 def field(name: str) -> Callable[[Made], Made]:
     """Register a class as a vector field dz/dt = f(t, z; theta): `model.field=NAME`, `model.options.KEY=VALUE`.
 
-    It is an `nn.Module`, made with the number d of dimensions and called with a scalar tensor t and a tensor z of shape
-    (..., d), and it gives dz/dt of z's shape. It sees the data in units of order 1. It serves dynamics and densities,
-    there with the trace of its Jacobian by forward-mode derivatives, and any number of replicas.
+    It is an `nn.Module`, or a function that makes one. It is made with the number d of dimensions and called with a
+    scalar tensor t and a tensor z of shape (..., d), and it gives dz/dt of z's shape. It sees the data in units of
+    order 1. It serves dynamics and densities, there with the trace of its Jacobian by forward-mode derivatives, and any
+    number of replicas.
 
     Example:
         A whole file, for `model.field=damped model.options.damping=0.2`:
@@ -109,23 +111,26 @@ def field(name: str) -> Callable[[Made], Made]:
 def system(
     name: str,
     *,
-    dim: int,
-    low: float | Sequence[float] = -2.0,
-    high: float | Sequence[float] = 2.0,
-    t_max: float = 10.0,
-    stiff: bool = False,
+    dim: Setting[int],
+    low: Setting[float | Sequence[float]] = -2.0,
+    high: Setting[float | Sequence[float]] = 2.0,
+    t_max: Setting[float] = 10.0,
+    stiff: Setting[bool] = False,
+    numpy: bool = False,
 ) -> Callable[[Made], Made]:
     """Register a function as a known system dz/dt = f(t, z): `dataset=system dataset.system=NAME`.
 
     It gets a scalar tensor t and a tensor z of shape (..., dim), float64 or float32, and gives dz/dt of z's shape, by
     torch. Trajectories come from a solve at rtol 1e-10, the truth for field and eigenvalue errors from the function.
+    A fixed point near the data is found, and a linear system is known by its values.
 
-    Args:
+    Args, of which all but the name may be functions of the options, as `t_max=lambda length: 6 * length**0.5`:
         name: of `dataset.system`.
         dim: number of dimensions.
         low, high: the box of initial states, a number or one for each dimension, unless `dataset.low` says otherwise.
         t_max: length of a trajectory, unless `dataset.t_max` says otherwise.
         stiff: whether the trajectories need an implicit method.
+        numpy: whether the function takes arrays of NumPy too, with which a stiff solve is many times as fast.
 
     Example:
         A whole file, for `dataset=system dataset.system=swing dataset.options.length=2`:
@@ -138,15 +143,20 @@ def system(
                 angle, speed = z.unbind(-1)
                 return torch.stack((speed, -torch.sin(angle) / length), -1)
     """
-    settings = {"dim": dim, "low": low, "high": high, "t_max": t_max, "stiff": stiff}
+    settings = {"dim": dim, "low": low, "high": high, "t_max": t_max, "stiff": stiff, "numpy": numpy}
     return _decorator("system", name, settings, *_caller())
 
 
-def density(name: str) -> Callable[[Made], Made]:
+def density(name: str, *, dim: Setting[int] | None = None) -> Callable[[Made], Made]:
     """Register a class as a density: `dataset=density dataset.density=NAME`, `dataset.options.KEY=VALUE`.
 
+    A function that makes an object of it will do as well.
     `sample(n, generator)` draws n points, shape (n, d), and `log_prob(x)`, where there is one, gives log p in nats,
     shape (n,), of points of shape (n, d) in float64; with it the run reports the divergence from the truth.
+
+    Args:
+        name: of `dataset.density`.
+        dim: d; None: seen from a sample.
 
     Example:
         A whole file, for `dataset=density dataset.density=ring dataset.options.radius=3`:
@@ -164,7 +174,7 @@ def density(name: str) -> Callable[[Made], Made]:
                     ring = self.radius * torch.cat((angle.cos(), angle.sin()), 1)
                     return ring + self.width * torch.randn(n, 2, generator=generator)
     """
-    return _decorator("density", name, {}, *_caller())
+    return _decorator("density", name, {"dim": dim}, *_caller())
 
 
 def metric(name: str, *, on: Literal["dynamics", "densities"] = "dynamics") -> Callable[[Made], Made]:
@@ -193,97 +203,34 @@ def metric(name: str, *, on: Literal["dynamics", "densities"] = "dynamics") -> C
     return _decorator("metric", name, {"on": on}, *_caller())
 
 
-def load(given: Sequence[str]) -> list[File]:
-    """Import files, or importable modules, once for each content, and return what each registered.
+def in_file(path: Path) -> list[Registered]:
+    """Return what a file has registered."""
+    return list(_registered.get(path, ()))
+
+
+def forget(path: Path) -> None:
+    """Drop what a file has registered."""
+    _registered.pop(path, None)
+
+
+def of_package(kind: Kind) -> list[Registered]:
+    """Return the package's own of a kind."""
+    own = (entry for path, found in _registered.items() if path.is_relative_to(PACKAGE) for entry in found)
+    return [entry for entry in own if entry.kind == kind]
+
+
+def own(kind: Kind, name: str) -> Registered:
+    """Return what a name of the package's stands for.
 
     Raises:
-        ExtensionError: a file is not there, or it fails, with the line.
+        ValueError: there is none.
     """
-    return [_load(word) for word in given]
-
-
-def loaded(given: Sequence[str]) -> list[File] | None:
-    """Return the files if all have been imported, else None; imports nothing."""
-    files = [_files.get(path) if (path := locate(word)) else None for word in given]
-    return [file for file in files if file] if all(files) else None
-
-
-def find(kind: Kind, name: str, given: Sequence[str]) -> Registered | None:
-    """Return what a name stands for in imported files; imports nothing."""
-    return next((entry for entry in entries(kind, given) if entry.name == name), None)
-
-
-def entries(kind: Kind, given: Sequence[str]) -> list[Registered]:
-    """Return all of a kind in imported files."""
-    return [entry for file in loaded(given) or [] for entry in file.registered if entry.kind == kind]
-
-
-def sha256(word: str) -> str | None:
-    """Return the SHA-256 of a file as it was imported, or as it is; None where it is gone."""
-    path = locate(word)
-    if path is None:
-        return None
-    return _files[path].sha256 if path in _files else hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def locate(word: str) -> Path | None:
-    """Return the file of a path or of a module's name, without importing anything; None where there is none."""
-    if word.endswith(".py"):
-        candidates = [Path(word)]
-    else:
-        parts = word.split(".")
-        candidates = [
-            Path(base, *parts[:-1], last)
-            for base in ("", *sys.path)
-            for last in (f"{parts[-1]}.py", f"{parts[-1]}/__init__.py")
-        ]
-    return next((path.resolve() for path in candidates if path.is_file()), None)
-
-
-def failing_line(error: BaseException, file: Path) -> str:
-    """Say what went wrong in a user's file and where: `my_fields.py, line 7: NameError: ...`."""
-    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename) == file]
-    line = error.lineno if isinstance(error, SyntaxError) and error.filename == str(file) else lines[-1:] and lines[-1]
-    text = (error.msg if isinstance(error, SyntaxError) else str(error)).strip().split("\n")[0]
-    return f"{file.name}{f', line {line}' if line else ''}: {type(error).__name__}{f': {text}' if text else ''}"
-
-
-def _load(word: str) -> File:
-    path = locate(word)
-    if path is None:
-        raise ExtensionError(f"must name files or modules, got {word}; there is none seen from {Path.cwd()}")
-    source = path.read_bytes()
-    digest = hashlib.sha256(source).hexdigest()
-    if path in _files and _files[path].sha256 == digest:
-        return _files[path]
-    _registered.pop(path, None)
-    _files.pop(path, None)
-    name = word if not word.endswith(".py") else f"neuralode_extension_{path.stem}_{digest[:8]}"
-    try:
-        _run(source, path, name)
-    except ExtensionError:
-        raise
-    except (Exception, SystemExit) as error:  # whatever the user's code raises is theirs to know
-        raise ExtensionError(f"cannot be imported, got {failing_line(error, path)}") from error
-    _files[path] = File(path, digest, _registered.get(path, []))
-    return _files[path]
-
-
-def _run(source: bytes, path: Path, name: str) -> None:
-    parent = name.rpartition(".")[0]
-    if parent:
-        importlib.import_module(parent)
-    module = ModuleType(name)
-    module.__file__, module.__package__ = str(path), parent if path.name != "__init__.py" else name
-    before = sys.modules.get(name)
-    sys.modules[name] = module  # annotations and pickles find it
-    try:
-        exec(compile(source, str(path), "exec"), module.__dict__)
-    except BaseException:
-        sys.modules.pop(name)
-        if before is not None:
-            sys.modules[name] = before
-        raise
+    names = [entry.name for entry in of_package(kind)]
+    if name in names:
+        return of_package(kind)[names.index(name)]
+    near = difflib.get_close_matches(name, names, 1)
+    hint = f"did you mean {near[0]!r}?" if near else f"choose from {', '.join(names)}"
+    raise ValueError(f"unknown {kind} {name!r}; {hint}")
 
 
 def _caller() -> tuple[Path, int]:
@@ -302,10 +249,10 @@ def _decorator(kind: Kind, name: str, settings: Mapping[str, Any], file: Path, l
 
 def _options(kind: Kind, name: str, made: Callable[..., Any], place: str) -> dict[str, inspect.Parameter]:
     """Return the keyword-only arguments; the others must be those that the runner gives."""
-    if kind in METHODS:
+    if kind in METHODS and inspect.isclass(made):
         method, arguments = METHODS[kind]
         found = made.__dict__.get(method) or getattr(made, method, None)
-        if not inspect.isclass(made) or found is None:
+        if found is None:
             raise ExtensionError(f"must register a class with {method}, got {name} ({place})")
         _positional(found, ("self", *arguments), f"{name}.{method} ({place})")
     parameters = _positional(made, GIVEN[kind], f"{name} ({place})", "*, OPTION=...")

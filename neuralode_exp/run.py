@@ -16,7 +16,7 @@ import numpy as np
 import torch
 import yaml
 
-from neuralode_exp import extend, tags
+from neuralode_exp import tags, user_files
 from neuralode_exp.build import build_task, pick_device
 from neuralode_exp.config import Config, ConfigError, flatten, identity, label, without_meaning
 from neuralode_exp.config.machine import of_machine
@@ -99,7 +99,7 @@ def _run(
     torch.set_num_threads(config.threads or default_threads(config, threads_before))
     summary = new_summary(identity(config), device)
     if config.extensions:
-        summary["extensions"] = {word: extend.sha256(word) for word in config.extensions}
+        summary["extensions"] = {word: user_files.sha256(word) for word in config.extensions}
     try:
         with StopAtOnce():
             write_summary(folder, summary)

@@ -8,12 +8,14 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from neuralode_exp import extend
+from neuralode_exp import extend, user_files
 from neuralode_exp.config.errors import Mistake
-from neuralode_exp.config.schema import Config, CsvKeys, DensityKeys, LinearKeys, PointsKeys, SystemKeys
+from neuralode_exp.config.readable import dimension
+from neuralode_exp.config.schema import Config, DensityKeys, SystemKeys
 from neuralode_exp.extend import Registered
 from neuralode_exp.models.fields.traced import Traced
 from neuralode_exp.models.replicas import Replicas, stack
+from neuralode_exp.trainers.settings import registered_data
 
 ROWS = 3
 Result = TypeVar("Result")
@@ -31,8 +33,8 @@ def try_out(config: Config) -> Mistake | None:
     with torch.random.fork_rng(devices=[]):
         try:
             dim = _of_data(config)
-            field = extend.find("field", config.model.field, config.extensions)
-            if field is not None and dim is not None:
+            field = user_files.find("field", config.model.field, config.extensions)
+            if field is not None and field not in extend.of_package("field") and dim is not None:
                 _of_field(field, config, dim)
         except Wrong as wrong:
             return wrong.mistake
@@ -40,28 +42,35 @@ def try_out(config: Config) -> Mistake | None:
 
 
 def _of_data(config: Config) -> int | None:
-    """Check the registered data, and return the dimension where it is known without reading or drawing data."""
+    """Check the registered data of the user, and return the dimension."""
     dataset = config.dataset
     if isinstance(dataset, SystemKeys):
-        entry = _entry("system", dataset.system, config)
-        z = torch.full((ROWS, entry.settings["dim"]), 0.1, dtype=torch.float64)
-        t = torch.zeros((), dtype=torch.float64)
-        dz = _call("dataset.system", entry, lambda: entry.make(t, z, **dataset.options))
-        _must_be("dataset.system", entry, "dz/dt of the shape of z", dz, tuple(z.shape))
-        return int(entry.settings["dim"])
+        return _of_system(config)
     if isinstance(dataset, DensityKeys):
-        entry = _entry("density", dataset.density, config)
-        density = _call("dataset.density", entry, lambda: entry.make(**dataset.options))
-        x = _call("dataset.density", entry, lambda: density.sample(ROWS, torch.Generator().manual_seed(0)))
-        d = x.shape[1] if isinstance(x, Tensor) and x.dim() == 2 else 1
-        _must_be("dataset.density", entry, "points (n, d) by sample(n, generator)", x, (ROWS, d))
-        if hasattr(density, "log_prob"):
-            log_p = _call("dataset.density", entry, lambda: density.log_prob(x.double()))
-            _must_be("dataset.density", entry, "one number for each point by log_prob(x)", log_p, (ROWS,))
-        return d
-    if isinstance(dataset, LinearKeys):
-        return len(dataset.matrix)
-    return None if isinstance(dataset, (CsvKeys, PointsKeys)) else 2
+        return _of_density(config)
+    return dimension(config)
+
+
+def _of_system(config: Config) -> int:
+    entry, options = registered_data(config)
+    dim = _call("dataset.system", entry, lambda: entry.setting("dim", options))
+    z = torch.full((ROWS, dim), 0.1, dtype=torch.float64)
+    t = torch.zeros((), dtype=torch.float64)
+    dz = _call("dataset.system", entry, lambda: entry.make(t, z, **options))
+    _must_be("dataset.system", entry, "dz/dt of the shape of z", dz, tuple(z.shape))
+    return int(dim)
+
+
+def _of_density(config: Config) -> int:
+    entry, options = registered_data(config)
+    density = _call("dataset.density", entry, lambda: entry.make(**options))
+    x = _call("dataset.density", entry, lambda: density.sample(ROWS, torch.Generator().manual_seed(0)))
+    d = x.shape[1] if isinstance(x, Tensor) and x.dim() == 2 else 1
+    _must_be("dataset.density", entry, "points (n, d) by sample(n, generator)", x, (ROWS, d))
+    if hasattr(density, "log_prob"):
+        log_p = _call("dataset.density", entry, lambda: density.log_prob(x.double()))
+        _must_be("dataset.density", entry, "one number for each point by log_prob(x)", log_p, (ROWS,))
+    return d
 
 
 def _of_field(entry: Registered, config: Config, dim: int) -> None:
@@ -97,17 +106,11 @@ def _must_have_tangents(entry: Registered, field: nn.Module, t: Tensor, z: Tenso
         raise Wrong(Mistake(key, rule, got, f"do not detach z in {entry.name} ({entry.place})"))
 
 
-def _entry(kind: extend.Kind, name: str, config: Config) -> Registered:
-    entry = extend.find(kind, name, config.extensions)
-    assert entry is not None  # by validation
-    return entry
-
-
 def _call(key: str, entry: Registered, call: Callable[[], Any]) -> Any:
     try:
         return call()
     except Exception as error:  # whatever the user's code raises is theirs to know
-        where = extend.failing_line(error, entry.file)
+        where = user_files.failing_line(error, entry.file)
         rule = "must work on a tiny input"
         raise Wrong(Mistake(key, rule, where, f"{entry.name} is in {entry.place}")) from error
 

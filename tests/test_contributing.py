@@ -13,7 +13,9 @@ import pytest
 import torch
 
 import train
-from neuralode_exp.data.systems import SYSTEMS, System
+from neuralode_exp import extend
+from neuralode_exp.data.numbers import Positive
+from neuralode_exp.extend import system
 from neuralode_exp.load import load_run
 from neuralode_exp.report.report import make_report, text
 from neuralode_exp.tracking.progress import Lines
@@ -23,10 +25,10 @@ from tests.conftest import ROOT
 PAGE = (ROOT / "CONTRIBUTING.md").read_text()
 
 
-def pendulum() -> System:
-    """theta'' = -sin theta."""
-    box = ((-1.0, 1.0), (-1.0, 1.0))
-    return System(lambda t, z: torch.stack([z[..., 1], -torch.sin(z[..., 0])], -1), box, t_max=5.0)
+@system("pendulum", dim=2, low=-1.0, high=1.0, t_max=5.0)
+def pendulum(t: torch.Tensor, z: torch.Tensor, *, length: Positive = 1.0) -> torch.Tensor:
+    """theta'' = -sin(theta) / length."""
+    return torch.stack([z[..., 1], -torch.sin(z[..., 0]) / length], -1)
 
 
 @pytest.fixture
@@ -49,12 +51,21 @@ def start(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
 def test_a_new_system_is_trained_resumed_loaded_and_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, start: Callable[..., int], replicas: int
 ) -> None:
-    monkeypatch.setitem(SYSTEMS, "pendulum", pendulum)
+    monkeypatch.setattr(extend, "PACKAGE", ROOT)  # as if its function stood in the package
     file = tmp_path / "conf" / "dataset" / "pendulum.yaml"
     file.parent.mkdir(parents=True)
-    file.write_text("defaults: [/trainer@_global_.trainer: dynamics, kind/dynamics@_here_, _self_]\nname: pendulum\n")
+    file.write_text(
+        "defaults: [/trainer@_global_.trainer: dynamics, kind/dynamics@_here_, _self_]\nname: pendulum\nlength: 1.0\n"
+    )
     few = ("dataset.trajectories=8", "dataset.points=20", "trainer.max_steps=4", "model.width=8", "figures=false")
-    words = ("--config-dir", str(tmp_path / "conf"), "dataset=pendulum", *few, f"trainer.replicas={replicas}")
+    words = (
+        "--config-dir",
+        str(tmp_path / "conf"),
+        "dataset=pendulum",
+        "dataset.length=2",
+        *few,
+        f"trainer.replicas={replicas}",
+    )
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     assert start(*words, f"hydra.run.dir={whole}") == 0
     assert start(*words, f"hydra.run.dir={cut}", stop_at=2) == 130
@@ -64,7 +75,7 @@ def test_a_new_system_is_trained_resumed_loaded_and_reported(
     ]
     assert errors[0] == errors[1] > 0
     _, config = load_run(whole)
-    assert config.dataset.name == "pendulum"
+    assert config.dataset.model_dump()["length"] == 2.0
     assert "trajectory error" in text(make_report([whole]))
 
 

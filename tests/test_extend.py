@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from neuralode_exp import extend
+from neuralode_exp import user_files
 from neuralode_exp.extend import ExtensionError
 
 FIELD = """
@@ -30,25 +30,25 @@ def file(tmp_path: Path) -> Path:
 
 
 def test_a_name_stands_for_a_class_with_its_options(file: Path) -> None:
-    [loaded] = extend.load([str(file)])
+    [loaded] = user_files.load([str(file)])
     assert loaded.sha256 == hashlib.sha256(file.read_bytes()).hexdigest()
-    entry = extend.find("field", "damped", [str(file)])
+    entry = user_files.find("field", "damped", [str(file)])
     assert entry is not None
     assert {name: (option.annotation, option.default) for name, option in entry.options.items()} == {
         "width": (int, 64),
         "damping": (float, 0.1),
     }
     assert entry.place == "my_fields.py, line 5"
-    assert extend.find("system", "damped", [str(file)]) is None
-    assert extend.find("field", "damped", []) is None
+    assert user_files.find("system", "damped", [str(file)]) is None
+    assert user_files.find("field", "damped", []) is None
 
 
 def test_a_file_is_imported_again_only_when_it_has_changed(file: Path) -> None:
-    [first] = extend.load([str(file)])
-    assert extend.load([str(file)]) == [first]
+    [first] = user_files.load([str(file)])
+    assert user_files.load([str(file)]) == [first]
     file.write_text(FIELD.format(name="other"))
-    extend.load([str(file)])
-    assert [entry.name for entry in extend.entries("field", [str(file)])] == ["other"]
+    user_files.load([str(file)])
+    assert [entry.name for entry in user_files.entries("field", [str(file)])] == ["other"]
 
 
 def test_looking_a_file_up_imports_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -58,10 +58,10 @@ def test_looking_a_file_up_imports_nothing(tmp_path: Path, monkeypatch: pytest.M
         path.write_text("raise SystemExit('imported')")
     monkeypatch.syspath_prepend(tmp_path)
     for word, path in {"plain": "plain.py", "lab.fields": "lab/fields.py", "lab": "lab/__init__.py"}.items():
-        assert extend.locate(word) == tmp_path / path
-        assert extend.sha256(word) == hashlib.sha256((tmp_path / path).read_bytes()).hexdigest()
-        assert extend.loaded([word]) is None
-    assert extend.locate("lab.nothing") is extend.sha256("lab.nothing") is None
+        assert user_files.locate(word) == tmp_path / path
+        assert user_files.sha256(word) == hashlib.sha256((tmp_path / path).read_bytes()).hexdigest()
+        assert user_files.loaded([word]) is None
+    assert user_files.locate("lab.nothing") is user_files.sha256("lab.nothing") is None
 
 
 def test_a_module_is_imported_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -72,8 +72,8 @@ def test_a_module_is_imported_by_its_name(tmp_path: Path, monkeypatch: pytest.Mo
     (package / "fields.py").write_text("from .names import NAME\n" + FIELD.format(name="x").replace('"x"', "NAME", 1)
                                        .replace("from __future__ import annotations\n", ""))  # fmt: skip
     monkeypatch.syspath_prepend(tmp_path)
-    extend.load(["lab_of_two.fields"])
-    assert extend.find("field", "relative", ["lab_of_two.fields"]) is not None
+    user_files.load(["lab_of_two.fields"])
+    assert user_files.find("field", "relative", ["lab_of_two.fields"]) is not None
     sys.modules.pop("lab_of_two.fields")
 
 
@@ -95,7 +95,7 @@ WRONG = {
     "from neuralode_exp.extend import system\n@system('a', dim=2)\ndef a(z, **kwargs): ...": (
         "must take (t, z, *, OPTION=...), got (z, **kwargs) in a (wrong.py, line 2)"
     ),
-    "from neuralode_exp.extend import density\n@density('a')\ndef a(): ...": "must register a class with sample, got a",
+    "from neuralode_exp.extend import density\n@density('a')\nclass A: ...": "must register a class with sample, got a",
     "from neuralode_exp.extend import metric\n@metric('a')\ndef a(model, data, *, k: Nothing = 1): ...": (
         "must have annotations that exist, got name 'Nothing' is not defined in a"
     ),
@@ -106,6 +106,6 @@ WRONG = {
 def test_what_a_file_gets_wrong_is_told_with_its_line(source: str, tmp_path: Path) -> None:
     (tmp_path / "wrong.py").write_text(source)
     with pytest.raises(ExtensionError) as caught:
-        extend.load([str(tmp_path / "wrong.py")])
+        user_files.load([str(tmp_path / "wrong.py")])
     assert WRONG[source] in str(caught.value)
     assert "\n" not in str(caught.value)

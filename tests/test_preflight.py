@@ -94,14 +94,13 @@ WRONG = {
         "set dataset.validation too"
     ],
     "dataset.matrix=[[1,2],[3]]": [
-        "dataset.matrix must be square, got 2 rows of 2 and 1 numbers; write it row by row, as [[0,-1],[1,0]]"
+        "dataset.matrix must be square and finite, got [[1.0, 2.0], [3.0]]; write it row by row, as [[0,-1],[1,0]]..."
     ],
-    "dataset.low=[1,1,1]": [
-        "dataset.low must fit the dimension, got 3 in dataset.low, 2 in dataset.matrix; "
-        "give low and high as one number, or one for each dimension"
+    "dataset.low=[1,1,1]": ["dataset.low must be one number or 2, one for each dimension, got [1.0, 1.0, 1.0]"],
+    "dataset.low=2 dataset.high=1": [
+        "dataset.low must be below dataset.high, both finite, got [2.0, 2.0] and [1.0, 1.0]"
     ],
-    "dataset.low=2 dataset.high=1": ["dataset.low must be below dataset.high=1.0, got 2.0; swap them"],
-    "dataset=torus dataset.minor=2": ["dataset.minor must be below dataset.major=1.5, got 2.0; swap them"],
+    "dataset=torus dataset.minor=2": ["dataset.minor must be below dataset.major, got 2.0 and 1.5"],
     "dataset=mnist model.channels=48": [
         "model.channels must be at most 32 or a multiple of it, for the groups of GroupNorm, got 48; the default is 64"
     ],

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from neuralode_exp.config.options import readme_tables
 from neuralode_exp.config.preflight import preflight
 from neuralode_exp.tags import readme_table
 
@@ -16,8 +17,9 @@ COMMANDS = re.findall(r"^    \.venv/bin/python train\.py (.+)$", README, re.MULT
 
 
 def table(group: str) -> set[str]:
-    """Names in the first column of the table whose heading is `group=`."""
-    rows = README.partition(f"| `{group}=`")[2].partition("\n\n")[0].splitlines()[2:]
+    """Names in the first column of the tables whose heading is `group=`."""
+    tables = [table.partition("\n\n")[0] for table in README.split(f"\n| `{group}=`")[1:]]
+    rows = [row for table in tables for row in table.splitlines()[2:]]
     return {name for row in rows for name in re.findall(r"`([^`]+)`", row.split("|")[1])}
 
 
@@ -35,6 +37,11 @@ def test_there_are_commands() -> None:
 
 def test_the_table_of_tags_is_that_of_the_code() -> None:
     assert readme_table() in README
+
+
+def test_the_tables_of_what_is_registered_are_those_of_the_code() -> None:
+    for table in readme_tables().values():
+        assert table in README
 
 
 def test_every_launcher_is_told() -> None:

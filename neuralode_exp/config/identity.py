@@ -7,11 +7,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-from neuralode_exp import extend
+from neuralode_exp import user_files
 from neuralode_exp.config.cells import read_by_solver, solves_ode
 from neuralode_exp.config.kinds import KINDS
 from neuralode_exp.config.later import is_neutral
-from neuralode_exp.config.schema import FIELDS, Config
+from neuralode_exp.config.schema import Config
 from neuralode_exp.config.validation import flatten
 
 # Where and how often, not what. The tolerance and steps of a dataset act through the solver's keys alone.
@@ -52,10 +52,10 @@ def with_effect(config: Config) -> dict[str, Any]:
     unread |= {"momentum"} if trainer["optimizer"] != "sgd" else set()
     unread |= {"rise"} if trainer["schedule"] != "one-cycle" else set()
     sections["trainer"] = _only(trainer, trainer.keys() - unread)
-    if config.model.field not in FIELDS:  # it has options in their place
+    if user_files.find("field", config.model.field, ()) is None:  # it has options in their place
         sections["model"] = _only(sections["model"], sections["model"].keys() - {"width", "depth", "activation"})
     flat = flatten(sections)
-    flat["extensions"] = tuple(sorted(str(extend.sha256(word)) for word in config.extensions))  # not where they are
+    flat["extensions"] = tuple(sorted(str(user_files.sha256(word)) for word in config.extensions))  # not where they are
     if config.weights is not None:
         flat["weights.sha256"] = _sha256(Path(config.weights) / WEIGHTS)
     # Through JSON, so that a tuple equals the list it was read from.

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from neuralode_exp.config import memory, readable
 from neuralode_exp.config.errors import Mistake
+from neuralode_exp.config.options import own_keys
 from neuralode_exp.config.schema import DATASETS, CsvKeys, Dataset, DensitiesKeys, DynamicsKeys, ImagesKeys
 from neuralode_exp.ode.solvers import SOLVERS
 
@@ -87,7 +88,7 @@ def dataset_class(name: object, kind: object) -> type[Dataset]:
     """Return the class of a dataset; `Dataset` where neither name nor kind is known."""
     if str(name) in DATASETS:
         return DATASETS[str(name)]
-    return KINDS[str(kind)].dataset if str(kind) in KINDS else Dataset
+    return own_keys(str(name), str(kind)) or (KINDS[str(kind)].dataset if str(kind) in KINDS else Dataset)
 
 
 def unfit(config: Config) -> Mistake | None:

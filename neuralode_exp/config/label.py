@@ -21,9 +21,11 @@ from neuralode_exp.config.cells import solves_ode
 from neuralode_exp.config.errors import spell
 from neuralode_exp.config.identity import WITHOUT_EFFECT, identity, with_effect
 from neuralode_exp.config.kinds import KINDS
+from neuralode_exp.config.options import OF_DATA
 from neuralode_exp.config.own import load_extensions
 from neuralode_exp.config.schema import DATASETS, Config, Model, Solver, Top, Trainer
 from neuralode_exp.config.validation import flatten, plain, validate
+from neuralode_exp.extend import of_package
 
 LENGTH = 80
 OF_A_VALUE = 24  # of which the end is kept: a file's name is the end of its path
@@ -120,7 +122,8 @@ def _resolver(of_config: Callable[[Config], str]) -> Callable[..., str]:
 def _sections_of_names() -> Counter[str]:
     """Return in how many sections there is a key of that name."""
     datasets = [*DATASETS.values(), *(kind.dataset for kind in KINDS.values())]
-    dataset = {name for keys in datasets for name in keys.model_fields if f"dataset.{name}" not in WITHOUT_EFFECT}
+    own = {name for kind, _ in OF_DATA.values() for entry in of_package(kind) for name in entry.options}
+    dataset = {name for keys in datasets for name in keys.model_fields if f"dataset.{name}" not in WITHOUT_EFFECT} | own
     return Counter([*Top.model_fields, *Model.model_fields, *Solver.model_fields, *Trainer.model_fields, *dataset])
 
 

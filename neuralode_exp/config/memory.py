@@ -18,16 +18,13 @@ from typing import Any
 
 from neuralode_exp.config.errors import Mistake, spell
 from neuralode_exp.config.image_files import sizes
+from neuralode_exp.config.options import dim_of
 from neuralode_exp.config.schema import (
     Config,
     DensitiesKeys,
     DynamicsKeys,
-    GaussianKeys,
     ImagesKeys,
-    LinearKeys,
     OwnImagesKeys,
-    PinwheelKeys,
-    TwoMoonsKeys,
 )
 from neuralode_exp.ode.solvers import SOLVERS
 
@@ -71,7 +68,7 @@ def of_dynamics(c: Config) -> float:
     """Trajectories, an estimate of each observed state for each replica, and the field at all of them."""
     dataset, trainer, s = c.dataset, c.trainer, BYTES[c.precision]
     if isinstance(dataset, DynamicsKeys):
-        d = len(dataset.matrix) if isinstance(dataset, LinearKeys) else 2
+        d = dim_of(dataset, c.extensions) or 2
         observations = dataset.trajectories * dataset.points
         rows = round(dataset.test_horizon * dataset.points)
         held_out = (dataset.validation + dataset.test) * dataset.points + dataset.test * rows
@@ -98,16 +95,17 @@ def of_densities(c: Config) -> float:
     """Points, and for each a tangent in every dimension through every layer; a few densities have more to sum over."""
     dataset, s = c.dataset, BYTES[c.precision]
     if isinstance(dataset, DensitiesKeys):
-        d = dataset.dim if isinstance(dataset, GaussianKeys) else 3 if dataset.name in ("gaussians-3d", "torus") else 2
+        d = dim_of(dataset, c.extensions) or 2
         points, most = dataset.validation + dataset.test, max(dataset.validation, dataset.test)
         data = (points + 2 * most) * d * WHOLE
     else:
         size = _size(getattr(dataset, "path", ""))
         d, most, data = 2, size // 20, 10 * size
-    if isinstance(dataset, TwoMoonsKeys):
-        data += 4 * 4096 * 16 * math.ceil(dataset.radius / dataset.noise) * WHOLE
-    if isinstance(dataset, PinwheelKeys):
-        data += 5 * most * dataset.arms * WHOLE
+    scales = dataset.model_dump()
+    if dataset.name == "two-moons":
+        data += 4 * 4096 * 16 * math.ceil(scales["radius"] / scales["noise"]) * WHOLE
+    if dataset.name == "pinwheel":
+        data += 5 * most * scales["arms"] * WHOLE
     tangents = d if c.model.trace == "exact" else 1
     width, weights = _layers(c, d, 3)
     step = (kept_evaluations(c, 1.0) + 1) * c.trainer.batch_size * (1 + tangents) * (width + d) * s

@@ -3,36 +3,28 @@
 from __future__ import annotations
 
 import re
-import types
-import typing
 from collections.abc import Iterable, Mapping, Sequence
 from inspect import Parameter
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+from typing import Any
 
 from hydra.core.override_parser.types import Override
 from omegaconf import OmegaConf
-from pydantic import ConfigDict, create_model
 
-from neuralode_exp import extend
+from neuralode_exp import extend, user_files
 from neuralode_exp.config.errors import ConfigError, Mistake, must_be_one_of
-from neuralode_exp.config.schema import DATASETS, FIELDS, Config, Dataset, DensityKeys, Model, Section, SystemKeys
+from neuralode_exp.config.options import annotation_of
+from neuralode_exp.config.schema import DATASETS, Config, Dataset, DensityKeys, Model, SystemKeys
 from neuralode_exp.extend import ExtensionError, Kind, Registered
 from neuralode_exp.tags import TAGS
 
-# Names that are taken, whether or not they can be chosen in that place.
-OWN: dict[Kind, tuple[str, ...]] = {
-    "field": FIELDS,
+# Names that are taken beside those that the package has registered.
+OTHERS: dict[Kind, tuple[str, ...]] = {
+    "field": (),
     "system": tuple(DATASETS),
     "density": tuple(DATASETS),
     "metric": tuple(TAGS),
 }
-
-
-class Options(Section):
-    """Keyword arguments of a registered class or function; those of one are the fields of a subclass."""
-
-    model_config = ConfigDict(protected_namespaces=())
 
 
 def load_extensions(values: Mapping[str, Any]) -> None:
@@ -42,7 +34,7 @@ def load_extensions(values: Mapping[str, Any]) -> None:
         ConfigError: a file is not there or fails, or registers a name that is taken.
     """
     try:
-        files = extend.load(extensions_in(values))
+        files = user_files.load(extensions_in(values))
     except ExtensionError as error:
         raise ConfigError([Mistake("extensions", str(error), fix="correct it")]) from error
     mistakes = list(_of_names(entry for file in files for entry in file.registered))
@@ -57,7 +49,8 @@ def extensions_in(values: Mapping[str, Any]) -> list[str]:
 
 
 def _of_names(entries: Iterable[Registered]) -> Iterable[Mistake]:
-    taken: dict[tuple[Kind, str], str] = {(kind, name): "the package" for kind, names in OWN.items() for name in names}
+    own = [(kind, name) for kind, names in OTHERS.items() for name in [*names, *_of_package(kind)]]
+    taken: dict[tuple[Kind, str], str] = dict.fromkeys(own, "the package")
     for entry in entries:
         if (before := taken.get((entry.kind, entry.name))) is not None:
             rule = f"must register names that are free, {entry.name} is a {entry.kind} of {before}"
@@ -67,19 +60,20 @@ def _of_names(entries: Iterable[Registered]) -> Iterable[Mistake]:
             rule = "must give each option of a metric a default, as no key holds it"
             yield Mistake("extensions", rule, f"{entry.name} ({entry.place})", "write it as option=1.0")
         for name, parameter in entry.options.items():
-            if _annotation(parameter) is None:
+            if annotation_of(parameter) is None:
                 rule = "must annotate options as bool, int, float, str, Literal or a list of them"
                 yield Mistake("extensions", rule, f"{name} of {entry.name} ({entry.place})", f"as {name}: float = 1.0")
 
 
 def registered_field(model: Model, extensions: Sequence[str], mistakes: list[Mistake]) -> Registered | None:
     """Return what `model.field` stands for, None for a field of the package."""
-    if model.field in FIELDS:
+    own = _of_package("field")
+    if model.field in own:
         if model.options:
             fix = "leave them out, or choose a registered field"
             mistakes.append(Mistake("model.options", f"are not read by model.field={model.field}", fix=fix))
         return None
-    return _chosen("field", "model.field", model.field, FIELDS, extensions, mistakes)
+    return _chosen("field", "model.field", model.field, own, extensions, mistakes)
 
 
 def registered_data(dataset: Dataset, extensions: Sequence[str], mistakes: list[Mistake]) -> Registered | None:
@@ -91,47 +85,24 @@ def registered_data(dataset: Dataset, extensions: Sequence[str], mistakes: list[
     return None
 
 
+def _of_package(kind: Kind) -> list[str]:
+    return [entry.name for entry in extend.of_package(kind)]
+
+
 def _chosen(
     kind: Kind, key: str, name: str, own: Sequence[str], extensions: Sequence[str], mistakes: list[Mistake]
 ) -> Registered | None:
     """Look a name up; of a stored config, whose files nobody imported, nothing can be said."""
-    if extend.loaded(extensions) is None:
+    if user_files.loaded(extensions) is None:
         return None
-    entry = extend.find(kind, name, extensions)
-    names = [*own, *(entry.name for entry in extend.entries(kind, extensions))]
+    entry = user_files.find(kind, name, extensions)
+    names = [*own, *(entry.name for entry in user_files.entries(kind, extensions))]
     if entry is None and names:
         mistakes.append(must_be_one_of(key, name, names))
     elif entry is None:
         fix = "give it, as extensions=[my_file.py]"
         mistakes.append(Mistake(key, f"must be a {kind} that a file in extensions registers", name, fix))
     return entry
-
-
-def schema_of(entry: Registered) -> type[Options]:
-    """Return the options of what was registered, as a section of the config."""
-    fields: dict[str, Any] = {
-        name: (_annotation(parameter), ... if parameter.default is Parameter.empty else parameter.default)
-        for name, parameter in entry.options.items()
-    }
-    return create_model("Options", __base__=Options, **fields)
-
-
-def _annotation(parameter: Parameter) -> Any:
-    """The type of an option, by its annotation or its default; None where YAML cannot say it."""
-    if parameter.annotation is not Parameter.empty:
-        return parameter.annotation if _is_plain(parameter.annotation) else None
-    default = parameter.default
-    if isinstance(default, (bool, str)):
-        return type(default)
-    return int | float if isinstance(default, (int, float)) else None
-
-
-def _is_plain(annotation: Any) -> bool:
-    if annotation in (bool, int, float, str, type(None)) or get_origin(annotation) is Literal:
-        return True
-    if get_origin(annotation) in (typing.Union, types.UnionType, tuple, list):
-        return all(member is ... or _is_plain(member) for member in get_args(annotation))
-    return False
 
 
 def again(folder: Path | str, config: Config, given: Sequence[str], how: str) -> Config:
@@ -152,7 +123,7 @@ def again(folder: Path | str, config: Config, given: Sequence[str], how: str) ->
 
     summary = read_summary(folder)
     had = dict(summary.get("extensions", {})) if summary else {}
-    now = {word: extend.sha256(word) for word in given}
+    now = {word: user_files.sha256(word) for word in given}
     if len(given) != len(had):
         rule = f"must be given again, as a run's folder imports no code: the run had {len(had)}"
         got = ", ".join(given) or "none"

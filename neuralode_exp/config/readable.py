@@ -9,10 +9,12 @@ import functools
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from neuralode_exp.config.errors import Mistake, spell
 from neuralode_exp.config.folders import wrong_folder
 from neuralode_exp.config.image_files import of_own_images
+from neuralode_exp.config.options import dim_of
 from neuralode_exp.config.schema import (
     Config,
     CsvKeys,
@@ -25,6 +27,11 @@ from neuralode_exp.config.schema import (
     PointsKeys,
     SystemKeys,
 )
+from neuralode_exp.user_files import find
+
+if TYPE_CHECKING:
+    from neuralode_exp.data.observed import Observed
+    from neuralode_exp.data.points import PointTarget
 
 LISTED = 8  # kinds of mistake of a file
 MOST_WINDOWS = 2**24  # of torch.multinomial
@@ -81,15 +88,14 @@ def of_dynamics(config: Config) -> Iterator[Mistake]:
 def _of_trajectories(dataset: Dataset, precision: str) -> tuple[Mistake, ...]:
     import torch
 
-    from neuralode_exp.data.csv_trajectories import observe
     from neuralode_exp.data.dynamics import check_times, make_dynamics
-    from neuralode_exp.data.systems import SYSTEMS, make_system
+    from neuralode_exp.data.systems import make_system
 
     dtype = getattr(torch, precision)
     try:
         if isinstance(dataset, CsvKeys):
-            observe(dtype=dtype, **dataset.arguments())
-        elif not isinstance(dataset, DynamicsKeys) or dataset.name not in SYSTEMS:
+            _table(dataset, precision)
+        elif not isinstance(dataset, DynamicsKeys) or find("system", dataset.name, ()) is None:
             pass  # the run says what it is missing
         elif _may_leave(dataset):
             make_dynamics(dataset.name, dtype=dtype, **dataset.arguments())
@@ -99,6 +105,33 @@ def _of_trajectories(dataset: Dataset, precision: str) -> tuple[Mistake, ...]:
     except (OSError, ValueError) as error:
         return tuple(_as_mistakes(error, dataset))
     return ()
+
+
+def dimension(config: Config) -> int | None:
+    """Return the dimension of states or points; None of images, of data that cannot be read, and of others' code."""
+    dataset = config.dataset
+    try:
+        if isinstance(dataset, CsvKeys):
+            return int(_table(dataset, config.precision).states[0].shape[1])
+        return _points(dataset).dim if isinstance(dataset, PointsKeys) else dim_of(dataset, config.extensions)
+    except (OSError, ValueError):  # of which the checks above speak
+        return None
+
+
+@functools.lru_cache(1)
+def _table(dataset: CsvKeys, precision: str) -> Observed:
+    import torch
+
+    from neuralode_exp.data.csv_trajectories import observe
+
+    return observe(dtype=getattr(torch, precision), **dataset.arguments())
+
+
+@functools.lru_cache(1)
+def _points(dataset: PointsKeys) -> PointTarget:
+    from neuralode_exp.data.points import PointTarget
+
+    return PointTarget(**dataset.arguments())
 
 
 def _may_leave(dataset: DynamicsKeys) -> bool:
@@ -124,19 +157,19 @@ def of_densities(config: Config) -> Iterator[Mistake]:
 def _of_points(dataset: Dataset, precision: str) -> tuple[Mistake, ...]:
     import torch
 
-    from neuralode_exp.data.densities import density
+    from neuralode_exp.data.densities import make_density
     from neuralode_exp.data.dynamics import largest_state
 
-    limit = largest_state(getattr(torch, precision))
-    scales = dataset.arguments()
-    if isinstance(dataset, DensitiesKeys):
-        scales = {key: x for key, x in scales.items() if key not in DensitiesKeys.model_fields}
     try:
-        target = density(dataset.name, **scales)
+        if isinstance(dataset, PointsKeys):  # they are standardised
+            _points(dataset)
+            return ()
+        scales = {key: x for key, x in dataset.arguments().items() if key not in DensitiesKeys.model_fields}
+        target = make_density(dataset.name, **scales)
     except (OSError, ValueError) as error:
         return tuple(_as_mistakes(error, dataset))
-    largest = float(target.box.abs().max())
-    if isinstance(dataset, PointsKeys) or largest <= limit:  # the user's points are standardised
+    limit = largest_state(getattr(torch, precision))
+    if float(target.box.abs().max()) <= limit:
         return ()
     key = max(scales, key=lambda key: scales[key])
     return (_too_large(f"dataset.{key}", spell(scales[key]), limit, precision),)

@@ -4,21 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from neuralode_exp import extend
+from neuralode_exp import user_files
 from neuralode_exp.config.errors import Mistake, must_be_one_of, spell, suggest
 from neuralode_exp.config.kinds import KINDS, model_names, trainer_names
-from neuralode_exp.config.schema import (
-    FIELDS,
-    Dataset,
-    DynamicsKeys,
-    ImagesKeys,
-    LinearKeys,
-    Model,
-    Solver,
-    Top,
-    TorusKeys,
-    Trainer,
-)
+from neuralode_exp.config.schema import Dataset, DynamicsKeys, ImagesKeys, Model, Solver, Top, Trainer
 from neuralode_exp.ode.solvers import SOLVERS
 from neuralode_exp.tags import costs
 
@@ -55,44 +44,13 @@ def _of_top(top: Top) -> Iterator[Mistake]:
 
 
 def _of_dataset(dataset: Dataset) -> Iterator[Mistake]:
-    if isinstance(dataset, TorusKeys) and dataset.minor >= dataset.major:
-        yield Mistake(
-            "dataset.minor", f"must be below dataset.major={dataset.major:g}", spell(dataset.minor), "swap them"
-        )
     if isinstance(dataset, ImagesKeys) and (dataset.train or 0) + dataset.validation > TRAINING_IMAGES:
         rule = f"must be at most the {TRAINING_IMAGES - dataset.validation} images beside dataset.validation"
         yield Mistake("dataset.train", rule, spell(dataset.train), "lower one of them")
-    if isinstance(dataset, LinearKeys) and any(len(row) != len(dataset.matrix) for row in dataset.matrix):
-        rows = [len(row) for row in dataset.matrix]
-        yield Mistake(
-            "dataset.matrix",
-            "must be square",
-            f"{len(rows)} rows of {' and '.join(map(str, rows))} numbers",
-            "write it row by row, as [[0,-1],[1,0]]",
-        )
-    elif isinstance(dataset, DynamicsKeys):
-        yield from _of_box(dataset)
-
-
-def _of_box(dataset: DynamicsKeys) -> Iterator[Mistake]:
-    ends = {"dataset.low": dataset.low, "dataset.high": dataset.high}
-    sizes = {key: len(end) for key, end in ends.items() if isinstance(end, tuple)}
-    if isinstance(dataset, LinearKeys):
-        sizes["dataset.matrix"] = len(dataset.matrix)
-    if len(set(sizes.values())) > 1:
-        got = ", ".join(f"{size} in {key}" for key, size in sizes.items())
-        fix = "give low and high as one number, or one for each dimension"
-        yield Mistake("dataset.low", "must fit the dimension", got, fix)
-    elif dataset.low is not None and dataset.high is not None:
-        d = max(sizes.values(), default=1)
-        low, high = (end if isinstance(end, tuple) else (end,) * d for end in (dataset.low, dataset.high))
-        if any(a >= b for a, b in zip(low, high, strict=True)):
-            rule = f"must be below dataset.high={spell(dataset.high)}"
-            yield Mistake("dataset.low", rule, spell(dataset.low), "swap them")
 
 
 def _of_flow(dataset: Dataset, model: Model) -> Iterator[Mistake]:
-    if model.field in FIELDS and model.activation not in (None, "tanh"):  # the trace is written out for it
+    if model.field == "mlp" and model.activation not in (None, "tanh"):  # the trace is written out for it
         rule = f"must be tanh for dataset={dataset.name}"
         yield Mistake("model.activation", rule, model.activation, "leave it out")
 
@@ -102,13 +60,13 @@ def _of_trainer(top: Top | None, trainer: Trainer) -> Iterator[Mistake]:
     if not kinds:
         yield must_be_one_of("trainer.name", trainer.name, trainer_names())
     objectives = [*(tag for kind in kinds for tag in kind.objectives), *costs()]
-    own = extend.entries("metric", top.extensions) if top else []
+    own = user_files.entries("metric", top.extensions) if top else []
     of_data = [metric for metric in own if metric.settings["on"] in [kind.name for kind in kinds]]
     objectives += [metric.name for metric in of_data]
     if of_data and trainer.replicas > 1:
         rule = f"must be 1 for metrics of your own ({of_data[0].name}, {of_data[0].place})"
         yield Mistake("trainer.replicas", rule, spell(trainer.replicas), "use -m seed=0,1,2")
-    known = top is not None and extend.loaded(top.extensions) is not None
+    known = top is not None and user_files.loaded(top.extensions) is not None
     if kinds and top and known and top.objective not in (None, *objectives):
         fix = suggest(str(top.objective), objectives)
         yield Mistake("objective", f"must be a tag of trainer={trainer.name}, not on test data", top.objective, fix)

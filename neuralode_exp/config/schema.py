@@ -87,7 +87,7 @@ class OwnImagesKeys(AnyImagesKeys):
 
 
 class DynamicsKeys(Dataset):
-    """Trajectories of a known system z' = f(t, z); a system with constants of its own is a subclass."""
+    """Trajectories of a known system z' = f(t, z); constants of its own are the fields of a subclass."""
 
     kind: Literal["dynamics"]
     seed: CountOrZero
@@ -101,21 +101,6 @@ class DynamicsKeys(Dataset):
     validation: CountOrZero
     test: Count
     test_horizon: Annotated[float, Field(ge=1)]
-
-
-class LinearKeys(DynamicsKeys):
-    matrix: Annotated[tuple[Vector, ...], Field(min_length=1)]
-
-
-class LotkaVolterraKeys(DynamicsKeys):
-    alpha: Positive
-    beta: Positive
-    gamma: Positive
-    delta: Positive
-
-
-class VanDerPolKeys(DynamicsKeys):
-    mu: NonNegative
 
 
 class SystemKeys(DynamicsKeys):
@@ -142,7 +127,7 @@ class CsvKeys(Dataset):
 
 
 class DensitiesKeys(Dataset):
-    """Samples of a density; one with scales of its own is a subclass."""
+    """Samples of a density; scales of its own are the fields of a subclass."""
 
     kind: Literal["densities"]
     seed: CountOrZero
@@ -157,49 +142,6 @@ class DensityKeys(DensitiesKeys):
     options: dict[str, Any]
 
 
-class EightGaussiansKeys(DensitiesKeys):
-    radius: Positive
-    std: Positive
-
-
-class TwoMoonsKeys(DensitiesKeys):
-    radius: Positive
-    noise: Positive
-
-
-class TwoCirclesKeys(DensitiesKeys):
-    inner: Positive
-    outer: Positive
-    noise: Positive
-
-
-class PinwheelKeys(DensitiesKeys):
-    arms: Count
-    radius: Positive
-    radial_std: Positive
-    tangential_std: Positive
-    rate: float
-
-
-class CheckerboardKeys(DensitiesKeys):
-    side: Positive
-
-
-class Gaussians3dKeys(DensitiesKeys):
-    half_side: Positive
-    std: Positive
-
-
-class TorusKeys(DensitiesKeys):
-    major: Positive
-    minor: Positive
-    noise: Positive
-
-
-class GaussianKeys(DensitiesKeys):
-    dim: Count
-
-
 class PointsKeys(Dataset):
     """The user's own points; `validation` is the fraction of rows held out."""
 
@@ -210,30 +152,15 @@ class PointsKeys(Dataset):
     validation: Fraction
 
 
-# Datasets with keys of their own; any other name has the keys of its kind and no more.
+# Datasets with keys of their own. Those of registered systems and densities are made from their signatures; any other
+# name has the keys of its kind and no more.
 DATASETS: dict[str, type[Dataset]] = {
     "images": OwnImagesKeys,
-    "spiral-stable-focus": LinearKeys,
-    "stable-node": LinearKeys,
-    "circle": LinearKeys,
-    "unstable": LinearKeys,
-    "lotka-volterra": LotkaVolterraKeys,
-    "van-der-pol": VanDerPolKeys,
     "system": SystemKeys,
     "csv": CsvKeys,
-    "eight-gaussians": EightGaussiansKeys,
-    "two-moons": TwoMoonsKeys,
-    "two-circles": TwoCirclesKeys,
-    "pinwheel": PinwheelKeys,
-    "checkerboard": CheckerboardKeys,
-    "gaussians-3d": Gaussians3dKeys,
-    "torus": TorusKeys,
-    "gaussian": GaussianKeys,
-    "points": PointsKeys,
     "density": DensityKeys,
+    "points": PointsKeys,
 }
-# The package's own vector fields.
-FIELDS = ("mlp", "linear")
 
 
 class Model(Section):

@@ -16,7 +16,8 @@ from pydantic_core import ErrorDetails
 from neuralode_exp.config.errors import ConfigError, Mistake, must_be_one_of, spell, suggest
 from neuralode_exp.config.kinds import KINDS, dataset_class
 from neuralode_exp.config.later import with_later_keys
-from neuralode_exp.config.own import extensions_in, registered_data, registered_field, schema_of
+from neuralode_exp.config.options import Options, dim_of, schema_of
+from neuralode_exp.config.own import extensions_in, registered_data, registered_field
 from neuralode_exp.config.rules import across_sections
 from neuralode_exp.config.schema import Config, Dataset, Model, Section, Solver, Top, Trainer
 from neuralode_exp.extend import Registered
@@ -110,7 +111,14 @@ def _check_dataset(values: object, mistakes: list[Mistake]) -> Dataset | None:
     if given.get("kind") not in (None, *KINDS):  # its other keys are not known either
         mistakes.append(must_be_one_of("dataset.kind", spell(given["kind"]), KINDS))
         return None
-    return check_section("dataset", dataset_class(given.get("name"), given.get("kind")), values, mistakes)
+    dataset = check_section("dataset", dataset_class(given.get("name"), given.get("kind")), values, mistakes)
+    try:
+        if dataset is not None:
+            dim_of(dataset, ())
+    except ValueError as error:  # of options that do not go together
+        key, _, rule = str(error).lstrip("`").partition("` ")
+        mistakes.append(Mistake(f"dataset.{key}", rule))
+    return dataset
 
 
 def _with_options(section: str, part: S, entry: Registered | None, mistakes: list[Mistake]) -> S | None:
@@ -118,7 +126,7 @@ def _with_options(section: str, part: S, entry: Registered | None, mistakes: lis
     if entry is None:
         return part
     wrong: list[Mistake] = []
-    options = check_section(f"{section}.options", schema_of(entry), part.model_dump()["options"], wrong)
+    options = check_section(f"{section}.options", schema_of(entry, Options), part.model_dump()["options"], wrong)
     for mistake in wrong:
         parameter = entry.options.get(mistake.key.rpartition(".")[2].partition("[")[0])
         default = "" if parameter is None else f"; the default is {spell(parameter.default)}"

@@ -1,21 +1,19 @@
 """Target densities in the plane, in space and in any dimension, with exact samplers and exact log-densities.
 
 The shapes are those of FFJORD (https://arxiv.org/abs/1810.01367, `toy_data.py` of its code) in our own sizes.
-`density(name, **scales)` builds one of `DENSITIES`.
+`make_density(name, **scales)` builds one by its name.
 """
 
-import difflib
-import inspect
 import math
-from collections.abc import Callable
-from typing import final
+from collections.abc import Mapping
+from typing import Any, final
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from neuralode_exp.data.gaussians import Gaussian, eight_gaussians, gaussians_3d
-from neuralode_exp.data.points import PointTarget
+from neuralode_exp.data import named_densities as named_densities  # registers them
+from neuralode_exp.data.sampled import Sampled
 from neuralode_exp.data.target import (
     TAIL,
     Density,
@@ -27,6 +25,7 @@ from neuralode_exp.data.target import (
     require_positive,
     uniform,
 )
+from neuralode_exp.extend import Registered, own
 
 
 @final
@@ -224,38 +223,22 @@ class Torus(Density):
         as_points(x, 3)
 
 
-DENSITIES: dict[str, Callable[..., Target]] = {
-    "eight-gaussians": eight_gaussians,
-    "two-moons": TwoMoons,
-    "two-circles": TwoCircles,
-    "pinwheel": Pinwheel,
-    "checkerboard": Checkerboard,
-    "gaussians-3d": gaussians_3d,
-    "torus": Torus,
-    "gaussian": Gaussian,
-    "points": PointTarget,
-}
-
-
-def density(name: str, **scales: object) -> Target:
-    """Build the density called `name`.
-
-    Args:
-        name: a key of `DENSITIES`.
-        scales: its arguments; each has a default, but for the `path` of `points`.
+def make_density(name: str, **scales: Any) -> Target:
+    """Return the package's density of that name, with its scales where they differ from its own.
 
     Raises:
         ValueError: unknown name or scale, or a scale out of range.
     """
-    if name not in DENSITIES:
-        near = difflib.get_close_matches(name, DENSITIES, 1)
-        hint = f"did you mean {near[0]!r}?" if near else f"choose from {', '.join(DENSITIES)}"
-        raise ValueError(f"unknown density {name!r}; {hint}")
-    known = inspect.signature(DENSITIES[name]).parameters
-    unknown = [key for key in scales if key not in known]
-    if unknown:
-        raise ValueError(f"{name} has no argument {unknown[0]!r}; it has {', '.join(known)}")
-    return DENSITIES[name](**scales)
+    entry = own("density", name)
+    if unknown := [key for key in scales if key not in entry.options]:
+        raise ValueError(f"{name} has no argument {unknown[0]!r}; it has {', '.join(entry.options)}")
+    return known_density(entry, scales)
+
+
+def known_density(entry: Registered, options: Mapping[str, Any]) -> Target:
+    """Return the density of a registered class or function."""
+    made = entry.make(**options)
+    return made if isinstance(made, Target) else Sampled(made)
 
 
 def _turn(u: Tensor, angle: Tensor) -> Tensor:

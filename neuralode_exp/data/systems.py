@@ -1,11 +1,8 @@
-"""Dynamical systems dz/dt = f(t, z), and what is known of each: the flow, a fixed point and the eigenvalues there.
-
-To add one, write a function that returns its `System` and give it a row in `SYSTEMS`.
-"""
+"""Dynamical systems dz/dt = f(t, z), and what is known of each: the flow, a fixed point and the eigenvalues there."""
 
 import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -13,6 +10,10 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+
+from neuralode_exp.data import named_systems as named_systems  # registers them
+from neuralode_exp.data.numbers import complete
+from neuralode_exp.extend import Registered, own
 
 # Tolerances of the reference solutions: far below any noise and any trained network's error.
 RTOL, ATOL = 1e-10, 1e-12
@@ -125,84 +126,15 @@ def _solve_stiff(f: VectorField, z0: np.ndarray, t: np.ndarray) -> np.ndarray:
     return z
 
 
-def linear(matrix: Sequence[Sequence[float]]) -> System:
-    """Return z' = A z for a real square matrix A."""
-    a = torch.tensor(matrix, dtype=torch.float64)
-    if a.dim() != 2 or a.shape[0] != a.shape[1] or not a.isfinite().all():
-        raise ValueError(f"`matrix` must be square and finite, got {matrix}; give d rows of d numbers")
-
-    def f(t: Any, z: Tensor) -> Tensor:
-        return z @ a.to(z).T
-
-    d = len(a)
-    return System(f, ((-2.0, 2.0),) * d, _linear_t_max(a), matrix=a, fixed_point=a.new_zeros(d))
-
-
-def _linear_t_max(a: Tensor) -> float:
-    """Four e-foldings of the dominant mode, but at most one turn of the fastest.
-
-    Longer, a decaying system shows noise, a growing one its last few states, and the samples of a turning one
-    alias.
-    """
-    eigenvalues = torch.linalg.eigvals(a)
-    growth = eigenvalues.real.max().abs().item()
-    turning = eigenvalues.imag.abs().max().item()
-    rate = max(growth, 4 * turning / (2 * math.pi)) or eigenvalues.abs().max().item() or 1.0
-    return 4 / rate
-
-
-def two_foci() -> System:
-    """Return z' = s(<z, x0>) A (z - x0) + s(-<z, x0>) B (z + x0), s the sigmoid.
-
-    A = [[-0.1, -0.5], [0.5, -0.1]], B = [[0.2, 1], [-1, 0.2]], x0 = (-1, 0): a stable focus on the left, an unstable
-    one on the right.
-    """
-    foci = [[-0.1, -0.5], [0.5, -0.1]], [[0.2, 1.0], [-1.0, 0.2]], [-1.0, 0.0]
-    constants = [torch.tensor(constant, dtype=torch.float64) for constant in foci]
-
-    def f(t: Any, z: Tensor) -> Tensor:
-        a, b, x0 = (constant.to(z) for constant in constants)
-        left = torch.sigmoid(z @ x0)[..., None]
-        return left * ((z - x0) @ a.T) + (1 - left) * ((z + x0) @ b.T)
-
-    # The unstable focus, a root of f on y = 0. The stable one, at (-1.879, 0), is not where the trajectories go.
-    focus = torch.tensor([1.31139556475199, 0.0], dtype=torch.float64)
-    return System(f, ((-2.0, 2.0),) * 2, 15.0, fixed_point=focus)
-
-
-def lotka_volterra(alpha: float = 2 / 3, beta: float = 4 / 3, gamma: float = 1.0, delta: float = 1.0) -> System:
-    """Return prey and predators, x' = alpha x - beta x y and y' = delta x y - gamma y, all rates positive."""
-    for name, rate in {"alpha": alpha, "beta": beta, "gamma": gamma, "delta": delta}.items():
-        if not 0 < rate < math.inf:
-            raise ValueError(f"`{name}` must be a positive rate, got {rate}; 1 is a common choice")
-
-    def f(t: Any, z: Tensor) -> Tensor:
-        x, y = z.unbind(-1)
-        return torch.stack((alpha * x - beta * x * y, delta * x * y - gamma * y), -1)
-
-    # Half to twice the fixed point, for about one period of the small oscillations around it.
-    x, y = gamma / delta, alpha / beta
-    centre = torch.tensor([x, y], dtype=torch.float64)
-    return System(f, ((x / 2, 2 * x), (y / 2, 2 * y)), 2 * math.pi / math.sqrt(alpha * gamma), fixed_point=centre)
-
-
-def van_der_pol(mu: float = 1.0) -> System:
-    """Return x' = v, v' = mu (1 - x^2) v - x, a limit cycle of amplitude 2; stiff for a large mu >= 0."""
-    if not 0 <= mu < math.inf:
-        raise ValueError(f"`mu` must be a finite number >= 0, got {mu}; 1 is a common choice")
-
-    def f(t: Any, z: Any) -> Any:
-        x, v = z[..., 0], z[..., 1]
-        stack = torch.stack if isinstance(z, Tensor) else np.stack
-        return stack((v, mu * (1 - x * x) * v - x), -1)
-
-    # About one period: 2 pi at mu = 0 and (3 - 2 ln 2) mu for mu -> infinity.
-    t_max = 2 * math.pi + (3 - 2 * math.log(2)) * mu
-    return System(f, ((-2.0, 2.0),) * 2, t_max, fixed_point=torch.zeros(2, dtype=torch.float64), stiff=mu >= 5)
-
-
 def system_of(
-    f: VectorField, dim: int, *, low: Side = -2.0, high: Side = 2.0, t_max: float = 10.0, stiff: bool = False
+    f: VectorField,
+    dim: int,
+    *,
+    low: Side = -2.0,
+    high: Side = 2.0,
+    t_max: float = 10.0,
+    stiff: bool = False,
+    numpy: bool = False,
 ) -> System:
     """Return the system of a function of tensors, with a fixed point where there is one near its box.
 
@@ -211,6 +143,7 @@ def system_of(
         dim: number of dimensions.
         low, high: the box of initial states, a number or one for each dimension.
         t_max, stiff: as those of `System`.
+        numpy: whether f takes arrays of NumPy too.
     """
     sides = [(end,) * dim if isinstance(end, (int, float)) else tuple(end) for end in (low, high)]
     if any(len(side) != dim for side in sides):
@@ -218,11 +151,24 @@ def system_of(
 
     def of_tensors(t: Any, z: Any) -> Any:
         if isinstance(z, np.ndarray):  # from a stiff solve
-            return of_tensors(t, torch.from_numpy(z)).numpy()
+            return f(t, z) if numpy else of_tensors(t, torch.from_numpy(z)).numpy()
         return f(torch.as_tensor(t, dtype=z.dtype, device=z.device), z)
 
     box = tuple((float(a), float(b)) for a, b in zip(*sides, strict=True))
+    if (matrix := _matrix(of_tensors, dim)) is not None:
+        return System(of_tensors, box, t_max, matrix, matrix.new_zeros(dim))
     return System(of_tensors, box, t_max, fixed_point=_fixed_point(of_tensors, box), stiff=stiff)
+
+
+def _matrix(f: VectorField, dim: int) -> Tensor | None:
+    """A, shape (d, d), where f(t, z) = A z at some random t and z, None elsewhere."""
+    matrix = f(0.0, torch.eye(dim, dtype=torch.float64)).T
+    generator = torch.Generator().manual_seed(0)
+    for t in (0.0, 1.3, 7.1):
+        z = torch.randn(8, dim, generator=generator, dtype=torch.float64)
+        if not torch.allclose(f(t, z), z @ matrix.T, rtol=1e-12, atol=1e-12):
+            return None
+    return matrix
 
 
 def _fixed_point(f: VectorField, box: Box) -> Tensor | None:
@@ -255,23 +201,17 @@ def _fixed_point(f: VectorField, box: Box) -> Tensor | None:
     return nearest if bool(jacobian.abs().max() > 1e-6) else None
 
 
-SYSTEMS: dict[str, Callable[..., System]] = {
-    "spiral-stable-focus": partial(linear, matrix=((-1.0, -1.0), (1.0, -1.0))),
-    "stable-node": partial(linear, matrix=((-1.0, 0.0), (0.0, -2.0))),
-    "circle": partial(linear, matrix=((0.0, -1.0), (1.0, 0.0))),
-    "unstable": partial(linear, matrix=((1.0, -1.0), (1.0, 1.0))),
-    "two-foci": two_foci,
-    "lotka-volterra": lotka_volterra,
-    "van-der-pol": van_der_pol,
-}
-
-
-def make_system(name: str, **parameters: Any) -> System:
-    """Return the system of that name, with its parameters (`matrix`, `mu`, ...) where they differ from its own.
+def make_system(name: str, **options: Any) -> System:
+    """Return the package's system of that name, with its options (`matrix`, `mu`, ...) where they differ from its own.
 
     Raises:
-        ValueError: the name is unknown, or a parameter is outside its range.
+        ValueError: the name is unknown, or an option is outside its range.
     """
-    if name not in SYSTEMS:
-        raise ValueError(f"system must be one of {', '.join(SYSTEMS)}, got {name!r}")
-    return SYSTEMS[name](**parameters)
+    return known_system(own("system", name), options)
+
+
+def known_system(entry: Registered, options: Mapping[str, Any]) -> System:
+    """Return the system of a registered function."""
+    options = complete(entry, options)
+    settings = {key: entry.setting(key, options) for key in entry.settings}
+    return system_of(partial(entry.make, **options), **settings)

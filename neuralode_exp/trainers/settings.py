@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
 
-from neuralode_exp import extend
+from neuralode_exp import extend, user_files
 from neuralode_exp.config import Config, solver_arguments
-from neuralode_exp.config.schema import FIELDS
+from neuralode_exp.config.options import data_of
 from neuralode_exp.models.neural_ode import NeuralODE
 from neuralode_exp.ode import SOLVERS, Gradient, Method, Reversible, make_method
 
@@ -34,24 +34,37 @@ def gradient_of(config: Config) -> Gradient:
     return Reversible(config.solver.coupling, config.solver.stored_states)
 
 
-def registered_field(config: Config, dim: int) -> nn.Module | None:
-    """The field that the user registered, for d = dim; None where the config names one of the package."""
-    if config.model.field in FIELDS:
-        return None
-    field: nn.Module = registered("field", config.model.field, config).make(dim, **config.model.options)
-    return field
-
-
-def registered(kind: extend.Kind, name: str, config: Config) -> extend.Registered:
-    """What the user registered by a name.
+def make_field(config: Config, dim: int) -> nn.Module:
+    """The field of the config, for d = dim: its options are `model.options`, or of the package's own keys of `model`.
 
     Raises:
         ValueError: the files of `extensions` have not been imported.
     """
-    entry = extend.find(kind, name, config.extensions)
+    model = config.model
+    own = user_files.find("field", model.field, ())
+    entry = own or user_files.find("field", model.field, config.extensions)
     if entry is None:
-        raise ValueError(f"{name} must be a {kind} of a file that is imported, got {list(config.extensions)}")
-    return entry
+        raise ValueError(f"{model.field} must be a field of a file that is imported, got {list(config.extensions)}")
+    options = model.options
+    if own is not None:  # null is what the field has by itself
+        options = {key: value for key in own.options if (value := getattr(model, key)) is not None}
+    field: nn.Module = entry.make(dim, **options)
+    return field
+
+
+def registered_data(config: Config) -> tuple[extend.Registered, dict[str, Any]]:
+    """The registered system or density of the config, with its options.
+
+    Raises:
+        ValueError: the files of `extensions` have not been imported.
+    """
+    found = data_of(config.dataset, config.extensions)
+    if found is None:
+        raise ValueError(
+            f"dataset={config.dataset.name} must be registered by a file that is imported, got "
+            f"{list(config.extensions)}"
+        )
+    return found
 
 
 def ready(model: Model, config: Config) -> Model:

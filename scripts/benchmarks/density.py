@@ -24,7 +24,7 @@ from benchmarks.peer_cnf import END, PeerFlow
 from benchmarks.table import Figure
 from benchmarks.timing import interleaved, ratio
 from neuralode_exp.build import build_task
-from neuralode_exp.data.densities import density
+from neuralode_exp.data.densities import make_density
 from neuralode_exp.trainers.loop import Cadence, Loop
 from neuralode_exp.trainers.task import seeded
 
@@ -131,7 +131,7 @@ def _theirs(adjoint: bool, solver: dict[str, Any]) -> Contestant:
     torch.manual_seed(0)
     flow = PeerFlow(2, adjoint, **solver)
     optimizer = torch.optim.Adam(flow.parameters(), lr=STANDSTILL)
-    target = density(DATASET)
+    target = make_density(DATASET)
 
     def step(i: int) -> tuple[int, int]:
         optimizer.zero_grad()

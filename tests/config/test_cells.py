@@ -11,13 +11,16 @@ import pytest
 from neuralode_exp.config import Config, ConfigError, solver_arguments, validate, without_meaning
 from neuralode_exp.config.identity import with_effect
 from neuralode_exp.config.kinds import KINDS, Kind, add_kind
+from neuralode_exp.config.options import OF_DATA
 from neuralode_exp.config.schema import DATASETS, Dataset
+from neuralode_exp.extend import of_package
 from neuralode_exp.ode import make_method
 from neuralode_exp.ode.solvers import SOLVERS
 
 MODELS = ("mlp", "stem", "resnet", "rknet", "odenet")
 ODE_MODELS = ("rknet", "odenet")
-NAMES = ("mnist", "two-foci", *(name for name in DATASETS if name not in ("system", "density")))  # of the package
+REGISTERED = [entry.name for kind, _ in OF_DATA.values() for entry in of_package(kind)]
+NAMES = ("mnist", *REGISTERED, *(name for name in DATASETS if name not in ("system", "density")))  # of the package
 SCIPY = ("lsoda", "radau", "bdf")
 
 

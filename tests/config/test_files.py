@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -9,8 +10,10 @@ import yaml
 
 from neuralode_exp.config import solver_arguments
 from neuralode_exp.config.kinds import KINDS, model_names, trainer_names
+from neuralode_exp.config.options import OF_DATA
 from neuralode_exp.config.preflight import CONF, preflight
 from neuralode_exp.config.schema import DATASETS, Model, Solver, Top, Trainer
+from neuralode_exp.extend import of_package
 from neuralode_exp.ode.solvers import SOLVERS
 
 FILES = sorted(CONF.rglob("*.yaml"))
@@ -68,6 +71,14 @@ def test_the_groups_list_what_the_code_has() -> None:
     assert options("model") == sorted(model_names())
     assert options("trainer") == sorted(trainer_names())
     assert set(DATASETS) <= set(options("dataset"))
+
+
+def test_a_file_has_the_defaults_of_its_signature() -> None:
+    for kind, _ in OF_DATA.values():
+        for entry in of_package(kind):
+            values = yaml.safe_load((CONF / "dataset" / f"{entry.name}.yaml").read_text())
+            of_signature = {key: option.default for key, option in entry.options.items()}
+            assert json.dumps({key: values.get(key) for key in of_signature}) == json.dumps(of_signature), entry.name
 
 
 def test_config_yaml_has_every_key_with_its_default() -> None:

@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 import torch
 
-from neuralode_exp.data.densities import density
 from neuralode_exp.data.points import PointTarget, read_points
 
 TWO_ROWS = [[1.0, 2.5], [-3.0, 4e-3]]
@@ -117,8 +116,7 @@ def file(tmp_path: Path) -> Path:
 
 
 def test_split_holds_each_row_once_and_depends_on_the_seed_alone(file: Path) -> None:
-    target = density("points", path=file, validation=0.25, seed=3)
-    assert isinstance(target, PointTarget)
+    target = PointTarget(path=file, validation=0.25, seed=3)
     train, held_out = target.train, target.held_out(10_000, torch.Generator())
     assert (len(train), len(held_out), target.dim) == (750, 250, 3)
     rows = torch.cat((train, held_out)) * target.unit + target.offset

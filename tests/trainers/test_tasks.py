@@ -13,6 +13,7 @@ import torch
 import yaml
 from torch import nn
 
+from neuralode_exp import extend
 from neuralode_exp.build import build_task
 from neuralode_exp.config import Config
 from neuralode_exp.evaluate import evaluate
@@ -21,7 +22,6 @@ from neuralode_exp.outcome import RunFailed
 from neuralode_exp.run import run
 from neuralode_exp.tracking.metrics import read_metrics
 from neuralode_exp.tracking.summary import read_summary
-from neuralode_exp.trainers.dynamics.build import FIELDS
 from neuralode_exp.trainers.loop import Loop
 
 Compose = Callable[..., Config]
@@ -92,6 +92,7 @@ def test_replica_k_is_the_run_with_seed_plus_k(tmp_path: Path, compose: Compose)
     assert stacked["dynamics/field_error_std"] > 0
 
 
+@extend.field("test-damped")
 class Damped(nn.Module):
     """A field that knows nothing of replicas, units or solvers."""
 
@@ -108,8 +109,8 @@ class Damped(nn.Module):
 def test_any_module_is_a_field_alone_and_in_replicas(
     tmp_path: Path, compose: Compose, monkeypatch: pytest.MonkeyPatch, model: str
 ) -> None:
-    monkeypatch.setitem(FIELDS, "linear", lambda dim, model: Damped(dim))
-    words = (*FEW, *FIXED, f"model={model}", "model.field=linear", "precision=float64", "trainer.max_steps=20")
+    monkeypatch.setattr(extend, "PACKAGE", Path(__file__).parents[2])
+    words = (*FEW, *FIXED, f"model={model}", "model.field=test-damped", "precision=float64", "trainer.max_steps=20")
     run_in(tmp_path / "stack", compose(*words, "trainer.replicas=3", "seed=5"))
     together = weights(tmp_path / "stack")
     for k in range(3):

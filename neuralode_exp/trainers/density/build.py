@@ -7,16 +7,16 @@ import logging
 import torch
 from torch import Tensor
 
+from neuralode_exp import user_files
 from neuralode_exp.config import Config
-from neuralode_exp.config.schema import DensitiesKeys, DensityKeys, PointsKeys
-from neuralode_exp.data.densities import density
+from neuralode_exp.config.schema import DensitiesKeys, PointsKeys
+from neuralode_exp.data.densities import known_density
 from neuralode_exp.data.points import PointTarget
-from neuralode_exp.data.sampled import Sampled
 from neuralode_exp.data.target import Target
 from neuralode_exp.models.flows import Flow
 from neuralode_exp.models.shape import Shape
 from neuralode_exp.trainers.density.task import DensityEstimation
-from neuralode_exp.trainers.settings import gradient_of, method_of, ready, registered, registered_field
+from neuralode_exp.trainers.settings import gradient_of, make_field, method_of, ready, registered_data
 from neuralode_exp.trainers.task import seeded
 
 log = logging.getLogger(__name__)
@@ -27,7 +27,7 @@ def build_model(config: Config, shape: Shape) -> Flow:
     model = config.model
     flow = Flow(
         shape.dim,
-        field=registered_field(config, shape.dim),
+        field=None if user_files.find("field", model.field, ()) else make_field(config, shape.dim),
         width=model.width,
         depth=0 if model.field == "linear" else model.depth or 3,
         trace=model.trace,
@@ -61,22 +61,14 @@ def build(config: Config, device: torch.device) -> DensityEstimation:
 def _target(config: Config) -> tuple[Target, Tensor, Tensor]:
     """What the flow learns, with points for validation and test."""
     dataset = config.dataset
-    arguments = dataset.arguments()
     if isinstance(dataset, PointsKeys):
-        points = density(dataset.name, **arguments)
-        assert isinstance(points, PointTarget)
+        points = PointTarget(**dataset.arguments())
         log.info(points.note)
         for warning in points.warnings:
             log.warning(warning)
         validation, test = points.all_held_out().chunk(2)
         return points, validation, test
     assert isinstance(dataset, DensitiesKeys)
-    seed, n_validation, n_test = (arguments.pop(key) for key in ("seed", "validation", "test"))
-    target: Target
-    if isinstance(dataset, DensityKeys):
-        entry = registered("density", arguments.pop("density"), config)
-        target = Sampled(entry.make(**arguments.pop("options")))
-    else:
-        target = density(dataset.name, **arguments)
-    validation = target.held_out(n_validation, seeded(seed, "validation", 0))
-    return target, validation, target.held_out(n_test, seeded(seed, "test", 0))
+    target = known_density(*registered_data(config))
+    validation = target.held_out(dataset.validation, seeded(dataset.seed, "validation", 0))
+    return target, validation, target.held_out(dataset.test, seeded(dataset.seed, "test", 0))

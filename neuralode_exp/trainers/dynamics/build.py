@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from functools import partial
 
 import torch
 from torch import nn
 
 from neuralode_exp.config import Config
 from neuralode_exp.config.cells import solves_ode
-from neuralode_exp.config.schema import CsvKeys, Model, SystemKeys
+from neuralode_exp.config.schema import CsvKeys, DynamicsKeys
 from neuralode_exp.data import csv_trajectories
 from neuralode_exp.data.dynamics import Dynamics, make_dynamics
 from neuralode_exp.data.observed import Observed, of_system
-from neuralode_exp.data.systems import System, system_of
-from neuralode_exp.models.fields.mlp import MLPField
+from neuralode_exp.data.systems import known_system
 from neuralode_exp.models.fields.scaled import Scaled
 from neuralode_exp.models.neural_ode import NeuralODE
 from neuralode_exp.models.replicas import Replicas, stack
@@ -34,17 +31,10 @@ from neuralode_exp.trainers.dynamics.shooting import (
 )
 from neuralode_exp.trainers.dynamics.task import Flow, LearnDynamics
 from neuralode_exp.trainers.dynamics.truth import truth_of
-from neuralode_exp.trainers.settings import dtype_of, gradient_of, method_of, ready, registered, registered_field
+from neuralode_exp.trainers.settings import dtype_of, gradient_of, make_field, method_of, ready, registered_data
 
 log = logging.getLogger(__name__)
 
-# Name of a field -> what makes it for states (..., dim): any module that takes t and z and gives dz/dt.
-FIELDS: dict[str, Callable[[int, Model], nn.Module]] = {
-    "mlp": lambda dim, model: MLPField(
-        dim, width=model.width, depth=model.depth or 2, activation=model.activation or "silu"
-    ),
-    "linear": lambda dim, model: MLPField(dim, depth=0),
-}
 MANY_STEPS = 500  # of an explicit method over a trajectory, for stability alone: it crawls
 
 
@@ -64,7 +54,7 @@ def _field(config: Config, dim: int, seed: int) -> nn.Module:
     """A field whose weights are drawn from the seed alone."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        return registered_field(config, dim) or FIELDS[config.model.field](dim, config.model)
+        return make_field(config, dim)
 
 
 def build(config: Config, device: torch.device) -> LearnDynamics:
@@ -100,12 +90,9 @@ def _observe(config: Config) -> Observed:
         for warning in observed.warnings:
             log.warning(warning)
         return observed
-    arguments = dataset.arguments()
-    system: str | System = dataset.name
-    if isinstance(dataset, SystemKeys):
-        entry = registered("system", arguments.pop("system"), config)
-        system = system_of(partial(entry.make, **arguments.pop("options")), **entry.settings)
-    data = make_dynamics(system, dtype=dtype, **arguments)
+    entry, options = registered_data(config)
+    sizes = {key: x for key, x in dataset.arguments().items() if key in DynamicsKeys.model_fields}
+    data = make_dynamics(known_system(entry, options), dtype=dtype, **sizes)
     _warn_of_stiffness(config, data)
     return of_system(data)
 

@@ -1,0 +1,25 @@
+"""The package's own vector fields, registered as the user's are; their options are keys of `model` itself.
+
+To add one, write its class in this folder and its function here. The preflight reads this module, so that torch is
+imported when a field is made, not before.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from neuralode_exp.extend import field
+
+
+@field("mlp")
+def mlp(dim: int, *, width: int = 64, depth: int = 2, activation: str = "silu") -> Any:
+    """A multilayer perceptron; of densities with a trace that its forward pass carries along."""
+    from neuralode_exp.models.fields.mlp import MLPField
+
+    return MLPField(dim, width=width, depth=depth, activation=activation)
+
+
+@field("linear")
+def linear(dim: int) -> Any:
+    """An affine field, A z + b."""
+    return mlp(dim, depth=0)
