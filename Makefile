@@ -5,13 +5,18 @@
 #                                                  apt-get install chromium chromium-driver
 # make test-interrupts                             a grid stopped at twenty random moments, minutes
 # make test-hydra-next                             the tests under Hydra 1.4, in an environment of its own
+# make test-gpu [DATA=FOLDER] [PACKAGES=FOLDER]    the tests of a CUDA device, and its benchmark, in eight minutes; where
+#                                                  nothing can be fetched: MNIST's files, and what PYTHON lacks beside
+#                                                  torch (pip install --target FOLDER ... elsewhere)
 # make test-cells                                  two steps of every dataset x model x solver, minutes
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 HYDRA_NEXT := "hydra-core>=1.4.0rc3" "omegaconf>=2.4.1rc1" "hydra-joblib-launcher>=1.4.0rc3" "hydra-submitit-launcher>=1.4.0rc3"
 
-.PHONY: setup train test test-extras test-browser test-interrupts test-hydra-next test-cells lint clean
+GPU_PYTHON := $(if $(PACKAGES),PYTHONPATH=$(CURDIR):$(abspath $(PACKAGES)) $(PYTHON),$(BIN)/python)
+
+.PHONY: setup train test test-extras test-browser test-interrupts test-hydra-next test-gpu test-cells lint clean
 setup: $(VENV)/.ready
 
 $(VENV)/.ready: pyproject.toml constraints.txt
@@ -44,6 +49,10 @@ $(VENV)-next/.ready: pyproject.toml constraints.txt
 	grep -v -E '^(hydra-core|omegaconf)==' constraints.txt > $(VENV)-next/constraints.txt
 	$(VENV)-next/bin/pip install --quiet --disable-pip-version-check -c $(VENV)-next/constraints.txt -e ".[dev]" $(HYDRA_NEXT)
 	touch $@
+
+test-gpu: $(if $(PACKAGES),,setup)
+	$(GPU_PYTHON) -m pytest -m cuda tests/models tests/ode tests/tracking tests/trainers
+	$(GPU_PYTHON) scripts/benchmark.py gpu $(if $(DATA),--data $(DATA))
 
 test-cells: setup
 	$(BIN)/python -m pytest -m cells

@@ -2,6 +2,7 @@
 
     python scripts/benchmark.py core            # a few minutes on two quiet CPU cores
     python scripts/benchmark.py core --quick    # seconds: does it run, not what it costs
+    python scripts/benchmark.py gpu             # on a CUDA device, `make test-gpu` runs it
 
 Prints the table and writes it to results/benchmark-TABLE.json (with --quick only where --json says).
 """
@@ -20,10 +21,13 @@ TABLES = {
     "core": "benchmarks.core",
     "density": "benchmarks.density",
     "dynamics": "benchmarks.dynamics",
+    "gpu": "benchmarks.gpu",
     "sweep": "benchmarks.sweep",
     "train": "benchmarks.training",
 }
-RESULTS = Path(__file__).parents[1] / "results"
+OPTIONS = {"gpu": ("device", "data", "minutes"), "train": ("data",)}  # what else a table's `measure` takes
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "results"
 
 
 def main() -> None:
@@ -32,15 +36,20 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="few repetitions and small sizes, to see that it runs")
     parser.add_argument("--json", type=Path, metavar="FILE", help="where to write the figures")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads of torch (default: %(default)s)")
+    parser.add_argument("--data", type=Path, default=ROOT / "data", help="folder of MNIST, for train and gpu")
+    parser.add_argument("--device", default="cuda", help="gpu: what to measure on (default: %(default)s)")
+    parser.add_argument("--minutes", type=float, default=7.0, help="gpu: how long it may take (default: %(default)s)")
     arguments = parser.parse_args()
 
     torch.set_num_threads(arguments.threads)
     module = importlib.import_module(TABLES[arguments.table])
-    figures = module.measure(arguments.quick)
+    options = {name: getattr(arguments, name) for name in OPTIONS.get(arguments.table, ())}
+    figures = module.measure(arguments.quick, **options)
     print_table(figures, module.__doc__)
     path = arguments.json or (None if arguments.quick else RESULTS / f"benchmark-{arguments.table}.json")
     if path is not None:
-        write_json(path, arguments.table, figures, quick=arguments.quick)
+        device = arguments.device if "device" in options else "cpu"
+        write_json(path, arguments.table, figures, device, quick=arguments.quick)
         print(f"\nwritten to {path}")
 
 

@@ -1,4 +1,4 @@
-"""The peer of `benchmark.py train`: torchdiffeq's MNIST example, its networks and its way of feeding them.
+"""The peer of `benchmark.py train` and `gpu`: torchdiffeq's MNIST example, its networks and its way of feeding them.
 
 After https://github.com/rtqichen/torchdiffeq/blob/master/examples/odenet_mnist.py: NCHW, time concatenated as a
 channel, `odeint` or `odeint_adjoint` at rtol = atol = 1e-3, a DataLoader with two workers whose transforms are PIL's
@@ -63,7 +63,7 @@ class ODEBlock(nn.Module):
         self.odeint = torchdiffeq.odeint_adjoint if adjoint else torchdiffeq.odeint
 
     def forward(self, x: Tensor) -> Tensor:
-        t = torch.tensor([0.0, 1.0])
+        t = torch.tensor([0.0, 1.0], device=x.device)
         return self.odeint(self.odefunc, x, t, rtol=self.tolerance, atol=self.tolerance)[1]
 
 

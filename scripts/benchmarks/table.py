@@ -64,7 +64,7 @@ def print_table(figures: Sequence[Figure], description: str | None) -> None:
     print(f"\n{missed or 'no'} goal{'s' if missed != 1 else ''} missed")
 
 
-def write_json(path: Path, table: str, figures: Sequence[Figure], *, quick: bool) -> None:
+def write_json(path: Path, table: str, figures: Sequence[Figure], device: str, *, quick: bool) -> None:
     """The figures with the machine, the versions and the commit they were measured with."""
     rows = [
         {
@@ -82,7 +82,12 @@ def write_json(path: Path, table: str, figures: Sequence[Figure], *, quick: bool
         "quick": quick,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "git_commit": _commit(),
-        "machine": {"cpu": _cpu(), "cores": os.cpu_count(), "threads": torch.get_num_threads()},
+        "machine": {
+            "cpu": _cpu(),
+            "cores": os.cpu_count(),
+            "threads": torch.get_num_threads(),
+            "device": _name(device),
+        },
         "versions": {
             "python": platform.python_version(),
             "torch": torch.__version__,
@@ -99,6 +104,10 @@ def _commit() -> str | None:
         ["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True, check=False
     )
     return found.stdout.strip() or None
+
+
+def _name(device: str) -> str:
+    return device if device == "cpu" else torch.cuda.get_device_name(device)
 
 
 def _cpu() -> str:

@@ -6,7 +6,7 @@ are medians over the turns. dopri5 has rtol = atol = 1e-3. Nets keep their rando
 start on both sides: 26 forward, and 26 (peer), 19 (checkpoint) or 32 (adjoint) backward. The first step that the rule
 chooses has 0.006 of the error that the tolerance permits; solver.first_step=previous finds one of 0.3 within a few
 steps, from which dopri5 needs 19 and 13 (checkpoint).
-MNIST is taken from `data/`, fetched if missing.
+MNIST is taken from the folder of `--data`, fetched if missing.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -35,6 +35,7 @@ from neuralode_exp.trainers.classification.task import Classification
 from neuralode_exp.trainers.loop import Cadence, Loop
 
 BATCH, STEPS_A_TURN = 128, 2
+CPU = torch.device("cpu")
 STANDSTILL = 1e-9  # learning rate: NFE depends on the weights, and both sides are to solve the same problem
 OURS = {
     "resnet": ("model=resnet",),
@@ -55,34 +56,36 @@ GOALS = [  # name, slower, faster, at least, at most
 ]
 
 
-def measure(quick: bool) -> list[Figure]:
-    loops = {name: _loop(*words) for name, words in OURS.items()}
-    data = loops["resnet"].task
-    assert isinstance(data, Classification)
-    steps = {name: _our_step(loop) for name, loop in loops.items()}
-    steps |= {f"peer {name}": _peer_step(name, data) for name in ("resnet", "odenet", "rknet")}
+def measure(quick: bool, data: Path) -> list[Figure]:
+    on_mnist = ("dataset=mnist", f"dataset.root={data}")
+    loops = {name: make_loop((*on_mnist, *words)) for name, words in OURS.items()}
+    task = loops["resnet"].task
+    assert isinstance(task, Classification)
+    steps = {name: step_of(loop) for name, loop in loops.items()}
+    steps |= {f"peer {name}": _peer_step(name, task) for name in ("resnet", "odenet", "rknet")}
     times = interleaved(
-        {name: _turn(step, 1 if quick else STEPS_A_TURN) for name, step in steps.items()}, 2 if quick else 6
+        {name: turn(step, 1 if quick else STEPS_A_TURN) for name, step in steps.items()}, 2 if quick else 6
     )
     figures = []
     for name, slower, faster, at_least, at_most in GOALS:
         found = ratio(times[slower], times[faster])
         ms = {who: 1e3 * min(times[who]) / (1 if quick else STEPS_A_TURN) for who in (slower, faster)}
         figures.append(Figure(name, found.median, at_least, at_most, found.quartiles, {"ms a step": ms}))
-    figures.append(_tracking(5 if quick else 10, 1 if quick else 9))
+    rk4 = (*on_mnist, *OURS["odenet rk4"])
+    figures.append(_tracking(make_loop(rk4), make_loop(rk4), 5 if quick else 10, 1 if quick else 9))
     return figures + _default_run(quick)
 
 
-def _loop(*words: str) -> Loop:
-    still = (f"trainer.lr={STANDSTILL}", "trainer.schedule=constant")
-    config = compose("dataset=mnist", f"dataset.root={ROOT / 'data'}", "trainer.epochs=100", *still, *words)
+def make_loop(words: Sequence[str], device: torch.device = CPU) -> Loop:
+    """The loop of a run whose weights stay what they were at first."""
+    config = compose(*words, f"trainer.lr={STANDSTILL}", "trainer.schedule=constant")
     torch.manual_seed(0)
-    task = build_task(config, torch.device("cpu"))
+    task = build_task(config, device)
     folder = Path(tempfile.mkdtemp())
     return Loop(task, config.trainer, Cadence.of(task, config.trainer, None), None, folder)
 
 
-def _our_step(loop: Loop) -> Callable[[], None]:
+def step_of(loop: Loop) -> Callable[[], None]:
     def step() -> None:
         loop.step += 1
         loop._train_step(measure_memory=False)
@@ -105,26 +108,29 @@ def _peer_step(name: str, data: Classification) -> Callable[[], None]:
     return step
 
 
-def _turn(step: Callable[[], None], n: int) -> Callable[[], None]:
-    def turn() -> None:
+def turn(step: Callable[[], None], n: int, device: torch.device = CPU) -> Callable[[], None]:
+    """n steps, and the device's end of them."""
+
+    def steps() -> None:
         for _ in range(n):
             step()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
 
-    return turn
+    return steps
 
 
-def _tracking(steps: int, rounds: int) -> Figure:
-    """Everything logged as in a run, against the same steps bare; odenet with one rk4 step."""
-    bare, tracked = _loop(*OURS["odenet rk4"]), _loop(*OURS["odenet rk4"])
+def _tracking(bare: Loop, tracked: Loop, steps: int, rounds: int) -> Figure:
+    """Everything logged as in a run, against the same steps bare."""
     recorder, progress = Recorder(Path(tempfile.mkdtemp())), Lines(None, 0)
 
     def tracked_step() -> None:
-        _our_step(tracked)()
+        step_of(tracked)()
         if tracked._due(tracked.cadence.log):
             tracked._record(recorder, tracked._training_metrics())
         progress.update(tracked.step, tags.on_bar(tracked.metrics))
 
-    turns = {"bare": _turn(_our_step(bare), steps), "tracked": _turn(tracked_step, steps)}
+    turns = {"bare": turn(step_of(bare), steps), "tracked": turn(tracked_step, steps)}
     times = interleaved(turns, rounds)
     found = ratio(times["tracked"], times["bare"])
     return Figure("tracking: everything logged over the bare loop", found.median, None, 1.03, found.quartiles)

@@ -145,6 +145,19 @@ def test_odenet_is_one_step_of_rk4():
     torch.testing.assert_close(model(x), model.classifier["linear"](pooled), **TOLERANCE)
 
 
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.cuda)])
+@pytest.mark.parametrize("name", ["resnet", "rknet", "odenet"])
+def test_channels_last_and_the_device_change_nothing(name, device):
+    torch.manual_seed(0)
+    gradient = "checkpoint" if name == "odenet" else None
+    model, x = perturbed(image_model(name, method=ONE_STEP, gradient=gradient, channels=8)), images()
+    expected = [model(x), *gradients(model, x)]
+    model = model.to(device, memory_format=torch.channels_last)
+    x = x.to(device).contiguous(memory_format=torch.channels_last)
+    for a, b in zip([model(x), *gradients(model, x)], expected, strict=True):
+        torch.testing.assert_close(a.cpu(), b, **TOLERANCE)
+
+
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
 def test_states_keep_their_memory_format_through_a_solve(memory_format):
     method = make_method("dopri5", rtol=1e-3, atol=1e-3)

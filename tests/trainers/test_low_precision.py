@@ -23,9 +23,9 @@ MODELS = {
 }
 
 
-def trained(config: Config, steps: int = 5) -> tuple[list[float], Classification]:
+def trained(config: Config, device: str, steps: int = 5) -> tuple[list[float], Classification]:
     torch.manual_seed(0)
-    task, losses = build_task(config, torch.device("cpu")), []
+    task, losses = build_task(config, torch.device(device)), []
     assert isinstance(task, Classification)
     optimizer = make_optimizer(task.module, config.trainer)
     for step in range(1, steps + 1):
@@ -37,11 +37,12 @@ def trained(config: Config, steps: int = 5) -> tuple[list[float], Classification
     return losses, task
 
 
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.cuda)])
 @pytest.mark.parametrize("name", MODELS)
-def test_it_learns_as_float32_does(name: str, compose: Callable[..., Config]) -> None:
+def test_it_learns_as_float32_does(name: str, device: str, compose: Callable[..., Config]) -> None:
     words = (*SMALL, *MODELS[name], "trainer.lr=0.01")
-    exact, _ = trained(compose(*words))
-    losses, task = trained(compose(*words, "precision=bf16"))
+    exact, _ = trained(compose(*words), device)
+    losses, task = trained(compose(*words, "precision=bf16"), device)
     assert losses == pytest.approx(exact, abs=0.01)  # bfloat16 has 8 bits; 5e-4 was seen, of losses of order 2
     assert losses != exact
     assert {p.dtype for p in task.module.parameters()} == {torch.float32}
