@@ -3,6 +3,7 @@
 Exit status: 0 done, 1 the run failed, 2 the request is wrong, 130 or 143 interrupted after a checkpoint.
 """
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -20,6 +21,10 @@ from neuralode_exp.config.preflight import preflight
 from neuralode_exp.interruption import StopAtOnce, stop_if_heard
 from neuralode_exp.outcome import Interrupted, RunFailed
 from neuralode_exp.sweep.plugins import register_sweepers
+
+# A step's memory is measured with torch's profiler. It prints a line at each start and end, and one for every thousand
+# tensors that were there before it and are freed, which is no mistake here.
+QUIET = {"KINETO_LOG_LEVEL": "9", "TORCH_CPP_LOG_LEVEL": "ERROR"}
 
 
 @hydra.main(**VERSION_BASE, config_path=str(CONF), config_name="config")
@@ -65,6 +70,8 @@ def command_line(argv: Sequence[str] | None = None) -> int | str:
     Args:
         argv: the arguments; None for those that the process has. Hydra's own, in `sys.argv`, become what is run.
     """
+    for name, level in QUIET.items():
+        os.environ.setdefault(name, level)  # before torch is imported, here and in the workers of a launcher
     try:
         with StopAtOnce():
             register_sweepers()

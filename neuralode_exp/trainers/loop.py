@@ -139,8 +139,7 @@ class Loop:
     def _measured_step(self) -> None:
         with self.peaks.of_step():
             self._train_step(measure_memory=True)
-        assert self.peaks.step_mib is not None
-        if not bool(self.failures.consecutive.all()):  # a failed step ended early
+        if self.peaks.step_mib is not None and not bool(self.failures.consecutive.all()):  # a failed step ended early
             self.metrics["memory/peak_mib"] = self.peaks.step_mib
 
     def _timed_step(self, *, warm: bool) -> None:

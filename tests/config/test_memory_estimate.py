@@ -11,7 +11,7 @@ from neuralode_exp.build import build_task
 from neuralode_exp.config import Config
 from neuralode_exp.config.kinds import KINDS
 from neuralode_exp.config.memory import SPARING, size, too_large
-from neuralode_exp.tracking.memory import MIB, AliveTensors
+from neuralode_exp.tracking.memory import MIB, AllocatedBytes
 from neuralode_exp.trainers.optimisation import make_optimizer
 from tests.conftest import SAMPLE
 
@@ -43,7 +43,7 @@ MEASURED = (
 
 def measured(config: Config) -> float:
     """Most bytes of tensors while a task is made, takes a training step and is evaluated."""
-    with AliveTensors() as alive:
+    with AllocatedBytes() as allocated:
         task = build_task(config, torch.device("cpu"))
         optimizer = make_optimizer(task.module, config.trainer)
         for step in (1, 2):
@@ -53,7 +53,7 @@ def measured(config: Config) -> float:
         task.module.eval()
         with torch.no_grad():
             task.evaluate()
-    return alive.peak_bytes
+    return allocated.peak_bytes
 
 
 @pytest.mark.parametrize("words", MEASURED)
