@@ -8,7 +8,8 @@ import math
 import random
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -27,7 +28,7 @@ from neuralode_exp.ode import SolverError
 from neuralode_exp.outcome import Interrupted, RunFailed, command
 from neuralode_exp.tracking import checkpoints
 from neuralode_exp.tracking.lock import Held, Lock, lock
-from neuralode_exp.tracking.progress import final_table, progress
+from neuralode_exp.tracking.progress import Progress, final_table, progress
 from neuralode_exp.tracking.recorder import Recorder
 from neuralode_exp.tracking.summary import RunError, Summary, new_summary, read_summary, write_summary
 from neuralode_exp.trainers.failures import NonFiniteGradient
@@ -37,6 +38,7 @@ from neuralode_exp.trainers.task import Task
 log = logging.getLogger(__name__)
 
 MANY_REPLICAS = 8
+Show = Callable[..., Progress]  # see `progress`
 # Objectives in stored configs: what was density/kl at evaluations is of the test set now.
 RENAMED = {"density/kl": "density/validation_kl"}
 
@@ -47,6 +49,7 @@ def run(
     values: Mapping[str, Any],
     *,
     bar: bool | None = None,
+    steps_after: int = 0,
     prune: Prune | None = None,
 ) -> float:
     """Train, measure and record one run in its folder, or go on with the one that stands there.
@@ -59,6 +62,7 @@ def run(
         folder: the run's own folder.
         values: the composed config as plain values, for the record.
         bar: whether to show a progress bar; None shows one on a terminal.
+        steps_after: training steps of the runs that come after this one in a grid.
         prune: asked at evaluations, with their number and the objective; True ends the run as pruned, after a
             checkpoint. None never does.
 
@@ -71,12 +75,11 @@ def run(
         Interrupted: after a checkpoint, with how to go on.
     """
     with lock(folder) as held:
-        return _run(config, folder, values, held, bar, prune)
+        show = partial(progress, terminal=bar, steps_after=steps_after)
+        return _run(config, folder, values, held, show, prune)
 
 
-def _run(
-    config: Config, folder: Path, values: Mapping[str, Any], held: Lock, bar: bool | None, prune: Prune | None
-) -> float:
+def _run(config: Config, folder: Path, values: Mapping[str, Any], held: Lock, show: Show, prune: Prune | None) -> float:
     before = read_summary(folder)
     if before is not None and before["identity"] != identity(config):
         raise RunFailed(f"{folder} holds another run ({before['identity']}); choose another folder")
@@ -103,7 +106,7 @@ def _run(
     try:
         with StopAtOnce():
             write_summary(folder, summary)
-            return _train(config, folder, values, device, summary, held, bar, prune)
+            return _train(config, folder, values, device, summary, held, show, prune)
     except KeyboardInterrupt as interrupt:
         if summary["status"] == "running":
             _end(folder, summary, "interrupted")
@@ -154,7 +157,7 @@ def _train(
     device: torch.device,
     summary: Summary,
     held: Lock,
-    bar: bool | None,
+    show: Show,
     prune: Prune | None,
 ) -> float:
     seed_everything(config.seed)
@@ -182,7 +185,7 @@ def _train(
             held.check()
             return later()
 
-        with later, progress(cadence.total, start=loop.step, terminal=bar) as display:
+        with later, show(cadence.total, start=loop.step) as display:
             loop.run(recorder, display, interrupted, prune)
         summary |= {"steps": loop.step, "seconds": loop.seconds, "metrics": dict(loop.metrics)}
         if loop.pruned:

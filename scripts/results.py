@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from claims.experiments import CLAIMS, FURTHER_COLUMNS
+from claims.experiments import CLAIMS, FURTHER_COLUMNS, LEFT_OUT
 
 from neuralode_exp.report import tables
 from neuralode_exp.report.columns import chosen_columns, default_columns
@@ -99,7 +99,9 @@ def render() -> str:
         "Made by `python scripts/results.py render` from the files in `results/`; every number was measured by the "
         "command above its table. Experiments: mean ± standard deviation over the seeds, from the last weights; ms per "
         "step is the median over a run's steps (in runs without a peak of memory the median of what a run on MNIST "
-        "logged, and the last that another run logged).",
+        "logged, and the last that another run logged). `seed` is of weights and batches; data and test set stay as "
+        "they are: the spread is of training alone. `best.pt`, which no table shows, is chosen by the objective, of "
+        "known systems against noise-free truth.",
     ]
     for path in sorted(RESULTS.glob("benchmark-*.json")):
         parts += benchmark(json.loads(path.read_text()))
@@ -138,6 +140,7 @@ def experiment(folder: Path) -> Iterator[str]:
     present = {tag for run in runs for tag in run.metrics}
     further = [tag for tag in (*FURTHER_COLUMNS.get(folder.name, ()), *FURTHER) if tag in present]
     columns: list[Tag] = [*default_columns(runs), *chosen_columns(runs, further)]
+    columns = [tag for tag in columns if tag.name not in LEFT_OUT.get(folder.name, ())]
     yield tables.markdown(tables.of_groups(groups, keys, columns))
     if folder.name in CLAIMS:
         yield from CLAIMS[folder.name](runs, folder)

@@ -220,7 +220,7 @@ def test_a_directory_of_the_user_adds_options(tmp_path: Path) -> None:
 def test_check_says_what_would_run(compose) -> None:
     name = identity(compose("seed=3"))
     assert preflight(["seed=3", "check=true"]).answer == (
-        f"ok: model=odenet dataset=spiral-stable-focus solver=dopri5 seed=3, identity {name}"
+        f"ok: model=odenet dataset=spiral-stable-focus solver=dopri5 seed=3, identity {name}, 1000 steps"
     )
 
 
@@ -229,7 +229,20 @@ def test_check_counts_a_grid() -> None:
     assert str(answer).splitlines() == [
         "ok: 12 cells, 6 runs, 2 same as another",
         "skipped, 4 of 12: model=mlp is for images, got dataset=spiral-stable-focus; pick model=odenet or model=rknet",
+        "cell 0: resnet-spiral-stable-focus, 1000 steps, the same run as cell 2",
+        "cell 1: resnet-spiral-stable-focus+seed-1, 1000 steps, the same run as cell 3",
+        "cell 4: odenet-spiral-stable-focus-dopri5, 1000 steps",
+        "cell 5: odenet-spiral-stable-focus-dopri5+seed-1, 1000 steps",
+        "cell 6: odenet-spiral-stable-focus-rk4, 1000 steps",
+        "cell 7: odenet-spiral-stable-focus-rk4+seed-1, 1000 steps",
+        "6000 steps in all",
     ]
+
+
+def test_check_tells_the_steps_of_an_epoch_of_images() -> None:
+    words = ["dataset=mnist", "model=mlp", "trainer.epochs=1,2", "trainer.batch_size=100", "trainer.max_steps=1000"]
+    answer = str(preflight(["-m", *words, "check=true"]).answer).splitlines()
+    assert [line.partition(", ")[2] for line in answer[1:3]] == ["550 steps", "1000 steps"]  # 55,000 of them are left
 
 
 def test_a_grid_in_a_file_is_expanded_and_the_command_line_goes_first(tmp_path: Path) -> None:

@@ -47,7 +47,9 @@ def main(config: DictConfig) -> float:
         # Other launchers' workers share the terminal, and a bar would overwrite those of its neighbours.
         bar = None if not in_grid or "BasicLauncher" in hydra_config.launcher._target_ else False
         folder = Path(hydra_config.runtime.output_dir)
-        return run(run_config, folder, values, bar=bar, prune=_pruning(hydra_config.sweeper, folder))
+        sweeper = hydra_config.sweeper
+        steps_after = sweeper.get("steps_after") or 0
+        return run(run_config, folder, values, bar=bar, steps_after=steps_after, prune=_pruning(sweeper, folder))
     except (ConfigError, RunFailed) as error:
         if in_grid:
             raise  # for the sweeper, which goes on with the next job

@@ -6,8 +6,22 @@ from functools import lru_cache
 from pathlib import Path
 
 from neuralode_exp.config.errors import Mistake, spell
-from neuralode_exp.config.schema import OwnImagesKeys, Trainer
+from neuralode_exp.config.schema import Config, ImagesKeys, OwnImagesKeys, Trainer
 from neuralode_exp.data.npz_images import Fault, WrongFile, n_held_out, read_npz_images
+
+N_MNIST = 60_000  # training images of MNIST, and of Fashion-MNIST
+
+
+def steps_per_epoch(config: Config) -> int:
+    """Training steps in one pass over the images that are trained on; an incomplete batch is left out."""
+    dataset = config.dataset
+    if isinstance(dataset, OwnImagesKeys):
+        n = _read(Path(dataset.path))[1]
+        n_train = n - n_held_out(dataset.validation, n)
+    else:
+        assert isinstance(dataset, ImagesKeys)
+        n_train = N_MNIST - dataset.validation
+    return min(n_train, dataset.train or n_train) // config.trainer.batch_size
 
 
 def of_own_images(dataset: OwnImagesKeys, trainer: Trainer) -> list[Mistake]:

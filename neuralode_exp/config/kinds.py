@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from neuralode_exp.config import memory, readable
+from neuralode_exp.config import image_files, memory, readable
 from neuralode_exp.config.errors import Mistake
 from neuralode_exp.config.options import own_keys
 from neuralode_exp.config.schema import DATASETS, CsvKeys, Dataset, DensitiesKeys, DynamicsKeys, ImagesKeys
@@ -52,6 +52,7 @@ class Kind:
         gaps: further cells without a meaning.
         data: yields what is wrong with the files and numbers that its data are made of.
         memory: estimates the bytes that a run takes.
+        epoch: training steps in one pass over the data; None where the data have to be read to know.
     """
 
     name: str
@@ -64,6 +65,7 @@ class Kind:
     gaps: tuple[Gap, ...] = ()
     data: Callable[[Config], Iterator[Mistake]] = lambda config: iter(())
     memory: Callable[[Config], float] = lambda config: 0.0
+    epoch: Callable[[Config], int | None] = lambda config: None
 
 
 KINDS: dict[str, Kind] = {}
@@ -134,6 +136,7 @@ add_kind(
         trainer_keys=("label_smoothing",),
         data=readable.of_images,
         memory=memory.of_images,
+        epoch=image_files.steps_per_epoch,
         gaps=(ONE_STATE_OF_ALL_ROWS,),
     )
 )

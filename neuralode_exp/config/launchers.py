@@ -89,6 +89,7 @@ class Grid(Section):
     params: dict[str, Any] | None
     max_batch_size: Count | None
     stop_after: Count | None
+    steps_after: None
 
 
 class Search(Section):

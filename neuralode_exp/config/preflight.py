@@ -12,12 +12,13 @@ from pathlib import Path
 from hydra.core.override_parser.types import Glob, IntervalSweep, Override
 from omegaconf import DictConfig, OmegaConf
 
+from neuralode_exp.config import answer
 from neuralode_exp.config.cells import without_meaning
 from neuralode_exp.config.compose import CONF, Composer
 from neuralode_exp.config.errors import ConfigError, Mistake, spell
 from neuralode_exp.config.folders import wrong_output
 from neuralode_exp.config.hydra_internals import command_line_parser, make_loader
-from neuralode_exp.config.identity import WEIGHTS, identity, identity_differences
+from neuralode_exp.config.identity import WEIGHTS, identity_differences
 from neuralode_exp.config.kinds import KINDS
 from neuralode_exp.config.launchers import ELSEWHERE, class_name, wrong_settings
 from neuralode_exp.config.machine import of_machine
@@ -66,18 +67,18 @@ def preflight(argv: list[str], conf: Path = CONF) -> Request:
         if given.get("resume") is not None:
             arguments, config = go_on(str(given["resume"]), overrides, conf, is_grid=flags.multirun)
             mistakes += of_what_is_there(config)
-            answer = _describe(config) if config.check else None
+            said = answer.of_run(config) if config.check else None
         elif flags.multirun or given.get("hydra.mode") == "MULTIRUN":
-            answer = _grid(composer, overrides)
+            said = _grid(composer, overrides)
         else:
-            answer = _single(composer, overrides)
+            said = _single(composer, overrides)
     except ConfigError as error:
         mistakes += error.mistakes
     if mistakes:
         raise ConfigError(mistakes)
     # Flags first: Hydra's parser takes no flag between two overrides.
     further = ["--config-dir", flags.config_dir] if flags.config_dir else []
-    return Request([*(["--multirun"] if flags.multirun else []), *further, *arguments], answer)
+    return Request([*(["--multirun"] if flags.multirun else []), *further, *arguments], said)
 
 
 def _single(composer: Composer, overrides: list[Override]) -> str | None:
@@ -94,7 +95,7 @@ def _single(composer: Composer, overrides: list[Override]) -> str | None:
         raise ConfigError([*mistakes, *([gap] if gap else [])])
     if mistakes := of_what_is_there(config):
         raise ConfigError(mistakes)
-    return _describe(config) if config.check else None
+    return answer.of_run(config) if config.check else None
 
 
 def of_what_is_there(config: Config, *, elsewhere: bool = False) -> list[Mistake]:
@@ -138,10 +139,7 @@ def _grid(composer: Composer, overrides: list[Override]) -> str | None:
         raise ConfigError(gaps)
     if not any(config.check for config in configs):
         return None
-    different = {identity(config) for config in meant}
-    skipped = [f"skipped, {n} of {len(cells)}: {gap}" for gap, n in gaps.items()]
-    same = len(meant) - len(different)
-    return "\n".join([f"ok: {len(cells)} cells, {len(different)} runs, {same} same as another", *skipped])
+    return answer.of_grid(configs)
 
 
 def _of_launcher(composer: Composer, overrides: list[Override]) -> Iterator[Mistake]:
@@ -234,8 +232,3 @@ def _of_folder(folder: Path, config: Config) -> list[Mistake]:
 
 def _counted(mistake: Mistake, n: int, n_cells: int) -> Mistake:
     return mistake if n == n_cells else replace(mistake, fix=f"{mistake.fix} (in {n} of {n_cells} cells)")
-
-
-def _describe(config: Config) -> str:
-    cell = f"model={config.model.name} dataset={config.dataset.name} solver={config.solver.name}"
-    return f"ok: {cell} seed={config.seed}, identity {identity(config)}"

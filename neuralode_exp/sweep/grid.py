@@ -8,18 +8,20 @@ import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from hydra.core.config_loader import ConfigLoader
 from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig, OmegaConf
 
+from neuralode_exp.config.answer import steps
 from neuralode_exp.interruption import StopLater, stop_if_heard
 from neuralode_exp.outcome import Interrupted, command
 from neuralode_exp.sweep import conclusions, table
 from neuralode_exp.sweep.cells import Cell, Outcome, Planner, outcome
 from neuralode_exp.sweep.launching import Jobs
-from neuralode_exp.sweep.processes import jobs_at_once
+from neuralode_exp.sweep.processes import at_a_time, jobs_at_once
 from neuralode_exp.tracking.summary import read_summary
 
 log = logging.getLogger(__name__)
@@ -56,11 +58,28 @@ def run_grid(
     missing = [cell for cell in cells if cell.is_run and outcome(cell).status != "completed"]
     log.info("%d cells, %d to run in %s", len(cells), len(missing), folder)
     with stopping(folder, lambda: show(folder, cells, outcomes(cells, jobs))):
-        jobs.run_all(missing)
+        jobs.run_all(with_steps_after(missing, at_a_time(launcher)))
         if jobs.stopped:
             log.warning("hydra.sweeper.stop_after=%d failures are reached; the same command goes on", stop_after)
     if any(end.is_bad for end in outcomes(cells, jobs)):
         sys.exit(1)
+
+
+def with_steps_after(cells: Sequence[Cell], at_once: int) -> list[Cell]:
+    """Tell each job how many training steps come after it, so that it can say when the grid will have ended.
+
+    Args:
+        cells: those to be run, in their order.
+        at_once: jobs that run side by side.
+    """
+    told: list[Cell] = []
+    after = 0
+    for cell in reversed(cells):
+        if (n := steps(cell.config)) is None:
+            return list(cells)
+        told.append(replace(cell, of_job=(*cell.of_job, f"hydra.sweeper.steps_after={after // at_once}")))
+        after += n
+    return told[::-1]
 
 
 def open_sweep(config: DictConfig) -> Path:

@@ -37,10 +37,17 @@ class GridSweeper(_OwnSweeper):
     Args:
         max_batch_size: cells handed to the launcher at once; None for as many as it likes.
         stop_after: failures that end the grid; None for no limit.
+        steps_after: of a job; None here.
         params: axes that stand in a file, as `{"seed": "0,1"}`.
     """
 
-    def __init__(self, max_batch_size: int | None, stop_after: int | None, params: Mapping[str, Any] | None) -> None:
+    def __init__(
+        self,
+        max_batch_size: int | None,
+        stop_after: int | None,
+        steps_after: None,
+        params: Mapping[str, Any] | None,
+    ) -> None:
         self.limits = {"max_batch_size": max_batch_size, "stop_after": stop_after}
         self.params = params or {}
 

@@ -37,27 +37,50 @@ class Progress(ABC):
         self.close()
 
 
-def progress(total: int | None, *, start: int = 0, terminal: bool | None = None) -> Progress:
+def progress(total: int | None, *, start: int = 0, terminal: bool | None = None, steps_after: int = 0) -> Progress:
     """Return the display that fits: a bar where stderr is a terminal, log lines otherwise.
 
     Args:
         total: number of steps at the end, None where it is not known.
         start: number of steps done before, of a resumed run.
         terminal: True chooses the bar, False log lines, as workers that share a terminal need.
+        steps_after: of a grid's further runs; the time that they take at the pace of this one is shown.
     """
     if sys.stderr.isatty() if terminal is None else terminal:
-        return Bar(total, start)
-    return Lines(total, start)
+        return Bar(total, start, steps_after)
+    return Lines(total, start, steps_after)
+
+
+class Pace:
+    """How long it will take, at the pace so far."""
+
+    def __init__(self, total: int | None, start: int, steps_after: int) -> None:
+        self._total, self._start, self._after = total, start, steps_after
+        self._began = time.perf_counter()
+
+    def left(self, step: int) -> str | None:
+        """The time left of the run; None where it is not known, and at its end."""
+        done, remaining = step - self._start, (self._total or step) - step
+        return f"{self._clock(step, remaining)} left" if done > 0 and remaining > 0 else None
+
+    def of_grid(self, step: int) -> str | None:
+        """The time left of the run and of those that come after it; None where there are none."""
+        if self._total is None or not self._after or step <= self._start:
+            return None
+        return f"grid {self._clock(step, self._total - step + self._after)} left"
+
+    def _clock(self, step: int, remaining: int) -> str:
+        return _clock((time.perf_counter() - self._began) / (step - self._start) * remaining)
 
 
 class Lines(Progress):
     """Log lines: at most one every few seconds, and one at the end."""
 
-    def __init__(self, total: int | None, start: int) -> None:
-        self._total = total
-        self._start = self._step = self._shown_step = start
+    def __init__(self, total: int | None, start: int, steps_after: int = 0) -> None:
+        self._total, self._pace = total, Pace(total, start, steps_after)
+        self._step = self._shown_step = start
         self._values: dict[str, float] = {}
-        self._began = self._shown = time.perf_counter()
+        self._shown = time.perf_counter()
 
     def update(self, step: int, values: Mapping[str, float] | None = None) -> None:
         self._step = step
@@ -72,19 +95,16 @@ class Lines(Progress):
     def _show(self) -> None:
         self._shown = time.perf_counter()
         self._shown_step = self._step
-        parts = [f"step {self._step}", *_named(self._values)]
-        if self._total is not None:
-            parts[0] += f"/{self._total}"
-            done, remaining = self._step - self._start, self._total - self._step
-            if done > 0 and remaining > 0:
-                parts.append(f"{_clock((self._shown - self._began) / done * remaining)} left")
+        of_all = "" if self._total is None else f"/{self._total}"
+        parts = [f"step {self._step}{of_all}", *_named(self._values)]
+        parts += filter(None, (self._pace.left(self._step), self._pace.of_grid(self._step)))
         log.info("  ".join(parts))
 
 
 class Bar(Progress):
     """A rich bar, drawn by `update` itself: no thread that competes with training."""
 
-    def __init__(self, total: int | None, start: int) -> None:
+    def __init__(self, total: int | None, start: int, steps_after: int = 0) -> None:
         # Imported here: only a terminal needs rich.
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
@@ -99,7 +119,7 @@ class Bar(Progress):
             auto_refresh=False,
         )
         self._task = self._bar.add_task("", total=total, completed=start, values="")
-        self._step = start
+        self._step, self._pace = start, Pace(total, start, steps_after)
         self._values: dict[str, float] = {}
         self._shown = time.perf_counter()
         self._bar.start()
@@ -116,7 +136,7 @@ class Bar(Progress):
 
     def _show(self) -> None:
         self._shown = time.perf_counter()
-        shown = "  ".join(_named(self._values))
+        shown = "  ".join([*_named(self._values), *filter(None, [self._pace.of_grid(self._step)])])
         self._bar.update(self._task, completed=self._step, values=shown, refresh=True)
 
 

@@ -76,6 +76,10 @@ FURTHER_COLUMNS: dict[str, tuple[str, ...]] = {
     "claim-continuous": ("solver/consistency_error",),
     "hundred-seeds": ("dynamics/active_replicas", "dynamics/field_error_std", "dynamics/eigenvalue_error_std"),
 }
+# Columns that say nothing of it: two steps, which both are measured, train no net and tell no time.
+LEFT_OUT: dict[str, tuple[str, ...]] = {
+    "claim-memory": ("time/step_ms", "solver/consistency", "error/test", "loss/train", "seconds"),
+}
 # Experiment -> what it says, in Markdown, of its runs; pictures go to its folder, results/<experiment>.
 CLAIMS: dict[str, Callable[[Sequence[Run], Path], Iterator[str]]] = {
     "claim-trace": trace,

@@ -8,6 +8,7 @@ import signal
 from pathlib import Path
 
 import pytest
+import yaml
 
 from neuralode_exp.build import device_of_job
 from neuralode_exp.tracking.summary import read_summary
@@ -97,6 +98,12 @@ def test_cells_that_are_the_same_run_run_once(grid: Grid, capsys: pytest.Capture
     assert rows[0]["run"] == rows[2]["run"] == rows[4]["run"]
     assert len([path for path in Path("grid").iterdir() if path.is_dir()]) == 2
     assert "2 completed, 4 same as another" in capsys.readouterr().out
+
+
+def test_each_job_knows_the_steps_that_come_after_it(grid: Grid) -> None:
+    assert grid("trainer.epochs=null", "trainer.max_steps=1,3,5", "trainer.evaluate_every=5") == 0
+    files = [Path("grid") / row["run"] / ".hydra" / "hydra.yaml" for row in table()]
+    assert [yaml.safe_load(file.read_text())["hydra"]["sweeper"]["steps_after"] for file in files] == [8, 5, 0]
 
 
 def test_the_end_names_the_best_run_and_an_axis_that_changed_nothing(

@@ -55,6 +55,14 @@ def test_time_left_of_a_resumed_run_is_of_its_own_steps(clock: Clock, caplog: py
         assert caplog.messages == ["step 110/7300  1:59:50 left"]
 
 
+def test_a_grid_lasts_as_long_as_its_steps_at_this_pace(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO), progress(100, terminal=False, steps_after=900) as lines:
+        for step in (50, 100):
+            clock.now += 10
+            lines.update(step)
+    assert caplog.messages == ["step 50/100  0:10 left  grid 3:10 left", "step 100/100  grid 3:00 left"]
+
+
 def test_nothing_is_shown_where_nothing_was_done(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO), progress(10, start=10, terminal=False):
         pass

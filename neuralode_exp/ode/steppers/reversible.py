@@ -6,8 +6,11 @@ The state is a pair (y, z), both z0 at the start. With Psi_h(t, x) the base meth
     z1 = z - Psi_{-h}(t1, y1),                 y = z + (y1 - z - Psi_h(t, z)) / l,
 
 so that (y, z) follows from (y1, z1) by arithmetic alone. It is a numerical method of its own, of the base's order, with
-a smaller region of stability; the coupling l in (0, 1] draws y and z together. Undoing a step enlarges the round-off in
-y - z by 1 / l, and all round-off as much as the step contracted.
+a smaller region of stability (docs/reversible-stability.png, drawn by scripts/stability.py); the coupling l in (0, 1]
+draws y and z together. Where f contracts at rate r, the difference of y and z is multiplied by about l exp(r h) in a
+step, as the determinant of a step is l and the solution shrinks by exp(-r h). So it grows, from the size of the
+method's error, in steps longer than -log(l) / r, about (1 - l) / r. Undoing a step enlarges the round-off in y - z by
+1 / l, and all round-off as much as the step contracted.
 """
 
 from __future__ import annotations
