@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -190,7 +191,9 @@ add_kind(
         models={
             "rknet": (*FIELD, "gradient", "trace", "noise"),
             "odenet": (*FIELD, "gradient", "trace", "noise"),
+            "planar": ("layers",),
         },
+        trainer_keys=("loss", "matching_steps", "pairing"),
         # density/kl was the tag of validation, and stands in runs of before.
         objectives=(
             "loss/validation",
@@ -201,7 +204,27 @@ add_kind(
         ),
         data=readable.of_densities,
         memory=memory.of_densities,
-        gaps=(PRECISE, ONE_STATE_OF_ALL_ROWS),
+        gaps=(
+            PRECISE,
+            ONE_STATE_OF_ALL_ROWS,
+            Gap(
+                lambda c: c.model.name == "planar" and c.trainer.loss != "likelihood",
+                "trainer.loss={c.trainer.loss}",
+                "fits a field",
+                "model=planar, which has none",
+                "pick trainer.loss=likelihood or model=odenet",
+            ),
+            Gap(
+                lambda c: (
+                    c.trainer.loss == "flow-matching+likelihood"
+                    and c.trainer.matching_steps >= (c.trainer.max_steps or math.inf)
+                ),
+                "trainer.matching_steps",
+                "must leave steps for the likelihood",
+                "{c.trainer.matching_steps} of trainer.max_steps={c.trainer.max_steps}",
+                "lower it or pick trainer.loss=flow-matching",
+            ),
+        ),
         unfit={"resnet": "has no density, its blocks need not be invertible"},
     )
 )

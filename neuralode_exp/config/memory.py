@@ -106,6 +106,9 @@ def of_densities(c: Config) -> float:
         data += 4 * 4096 * 16 * math.ceil(scales["radius"] / scales["noise"]) * WHOLE
     if dataset.name == "pinwheel":
         data += 5 * most * scales["arms"] * WHOLE
+    if c.model.name == "planar":
+        step = 3 * c.trainer.batch_size * c.model.layers * (d + 2) * s
+        return data + step + 4 * min(60_000, most) * (d + 2) * c.model.layers * s
     tangents = d if c.model.trace == "exact" else 1
     width, weights = _layers(c, d, 3)
     step = (kept_evaluations(c, 1.0) + 1) * c.trainer.batch_size * (1 + tangents) * (width + d) * s

@@ -174,6 +174,7 @@ class Model(Section):
     width: Count
     depth: Count | None
     activation: Literal["tanh", "softplus", "silu"] | None
+    layers: Count
     trace: Literal["exact", "hutchinson"]
     noise: Literal["rademacher", "gaussian"]
 
@@ -206,6 +207,9 @@ class Trainer(Section):
     clip: Positive | None
     label_smoothing: Fraction
     average: Fraction | None
+    loss: Literal["likelihood", "flow-matching", "flow-matching+likelihood"]
+    matching_steps: Count
+    pairing: Literal["independent", "optimal"]
     shooting: Literal["multiple", "single"]
     window: Count
     replicas: Count

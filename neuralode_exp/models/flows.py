@@ -1,20 +1,18 @@
 """Continuous normalizing flows (Chen et al. 2018, https://arxiv.org/abs/1806.07366, Sec. 4)."""
 
-import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
+from neuralode_exp.models.density_model import BASE, DATA, DensityModel, log_normal
 from neuralode_exp.models.fields.flow import FlowField
 from neuralode_exp.models.fields.traced import Traced
 from neuralode_exp.models.neural_ode import NeuralODE
 from neuralode_exp.ode import Gradient, Method, Stats
 
-BASE, DATA = 0.0, 1.0
 
-
-class Flow(nn.Module):
+class Flow(DensityModel):
     """A density on R^d: a standard normal, carried from t = 0 to t = 1 by dz/dt = f(t, z).
 
     Along a path the density changes by the instantaneous change of variables (ibid., eq. 4),
@@ -74,63 +72,21 @@ class Flow(nn.Module):
 
     @property
     def stats(self) -> Stats:
-        """What the last solve cost; backward fills in its part."""
         return self.ode.stats
 
-    def log_prob(self, x: Tensor) -> Tensor:
-        """Evaluate the log-density by the solve from data to base.
-
-        Gradients flow to x and to the parameters.
-
-        Args:
-            x: points, shape (n, d).
-
-        Returns:
-            shape (n,).
-
-        Raises:
-            SolverError: if the solve cannot be finished.
-        """
-        if x.ndim != 2 or x.shape[1] != self.dim:
-            raise ValueError(f"`x` must have shape (n, {self.dim}), got {tuple(x.shape)}")
-        # Started at 0, it ends with log p(z(0)) - log p(x).
-        z, change = self._solve_with_trace(x, x.new_zeros(len(x)), [DATA, BASE])
-        return _log_normal(z) - change
-
-    def sample(self, n: int, generator: torch.Generator) -> Tensor:
-        """Draw n points by the solve from base to data, shape (n, d)."""
-        return self.path(n, [BASE, DATA], generator)[-1]
-
-    def sample_with_log_prob(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Draw n points, shape (n, d), and evaluate their log-density, shape (n,), in one solve."""
-        z0 = self._base(n, generator)
-        return self._solve_with_trace(z0, _log_normal(z0), [BASE, DATA])
-
-    def path(self, n: int, times: Sequence[float], generator: torch.Generator) -> Tensor:
-        """Draw n points on their way from base to data.
-
-        Args:
-            times: from 0 (the base) up to 1 (the data), increasing.
-
-        Returns:
-            shape (len(times), n, d).
-        """
-        if not times or times[0] != BASE or times[-1] > DATA:
-            raise ValueError(f"`times` must start at 0 and stay below or at 1, got {list(times)}")
-        return self.ode(self._base(n, generator), times)
-
     def to_base(self, x: Tensor) -> Tensor:
-        """Carry points (n, d) from data to base, without their density."""
         return self.ode(x, [DATA, BASE])[-1]
 
-    def to_data(self, z0: Tensor) -> Tensor:
-        """Carry points (n, d) from base to data, the inverse of `to_base`."""
-        return self.ode(z0, [BASE, DATA])[-1]
+    def to_base_with_log_prob(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        # Started at 0, it ends with log p(z(0)) - log p(x).
+        z, change = self._solve_with_trace(x, x.new_zeros(len(x)), [DATA, BASE])
+        return z, log_normal(z) - change
 
-    def _base(self, n: int, generator: torch.Generator) -> Tensor:
-        # Drawn in float64 and rounded: every precision has the same samples.
-        z0 = torch.randn(n, self.dim, generator=generator, device=generator.device, dtype=torch.float64)
-        return z0.to(next(self.parameters()))
+    def to_data_with_log_prob(self, z0: Tensor) -> tuple[Tensor, Tensor]:
+        return self._solve_with_trace(z0, log_normal(z0), [BASE, DATA])
+
+    def on_the_way(self, z0: Tensor, times: Sequence[float]) -> Tensor:
+        return self.ode(z0, times)
 
     def _solve_with_trace(self, z: Tensor, log_p: Tensor, times: Sequence[float]) -> tuple[Tensor, Tensor]:
         field, probes = self.field, self.probes(z)
@@ -143,8 +99,3 @@ class Flow(nn.Module):
             return torch.eye(self.dim, dtype=z.dtype, device=z.device)[:, None, :]
         noise = torch.randn_like(z)
         return (noise if self.noise == "gaussian" else noise.sign())[None]
-
-
-def _log_normal(z: Tensor) -> Tensor:
-    """log N(z; 0, I), shape (n,) for z of shape (n, d)."""
-    return -z.square().sum(1) / 2 - z.shape[1] / 2 * math.log(2 * math.pi)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 
 import torch
 from torch import Tensor
@@ -13,7 +14,9 @@ from neuralode_exp.config.schema import DensitiesKeys, PointsKeys
 from neuralode_exp.data.densities import known_density
 from neuralode_exp.data.points import PointTarget
 from neuralode_exp.data.target import Target
+from neuralode_exp.models.density_model import DensityModel
 from neuralode_exp.models.flows import Flow
+from neuralode_exp.models.planar import PlanarFlow
 from neuralode_exp.models.shape import Shape
 from neuralode_exp.trainers.density.task import DensityEstimation
 from neuralode_exp.trainers.settings import gradient_of, make_field, method_of, ready, registered_data
@@ -22,9 +25,11 @@ from neuralode_exp.trainers.task import seeded
 log = logging.getLogger(__name__)
 
 
-def build_model(config: Config, shape: Shape) -> Flow:
+def build_model(config: Config, shape: Shape) -> DensityModel:
     """The flow of the config for points of a shape."""
     model = config.model
+    if model.name == "planar":
+        return ready(PlanarFlow(shape.dim, model.layers), config)
     flow = Flow(
         shape.dim,
         field=None if user_files.find("field", model.field, ()) else make_field(config, shape.dim),
@@ -53,9 +58,16 @@ def build(config: Config, device: torch.device) -> DensityEstimation:
         shape=shape,
         batch_size=config.trainer.batch_size,
         steps_per_epoch=steps_per_epoch,
+        matching=_matching_steps(config),
+        pairing=config.trainer.pairing,
         seed=config.seed,
         figures=config.figures,
     )
+
+
+def _matching_steps(config: Config) -> float:
+    trainer = config.trainer
+    return {"likelihood": 0, "flow-matching": math.inf}.get(trainer.loss, trainer.matching_steps)
 
 
 def _target(config: Config) -> tuple[Target, Tensor, Tensor]:

@@ -11,11 +11,14 @@ import torch
 from torch import Tensor
 
 from neuralode_exp.data.target import Target
+from neuralode_exp.models.density_model import DensityModel
 from neuralode_exp.models.flows import Flow
 from neuralode_exp.models.shape import Shape
 from neuralode_exp.ode import Stats
 from neuralode_exp.trainers.consistency import SAMPLES, consistency, relative_change
+from neuralode_exp.trainers.density.matching import matching_loss, optimal_pairs, stratified_times
 from neuralode_exp.trainers.density.trace_cost import evaluation_ms
+from neuralode_exp.trainers.density.transport import sampling, wasserstein
 from neuralode_exp.trainers.task import Solved, Task, seeded
 
 if TYPE_CHECKING:
@@ -29,6 +32,8 @@ MARGIN = 1.5  # side of that grid over the side of the box of the truth
 class DensityEstimation(Task):
     """Minimises the negative log-likelihood, in nats, of points drawn afresh at each step.
 
+    Before it, or in its place, the field of a flow may be fitted to straight lines from base to data: flow matching.
+
     KL(truth, model) = E[log p(x) - log p_model(x)] over held-out points, wherever log p is known.
 
     Args:
@@ -38,6 +43,8 @@ class DensityEstimation(Task):
         shape: of the points.
         batch_size: points a step.
         steps_per_epoch: of a target made of given points; where draws are fresh, what an epoch is called.
+        matching: number of steps of flow matching before those of the likelihood.
+        pairing: in flow matching, of base points and data: `independent` or `optimal`.
         seed: of the batches.
         figures: whether to draw.
     """
@@ -46,7 +53,7 @@ class DensityEstimation(Task):
 
     def __init__(
         self,
-        module: Flow,
+        module: DensityModel,
         target: Target,
         validation: Tensor,
         test: Tensor,
@@ -54,10 +61,14 @@ class DensityEstimation(Task):
         shape: Shape,
         batch_size: int,
         steps_per_epoch: int,
+        matching: float = 0,
+        pairing: str = "independent",
         seed: int,
         figures: bool = True,
     ) -> None:
-        self.module: Flow = module
+        self.module: DensityModel = module
+        self.matching, self.pairing = matching, pairing
+        self.solves = True  # whether the last step did
         self.target, self.shape, self.validation, self.test = target, shape, validation, test
         self.batch_size, self.steps_per_epoch, self.seed, self.figures = batch_size, steps_per_epoch, seed, figures
         of_weights = next(module.parameters())
@@ -67,11 +78,21 @@ class DensityEstimation(Task):
 
     @property
     def stats(self) -> Stats:
-        return self.module.stats
+        return self.module.stats if self.solves else Stats(nfe_forward=1)
 
     def loss(self, step: int) -> Tensor:
         x = self.target.sample(self.batch_size, seeded(self.seed, "batch", step), self.dtype)
-        return -self.module.log_prob(x.to(self.device)).mean()
+        self.solves = step > self.matching
+        return -self.module.log_prob(x.to(self.device)).mean() if self.solves else self._matching_loss(x, step)
+
+    def _matching_loss(self, x1: Tensor, step: int) -> Tensor:
+        assert isinstance(self.module, Flow)
+        generator = seeded(self.seed, "matching", step)
+        x0 = self.module.base(len(x1), generator).cpu()
+        if self.pairing == "optimal":
+            x1 = optimal_pairs(x0, x1)
+        t = stratified_times(len(x1), generator).to(self.dtype)
+        return matching_loss(self.module.field, *(x.to(self.device) for x in (x0, x1, t)))
 
     def evaluate(self) -> dict[str, float]:
         if not len(self.validation):
@@ -80,7 +101,7 @@ class DensityEstimation(Task):
         return {"loss/validation": loss} | {f"density/validation_{name}": value for name, value in values.items()}
 
     def final(self) -> dict[str, float]:
-        values = self._inversion() | self._cost()
+        values = self._inversion() | self._cost() | self._transport()
         if len(self.test):
             _, of_test = self._measure(self.test)
             values |= {f"density/{name}": value for name, value in of_test.items()} | self._consistency()
@@ -145,8 +166,26 @@ class DensityEstimation(Task):
 
     def _cost(self) -> dict[str, float]:
         """What one evaluation costs on a batch of training, in ms."""
+        if not isinstance(self.module, Flow):
+            return {}
         x = self.target.sample(self.batch_size, seeded(self.seed, "batch", 0), self.dtype)
         return {f"time/{name}": ms for name, ms in evaluation_ms(self.module, x.to(self.device)).items()}
+
+    def _transport(self) -> dict[str, float]:
+        """How far samples are from test points, beside how far two sets of test points are from each other."""
+        n = min(SAMPLES, len(self.test) // 2)
+        if not n:
+            return {}
+        unit, z0 = self.target.unit, self.module.base(n, seeded(self.seed, "transport", 0))
+        some, others = self.test[:n].double(), self.test[n : 2 * n].double()
+        drawn = self.module.to_data(z0.to(self.device)).double().cpu()
+        values = {
+            "density/wasserstein": wasserstein(unit * drawn, unit * some),
+            "density/wasserstein_floor": wasserstein(unit * others, unit * some),
+        }
+        if isinstance(self.module, Flow):
+            values |= sampling(self.module, z0.double(), some)
+        return values
 
     def _inversion(self) -> dict[str, float]:
         """Is the map its own inverse's inverse, and is the density the same on both ways?"""
