@@ -152,7 +152,7 @@ add_kind(
             "odenet": (*FIELD, "activation", "gradient"),
         },
         objectives=("dynamics/validation_error", "dynamics/field_error", "dynamics/eigenvalue_error", "loss/train"),
-        trainer_keys=("shooting", "window", "replicas"),
+        trainer_keys=("shooting", "window", "collocation", "curvature", "replicas"),
         data=readable.of_dynamics,
         memory=memory.of_dynamics,
         gaps=(

@@ -26,7 +26,10 @@ NEUTRAL: dict[str, Any] = {
     "dataset.missing": (),
     "dataset.repeats": "refuse",
     "dataset.units": "file",
+    "dataset.log": "false",
     "dataset.columns": None,
+    "trainer.collocation": 0,
+    "trainer.curvature": 0.0,
 }
 # Keys that only some data have, by their kind or their name.
 OF_KIND = {
@@ -38,6 +41,7 @@ OF_KIND = {
     "dataset.missing": "csv",
     "dataset.repeats": "csv",
     "dataset.units": "csv",
+    "dataset.log": "csv",
     "dataset.columns": "points",
 }
 

@@ -29,6 +29,7 @@ from neuralode_exp.config.schema import (
 from neuralode_exp.ode.solvers import SOLVERS
 
 BYTES = {"float32": 4, "float64": 8, "bf16": 2}  # of an activation; weights have 4 at least
+WINDOW = 10  # steps of a window whose length the data give
 WHOLE = 8  # bytes of an index, and of a number in float64
 # Tensors of a parameter's size while it is updated: itself, its gradient, the optimiser's state, its temporaries.
 UPDATE = {"sgd": 3, "adam": 6, "adamw": 6}
@@ -73,12 +74,12 @@ def of_dynamics(c: Config) -> float:
         rows = round(dataset.test_horizon * dataset.points)
         held_out = (dataset.validation + dataset.test) * dataset.points + dataset.test * rows
         data = observations * (9 * d + 5) * WHOLE + held_out * 5 * d * WHOLE + rows * 5 * d**2 * WHOLE
-        span, batch = (dataset.t_max or 4.0) * trainer.window / (dataset.points - 1), trainer.batch_size
+        span, batch = (dataset.t_max or 4.0) * (trainer.window or WINDOW) / (dataset.points - 1), trainer.batch_size
         led_on = max(dataset.validation * dataset.points, dataset.test * rows)
     else:
         size = _size(getattr(dataset, "path", ""))
         d, observations, data, span, batch, led_on = 2, size // 30, 15 * size, 0.5, trainer.batch_size, size // 30
-    evaluations = trainer.window if c.model.name == "resnet" else kept_evaluations(c, span)
+    evaluations = (trainer.window or WINDOW) if c.model.name == "resnet" else kept_evaluations(c, span)
     if trainer.shooting == "single" and isinstance(dataset, DynamicsKeys):
         batch = min(batch, dataset.trajectories)
         evaluations *= (dataset.points - 1) if not SOLVERS[c.solver.name].adaptive else 1

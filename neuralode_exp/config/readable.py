@@ -75,7 +75,7 @@ def of_dynamics(config: Config) -> Iterator[Mistake]:
     """Yield what is wrong with a file of trajectories, or with a system whose states leave the precision."""
     dataset, trainer = config.dataset, config.trainer
     if isinstance(dataset, DynamicsKeys) and trainer.shooting == "multiple":
-        windows = dataset.trajectories * (dataset.points - trainer.window)
+        windows = dataset.trajectories * (dataset.points - (trainer.window or 1))
         if windows > MOST_WINDOWS:
             rule = f"times dataset.trajectories must give at most {MOST_WINDOWS} windows, which torch can draw from"
             yield Mistake("dataset.points", rule, spell(windows), "lower one of them")

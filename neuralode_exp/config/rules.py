@@ -91,7 +91,7 @@ def _of_dataset_and_trainer(dataset: Dataset, trainer: Trainer) -> Iterator[Mist
             trainer.name,
             "leave it out: the dataset picks it",
         )
-    elif isinstance(dataset, DynamicsKeys) and trainer.window >= dataset.points:
+    elif isinstance(dataset, DynamicsKeys) and (trainer.window or 0) >= dataset.points:
         yield Mistake(
             "trainer.window",
             f"must be below dataset.points={dataset.points}",

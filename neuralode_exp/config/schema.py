@@ -56,7 +56,7 @@ class Dataset(Section):
     kind: str
     tolerance: Positive
     step_size: Positive
-    first_step: Positive | None
+    first_step: Positive | Literal["previous"] | None
 
     def arguments(self) -> dict[str, Any]:
         """Return the keys that go to the dataset's constructor."""
@@ -122,6 +122,7 @@ class CsvKeys(Dataset):
     missing: Words
     repeats: Literal["refuse", "mean"]
     units: Literal["spread", "file"]
+    log: Literal["auto", "true", "false"]
     seed: CountOrZero
     validation: Fraction
 
@@ -211,7 +212,9 @@ class Trainer(Section):
     matching_steps: Count
     pairing: Literal["independent", "optimal"]
     shooting: Literal["multiple", "single"]
-    window: Count
+    window: Count | None
+    collocation: CountOrZero
+    curvature: NonNegative | None
     replicas: Count
     on_solver_failure: Literal["skip", "raise"]
     max_failures: Count

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -17,6 +18,7 @@ from neuralode_exp.data.observed import Observed, Trajectories, filled, scale_of
 from neuralode_exp.data.tables import TIME_UNITS, Column, Table, problem, read_table, suspects
 
 EXACT = 2**53  # whole numbers up to here are exact in float64
+DECADE = 10
 LARGEST = 1e150  # whose square is a float64
 NOISE_FROM = 5  # rows in a row, from which the noise is estimated
 
@@ -315,6 +317,7 @@ def observe(
     seed: int,
     dtype: torch.dtype,
     units: str = "file",
+    log: str = "false",
     **columns: Any,
 ) -> Observed:
     """Read a file and split it, with states of `dtype`.
@@ -324,6 +327,8 @@ def observe(
         dtype: of the states.
         units: `spread`: each state in standard deviations of its training part about its mean, and times from their
             own start in the usual step between observations; `file`: both as they are.
+        log: in units of the spread, whether states are learned as their logarithm: `true`, `false`, or `auto`, those
+            that are positive where one of them spans more than a decade.
         columns: further arguments of `read_trajectories`.
 
     Raises:
@@ -342,7 +347,8 @@ def observe(
     scale = None
     if units == "spread":
         _in_range(path, everything, LARGEST, "float64")
-        scale = scale_of([x.t for x in parts.train], [x.z for x in parts.train], measured.states)
+        logs = _logs(measured, log)
+        scale = scale_of([x.t for x in parts.train], [x.z for x in parts.train], measured.states, logs)
         everything = [Trajectory(x.name, *scale.scaled(x.t, x.z)) for x in everything]
     # As for systems: the square of a state must be finite too.
     _in_range(path, everything, largest_state(dtype), str(dtype).removeprefix("torch."))
@@ -355,6 +361,20 @@ def observe(
         note=f"{measured.note}; {parts.note}",
         warnings=measured.warnings,
     )
+
+
+def _logs(measured: Measured, log: str) -> Tensor | None:
+    """The columns that are learned as their logarithm, shape (d,); None: no column."""
+    z = torch.cat([x.z for x in measured.trajectories])
+    low, high = (
+        z.nan_to_num(nan=end).amin(0) if end > 0 else z.nan_to_num(nan=end).amax(0) for end in (math.inf, -math.inf)
+    )
+    positive = low > 0
+    if log == "true" and not positive.all():
+        k = int((~positive).nonzero()[0, 0])
+        raise ValueError(f"`log` must be false where a state is not positive, got {low[k]:g} in {measured.states[k]}")
+    spans = positive & (high > DECADE * low)
+    return positive if log == "true" or (log == "auto" and spans.any()) else None
 
 
 def _in_range(path: str | Path, trajectories: Sequence[Trajectory], limit: float, precision: str) -> None:

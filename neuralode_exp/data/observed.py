@@ -31,9 +31,8 @@ class Trajectories:
 
     def rescaled(self, ours: Scale, theirs: Scale) -> Trajectories:
         """Trajectories in the units of one scale in those of another."""
-        a = (ours.unit / theirs.unit).to(self.z)
-        b = ((ours.offset - theirs.offset) / theirs.unit).to(self.z)
-        return Trajectories(self.t * (ours.step / theirs.step), a * self.z + b, a * self.observed + b)
+        z, observed = (theirs.inward(ours.outward(x)).to(x) for x in (self.z, self.observed))
+        return Trajectories(self.t * (ours.step / theirs.step), z, observed)
 
     @property
     def judged(self) -> Tensor:
@@ -47,29 +46,59 @@ class Scale:
 
     Args:
         names: of the columns, d of them.
-        offset, unit: mean and standard deviation of each column, shape (d,), float64.
+        offset, unit: mean and standard deviation of each column, of its logarithm where `log` says so, shape (d,),
+            float64.
         step: the median time between observations.
+        log: columns that are learned as log z, shape (d,); None: no column.
+        spread: standard deviation of each column itself, shape (d,); None: that is `unit`.
     """
 
     names: list[str]
     offset: Tensor
     unit: Tensor
     step: float
+    log: Tensor | None = None
+    spread: Tensor | None = None
 
     def scaled(self, t: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
         """Times from their own start and states (..., d), both float64."""
-        return (t - t[0]).double() / self.step, (z.double() - self.offset) / self.unit
+        return (t - t[0]).double() / self.step, self.inward(z)
+
+    def inward(self, z: Tensor) -> Tensor:
+        """States of the table in units of the scale, float64."""
+        z = z.double()
+        if self.log is not None:
+            z = torch.where(self.log.to(z.device), z.log(), z)
+        return (z - self.offset.to(z)) / self.unit.to(z)
+
+    def outward(self, x: Tensor) -> Tensor:
+        """States in units of the scale as the table has them, float64."""
+        z = self.offset.to(x.device) + self.unit.to(x.device) * x.double()
+        return z if self.log is None else torch.where(self.log.to(z.device), z.exp(), z)
+
+    def spreads(self, x: Tensor) -> Tensor:
+        """States in units of the scale in standard deviations of the columns as the table has them."""
+        if self.log is None or self.spread is None:
+            return x
+        return torch.where(self.log.to(x.device), self.outward(x) / self.spread.to(x.device), x.double())
 
 
-def scale_of(times: Sequence[Tensor], states: Sequence[Tensor], names: Sequence[str]) -> Scale:
+def scale_of(
+    times: Sequence[Tensor], states: Sequence[Tensor], names: Sequence[str], log: Tensor | None = None
+) -> Scale:
     """Measure the scale of trajectories; a column that never changes has the unit 1."""
     z = torch.cat(list(states)).double()
-    offset = z.nanmean(dim=0).nan_to_num()  # a column without a value
-    off = z - offset
-    unit = off.square().nanmean(dim=0).sqrt().nan_to_num()
-    floor = 1e-12 * offset.abs()  # rounding of a mean
+    offset, unit = _mean_and_spread(z if log is None else torch.where(log, z.log(), z))
     steps = torch.cat([t.diff().double() for t in times])
-    return Scale(list(names), offset, torch.where(unit > floor, unit, 1.0), float(steps.median()))
+    spread = None if log is None else _mean_and_spread(z)[1]
+    return Scale(list(names), offset, unit, float(steps.median()), log, spread)
+
+
+def _mean_and_spread(z: Tensor) -> tuple[Tensor, Tensor]:
+    offset = z.nanmean(dim=0).nan_to_num()  # a column without a value
+    unit = (z - offset).square().nanmean(dim=0).sqrt().nan_to_num()
+    floor = 1e-12 * offset.abs()  # rounding of a mean
+    return offset, torch.where(unit > floor, unit, 1.0)
 
 
 def filled(t: Tensor, z: Tensor) -> Tensor:

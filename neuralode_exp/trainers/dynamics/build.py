@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 
 import torch
 from torch import nn
@@ -14,12 +15,15 @@ from neuralode_exp.data import csv_trajectories
 from neuralode_exp.data.dynamics import Dynamics, make_dynamics
 from neuralode_exp.data.observed import Observed, of_system
 from neuralode_exp.data.systems import known_system
+from neuralode_exp.models.fields.mlp import MLPField
 from neuralode_exp.models.fields.scaled import Scaled
 from neuralode_exp.models.neural_ode import NeuralODE
 from neuralode_exp.models.replicas import Replicas, stack
 from neuralode_exp.models.residual_flow import ResidualFlow
 from neuralode_exp.models.shape import Shape
 from neuralode_exp.ode.solvers import SOLVERS
+from neuralode_exp.trainers.dynamics.collocation import collocate, smooth
+from neuralode_exp.trainers.dynamics.curvature import weight_for
 from neuralode_exp.trainers.dynamics.metrics import spread_error, trajectory_error
 from neuralode_exp.trainers.dynamics.shooting import (
     MultipleShooting,
@@ -28,6 +32,7 @@ from neuralode_exp.trainers.dynamics.shooting import (
     cut,
     estimate_noise,
     units,
+    windows_for,
 )
 from neuralode_exp.trainers.dynamics.task import Flow, LearnDynamics
 from neuralode_exp.trainers.dynamics.truth import truth_of
@@ -43,7 +48,7 @@ def build_model(config: Config, shape: Shape, replicas: Replicas | None = None) 
     replicas = replicas or Replicas(config.trainer.replicas)
     fields = [_field(config, shape.dim, config.seed + k) for k in range(replicas.n)]
     assert shape.units is not None
-    field: nn.Module = Scaled(stack(fields, replicas), shape.units)
+    field = Scaled(stack(fields, replicas), shape.units)
     if config.model.name == "resnet":
         assert shape.dt is not None
         return ready(ResidualFlow(field, shape.dt), config)
@@ -60,22 +65,35 @@ def _field(config: Config, dim: int, seed: int) -> nn.Module:
 def build(config: Config, device: torch.device) -> LearnDynamics:
     """Data and model of the config, on the device."""
     observed, trainer = _observe(config), config.trainer
-    segments = cut(observed.times, observed.states, trainer.window)
+    windows = (trainer.window,) if trainer.window else windows_for(observed.states)
+    segments = cut(observed.times, observed.states, windows)
     t, known = observed.times[0], observed.known
     dt = float(t[-1]) / (len(t) - 1) if known else None
     shape = Shape(segments.z.shape[1], units=units(segments), dt=dt, scale=observed.scale)
     replicas = Replicas(trainer.replicas)
     flow = build_model(config, shape, replicas)
+    flow, shooting = flow.to(device), _shooting(config, observed, segments, shape, replicas).to(device)
+    bend = weight_for(len(segments.z)) if trainer.curvature is None else trainer.curvature
+    bend *= isinstance(flow.field.field, MLPField)  # of a field of their own the users know more
+
+    def start() -> None:
+        curves = smooth(observed.times, observed.states)
+        collocate(flow.field, curves, trainer.collocation, bend, config.seed, replicas)
+        if isinstance(shooting, MultipleShooting):
+            shooting.start_from(curves.rows, curves.at_rows)
+
     return LearnDynamics(
-        flow.to(device),
-        _shooting(config, observed, segments, shape, replicas).to(device),
+        flow,
+        shooting,
         [x.to(device) for x in observed.validation],
         [x.to(device) for x in observed.test],
         observed.long.to(device) if observed.long else None,
         truth_of(known, flow, device) if known else None,
-        error=spread_error if observed.scale else trajectory_error,
+        error=partial(spread_error, scale=observed.scale) if observed.scale else trajectory_error,
         shape=shape,
         replicas=replicas,
+        start=start if trainer.collocation and config.weights is None else None,
+        bend=bend,
         batch_size=trainer.batch_size,
         seed=config.seed,
         figures=config.figures,

@@ -9,6 +9,8 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
+from neuralode_exp.data.observed import Scale
+
 
 def relative_error(learned: Tensor, true: Tensor) -> Tensor:
     """||learned - true|| / ||true|| over all samples and components: field error, if they are values of the field.
@@ -35,16 +37,17 @@ def trajectory_error(learned: Tensor, true: Tensor) -> Tensor:
     return (torch.linalg.vector_norm(off, dim=(0, -1)) / size).mean(dim=-1)
 
 
-def spread_error(learned: Tensor, true: Tensor) -> Tensor:
+def spread_error(learned: Tensor, true: Tensor, scale: Scale) -> Tensor:
     """Mean over trajectories of the root mean square of z' - z over times and components.
 
-    For states in units of each column's spread, so that it is 1 where nothing but the mean is known.
+    In standard deviations of each column of a table, so that it is 1 where nothing but the mean is known.
 
     Args:
         learned: z', shape (T, n, d).
         true: z, shape (T, n, d), NaN where it is not known, which is left out.
+        scale: the units of both.
     """
-    off, _, known = _known(learned, true)
+    off, _, known = _known(scale.spreads(learned), scale.spreads(true))
     return (off.square().sum(dim=(0, -1)) / known.sum(dim=(0, -1))).sqrt().mean(dim=-1)
 
 

@@ -35,6 +35,8 @@ from neuralode_exp.models.fields.scaled import Units
 from neuralode_exp.models.replicas import Replicas
 
 FEW = 8  # fewer initial states than this do not tell the size of what is observed
+FAR = 3.0  # standard deviations of the noise
+LONG = 10  # steps of a window where states never move by their spread
 CUBIC = torch.tensor([-1.0, 4.0, 0.0, 4.0, -1.0]) / 6
 
 
@@ -66,24 +68,47 @@ class Segments:
     known: Tensor
 
 
-def cut(times: Sequence[Tensor], states: Sequence[Tensor], window: int) -> Segments:
-    """Pair each observation with the one `window` steps later, or with the last one in a shorter trajectory.
+def windows_for(states: Sequence[Tensor]) -> tuple[int, ...]:
+    """Numbers of steps over which observations tell about the field: half, once and twice W.
+
+    W is the shortest after which states have moved by their spread, in the mean square over all columns: where their
+    autocorrelation has fallen to one half. Noise hides what happens in less, and errors of the field grow in more.
+
+    Args:
+        states: of each trajectory, shape (n, d), NaN where a cell is missing.
+    """
+    longest = max(len(z) for z in states) - 1
+    spread = torch.cat(list(states)).double()
+    spread = (spread - spread.nanmean(0)).square().nanmean(0)
+    spread = torch.where(spread > 0, spread, torch.inf)
+
+    def moved(steps: int) -> float:
+        off = torch.cat([z[steps:] - z[:-steps] for z in states if len(z) > steps]).double()
+        return float((off.square() / spread).nanmean(0).nanmean())
+
+    lengths = sorted({round(1.2**k) for k in range(80) if 1.2**k <= longest}) or [1]
+    window = next((steps for steps in lengths if moved(steps) >= 1), min(LONG, longest))
+    return tuple(sorted({max(1, window // 2), window, min(2 * window, longest)}))
+
+
+def cut(times: Sequence[Tensor], states: Sequence[Tensor], windows: Sequence[int]) -> Segments:
+    """Pair each observation with those `windows` steps later; in a trajectory that is shorter, with the last one.
 
     Args:
         times: of each trajectory, shape (n,), increasing, n >= 2.
         states: of each trajectory, shape (n, d), NaN where a cell is missing.
-        window: number of steps, at least 1.
+        windows: numbers of steps, each at least 1.
     """
-    if window < 1:
-        raise ValueError(f"`window` must be at least 1 step from an observation to a later one, got {window}")
+    if min(windows) < 1:
+        raise ValueError(f"`window` must be at least 1 step from an observation to a later one, got {min(windows)}")
     starts, ends, durations, first = [], [], [], []
     offset = 0
     for t in times:
-        steps = min(window, len(t) - 1)
-        start = torch.arange(len(t) - steps)
-        starts.append(offset + start)
-        ends.append(offset + start + steps)
-        durations.append(t[steps:] - t[: len(t) - steps])
+        for steps in sorted({min(window, len(t) - 1) for window in windows}):
+            start = torch.arange(len(t) - steps)
+            starts.append(offset + start)
+            ends.append(offset + start + steps)
+            durations.append(t[steps:] - t[: len(t) - steps])
         first.append(offset)
         offset += len(t)
     known = torch.cat([~z.isnan() for z in states])
@@ -196,6 +221,18 @@ class MultipleShooting(nn.Module):
         miss = (led_on - self.z[end]) / self.sigma[end] - e_end
         of_end = self.known[end] * (e_end.square() + miss.square())
         return (self.known[start] * e_start.square() + of_end).mean(dim=(-2, -1))
+
+    @torch.no_grad()
+    def start_from(self, rows: Tensor, z: Tensor) -> None:
+        """Let the estimates of some observed states start from z, not from the observations.
+
+        Args:
+            rows: places, shape (m,).
+            z: shape (m, d).
+        """
+        rows = rows.to(self.z.device)
+        e = (z.to(self.z) - self.z[rows]) / self.sigma[rows]
+        self.e[..., rows, :] = e.clamp(-FAR, FAR)
 
     def __len__(self) -> int:
         """Number of segments."""

@@ -8,26 +8,29 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from neuralode_exp.data.observed import Trajectories
+from neuralode_exp.models.fields.scaled import Scaled
 from neuralode_exp.models.neural_ode import NeuralODE
 from neuralode_exp.models.replicas import Replicas
 from neuralode_exp.models.residual_flow import ResidualFlow
 from neuralode_exp.models.shape import Shape
 from neuralode_exp.ode import SolverError, Stats
 from neuralode_exp.trainers.consistency import SAMPLES, consistency
-from neuralode_exp.trainers.dynamics.metrics import eigenvalue_error, relative_error, trajectory_error
+from neuralode_exp.trainers.dynamics.curvature import curvature
+from neuralode_exp.trainers.dynamics.metrics import eigenvalue_error, relative_error, spread_error, trajectory_error
 from neuralode_exp.trainers.dynamics.shooting import MultipleShooting, SingleShooting
 from neuralode_exp.trainers.task import Solved, Task, seeded
 
 if TYPE_CHECKING:
     from neuralode_exp.tracking.recorder import Recorder
 
-Flow = NeuralODE[nn.Module] | ResidualFlow
+Flow = NeuralODE[Scaled[nn.Module]] | ResidualFlow
 
 log = logging.getLogger(__name__)
 
@@ -67,6 +70,8 @@ class LearnDynamics(Task):
         error: of learned and true states (T, n, d).
         shape: of the states.
         replicas: the networks that flow and shooting are made of.
+        start: what is done before the first step, as a start by collocation.
+        bend: weight of the field's curvature in the loss.
         batch_size: segments or trajectories a step, of each replica.
         seed: of the batches.
         figures: whether to draw.
@@ -87,6 +92,8 @@ class LearnDynamics(Task):
         error: Callable[[Tensor, Tensor], Tensor] = trajectory_error,
         shape: Shape,
         replicas: Replicas,
+        start: Callable[[], None] | None = None,
+        bend: float = 0.0,
         batch_size: int,
         seed: int,
         figures: bool,
@@ -95,6 +102,7 @@ class LearnDynamics(Task):
         self.flow, self.shooting = flow, shooting
         self.validation, self.test, self.long, self.truth = validation, test, long, truth
         self.batch_size, self.seed, self.figures = batch_size, seed, figures
+        self.start, self.bend = start, bend
         self.error, self.shape, self.replicas = error, shape, replicas
         self.steps_per_epoch = max(1, len(shooting) // batch_size)
         self.objective = "dynamics/validation_error" if validation else None
@@ -116,8 +124,17 @@ class LearnDynamics(Task):
         return self.flow.stats
 
     def loss(self, step: int) -> Tensor:
-        generators = [seeded(self.seed + k, "batch", step) for k in range(self.replicas.n)]
-        return self.shooting(self.flow, self.shooting.draw(generators, self.batch_size))
+        if step == 1 and self.start:  # not before: a resumed run has what it led to
+            start, self.start = self.start, None
+            start()
+        loss: Tensor = self.shooting(self.flow, self.shooting.draw(self._generators("batch", step), self.batch_size))
+        if self.bend:
+            generators = self._generators("curvature", step)
+            loss = loss + self.bend * curvature(self.flow.field, self.shooting.z, generators, self.replicas)
+        return loss
+
+    def _generators(self, stream: str, step: int) -> list[torch.Generator]:
+        return [seeded(self.seed + k, stream, step) for k in range(self.replicas.n)]
 
     def evaluate(self) -> dict[str, float]:
         values = {}
@@ -187,6 +204,7 @@ class LearnDynamics(Task):
     def take_units(self, shape: Shape) -> None:
         if (ours := self.shape.scale) and (theirs := shape.scale):
             self.validation = [x.rescaled(ours, theirs) for x in self.validation]
+            self.error = partial(spread_error, scale=theirs)
 
     def solved(self) -> Solved | None:
         """Trajectories from the first states of the test; of measured data from those held out."""
