@@ -189,8 +189,8 @@ add_kind(
         DensitiesKeys,
         trainer="density",
         models={
-            "rknet": (*FIELD, "gradient", "trace", "noise"),
-            "odenet": (*FIELD, "gradient", "trace", "noise"),
+            "rknet": (*FIELD, "features", "gradient", "trace", "noise"),
+            "odenet": (*FIELD, "features", "gradient", "trace", "noise"),
             "planar": ("layers",),
         },
         trainer_keys=("loss", "matching_steps", "pairing"),

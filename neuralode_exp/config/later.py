@@ -11,6 +11,7 @@ NEUTRAL: dict[str, Any] = {
     "solver.max_step": None,
     "solver.coupling": 0.999,
     "solver.stored_states": None,
+    "model.features": "none",
     "model.layers": 32,
     "trainer.loss": "likelihood",
     "trainer.matching_steps": 1000,

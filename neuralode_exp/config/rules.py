@@ -53,6 +53,8 @@ def _of_flow(dataset: Dataset, model: Model) -> Iterator[Mistake]:
     if model.field == "mlp" and model.activation not in (None, "tanh"):  # the trace is written out for it
         rule = f"must be tanh for dataset={dataset.name}"
         yield Mistake("model.activation", rule, model.activation, "leave it out")
+    if model.features != "none" and model.field not in ("mlp", "linear"):
+        yield Mistake("model.features", f"must be none for model.field={model.field}", model.features, "leave it out")
 
 
 def _of_trainer(top: Top | None, trainer: Trainer) -> Iterator[Mistake]:

@@ -175,6 +175,7 @@ class Model(Section):
     width: Count
     depth: Count | None
     activation: Literal["tanh", "softplus", "silu"] | None
+    features: Literal["none", "fourier"]
     layers: Count
     trace: Literal["exact", "hutchinson"]
     noise: Literal["rademacher", "gaussian"]

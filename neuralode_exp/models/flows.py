@@ -23,7 +23,7 @@ class Flow(DensityModel):
 
     Args:
         dim: d.
-        field: f; None makes a `FlowField` of `width` and `depth`.
+        field: f; None makes a `FlowField` of `width` and `depth`, with Fourier features if `fourier`.
         trace: `exact` carries d tangents; `hutchinson` one random tangent, drawn once per solve. The estimate is
             for training: in eval mode (`flow.eval()`) the trace is exact.
         noise: of Hutchinson's estimator, `rademacher` (+-1) or `gaussian`.
@@ -49,6 +49,7 @@ class Flow(DensityModel):
         field: nn.Module | None = None,
         width: int = 64,
         depth: int = 3,
+        fourier: bool = False,
         trace: str = "exact",
         noise: str = "rademacher",
         method: Method,
@@ -61,7 +62,7 @@ class Flow(DensityModel):
             raise ValueError(f"`noise` must be rademacher or gaussian, got {noise!r}")
         self.dim = dim
         self.ode: NeuralODE[FlowField | Traced] = NeuralODE(
-            Traced(field) if field else FlowField(dim, width, depth), method, gradient
+            Traced(field) if field else FlowField(dim, width, depth, fourier=fourier), method, gradient
         )
         self.trace = trace
         self.noise = noise

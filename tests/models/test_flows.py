@@ -13,9 +13,9 @@ TIGHT = make_method("dopri8", rtol=1e-10, atol=1e-12)
 T = torch.tensor(0.3, dtype=torch.float64)
 
 
-def field(dim: int, depth: int, width: int = 5) -> FlowField:
+def field(dim: int, depth: int, width: int = 5, fourier: bool = False) -> FlowField:
     torch.manual_seed(dim + 10 * depth)
-    return FlowField(dim, width, depth).double()
+    return FlowField(dim, width, depth, fourier=fourier).double()
 
 
 def unit_vectors(dim: int) -> Tensor:
@@ -46,15 +46,17 @@ def jacobians(f: FlowField, z: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("depth", [0, 1, 2, 3])
 @pytest.mark.parametrize("dim", [1, 2, 3])
-def test_exact_trace_is_the_trace_of_the_jacobian(dim: int, depth: int) -> None:
-    f, z = field(dim, depth), points(4, dim)
+@pytest.mark.parametrize("fourier", [False, True])
+def test_exact_trace_is_the_trace_of_the_jacobian(dim: int, depth: int, fourier: bool) -> None:
+    f, z = field(dim, depth, fourier=fourier), points(4, dim)
     trace = jacobians(f, z).diagonal(dim1=1, dim2=2).sum(1)
     torch.testing.assert_close(f.with_trace(T, z, unit_vectors(dim)), (f(T, z), -trace), rtol=0, atol=1e-14)
 
 
 @pytest.mark.parametrize("depth", [0, 1, 3])
-def test_jacobian_by_tangents_is_that_of_autograd(depth: int) -> None:
-    f, z = field(3, depth), points(4, 3)
+@pytest.mark.parametrize("fourier", [False, True])
+def test_jacobian_by_tangents_is_that_of_autograd(depth: int, fourier: bool) -> None:
+    f, z = field(3, depth, fourier=fourier), points(4, 3)
     dz, jacobian = f.with_jacobian(T, z)
     torch.testing.assert_close(dz, f(T, z), rtol=0, atol=1e-14)
     torch.testing.assert_close(jacobian, jacobians(f, z), rtol=0, atol=1e-14)
@@ -70,8 +72,9 @@ def test_field_is_an_mlp_with_time_as_an_input() -> None:
 
 @pytest.mark.parametrize("depth", [0, 1, 2, 3])
 @pytest.mark.parametrize("per_row", [False, True])
-def test_gradients_of_derivative_and_trace(depth: int, per_row: bool) -> None:
-    f, z = field(3, depth), points(4, 3).requires_grad_()
+@pytest.mark.parametrize("fourier", [False, True])
+def test_gradients_of_derivative_and_trace(depth: int, per_row: bool, fourier: bool) -> None:
+    f, z = field(3, depth, fourier=fourier), points(4, 3).requires_grad_()
     probes = points(4, 3)[None] if per_row else unit_vectors(3)
     assert torch.autograd.gradcheck(lambda z, *_: f.with_trace(T, z, probes), (z, *f.parameters()))
 

@@ -35,6 +35,7 @@ def build_model(config: Config, shape: Shape) -> DensityModel:
         field=None if user_files.find("field", model.field, ()) else make_field(config, shape.dim),
         width=model.width,
         depth=0 if model.field == "linear" else model.depth or 3,
+        fourier=model.features == "fourier",
         trace=model.trace,
         noise=model.noise,
         method=method_of(config),
