@@ -153,7 +153,9 @@ def test_a_diverging_replica_disturbs_no_other(
 
 
 def test_states_that_grow_by_a_factor_of_1e13_stay_finite(tmp_path: Path, compose: Compose) -> None:
-    metrics = run_in(tmp_path, compose(*FEW, "dataset=unstable", "dataset.t_max=30", "trainer.max_steps=30"))
+    metrics = run_in(
+        tmp_path, compose(*FEW, "dataset=unstable", "dataset.t_max=30", "trainer.max_steps=6", "figures=false")
+    )
     assert all(math.isfinite(value) for value in metrics.values())
 
 
@@ -244,8 +246,9 @@ def test_whole_trajectories_of_a_growing_system_fail_in_one_line(tmp_path: Path,
 def test_a_stiff_system_is_announced_to_explicit_methods(
     compose: Compose, caplog: pytest.LogCaptureFixture, solver: str, warned: bool
 ) -> None:
-    build_task(compose(*FEW, "dataset=van-der-pol", "dataset.mu=100", f"solver={solver}"), torch.device("cpu"))
-    assert any("is stiff: it decays at rates up to 3" in message for message in caplog.messages) is warned
+    few = (*FEW, "dataset.trajectories=1", "dataset.validation=1", "dataset.test=1")
+    build_task(compose(*few, "dataset=van-der-pol", "dataset.mu=100", f"solver={solver}"), torch.device("cpu"))
+    assert any("is stiff: it decays at rates up to 289" in message for message in caplog.messages) is warned
 
 
 @pytest.mark.parametrize("change", ["300 more", "1e20 times", "nanoseconds", "a gap"])
