@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from scipy.optimize import linear_sum_assignment
 
 from neuralode_exp.data.observed import Scale, scale_of
 from neuralode_exp.trainers.dynamics.metrics import eigenvalue_error, relative_error, spread_error, trajectory_error
@@ -58,3 +59,14 @@ def test_errors_of_logarithms_are_in_spreads_of_the_columns_themselves() -> None
     off = z + torch.tensor([3.0, 0.0])
     expected = 3 / float(z[:, 0].std(correction=0)) / 2**0.5
     assert float(spread_error(scale.inward(off)[:, None], x[:, None], scale)) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("d", [1, 2, 3, 4])
+def test_eigenvalues_are_matched_for_the_least_sum_of_distances(d: int) -> None:
+    torch.manual_seed(0)
+    learned, true = (torch.randn(20, d, dtype=torch.complex128) for _ in range(2))
+    for found, expected in zip(learned, true, strict=True):
+        distances = (found[:, None] - expected).abs()
+        rows, columns = linear_sum_assignment(distances.numpy())
+        error = distances[rows, columns].max() / expected.abs().max()
+        assert eigenvalue_error(found, expected) == pytest.approx(float(error))
