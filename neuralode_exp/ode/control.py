@@ -187,11 +187,6 @@ def growth(ratio: float, order: int) -> float:
     return min(LARGEST, max(wanted, 1.0 if ratio < 1.0 else SMALLEST))
 
 
-def smallest_step(t0: float, t1: float) -> float:
-    """Size at and below which t + dt is no longer told from t in float64."""
-    return 4e-16 * max(abs(t0), abs(t1), abs(t1 - t0))
-
-
 @torch.no_grad()
 def first_step(
     f: Field, t: float, t_end: float, z: Tensor, f0: Tensor, method: Adaptive, norm: Norm, order: int

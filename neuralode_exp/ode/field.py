@@ -196,12 +196,10 @@ class Linearised:
 
     def __init__(self, f: VectorField) -> None:
         self.f = f
+        self.stage = f.linearise
 
     def __call__(self, t: Tensor, z: Tensor) -> Tensor:
         return self.f(t, z)
-
-    def stage(self, t: Tensor, z: Tensor) -> Stage:
-        return self.f.linearise(t, z)
 
 
 class Finding:
@@ -215,10 +213,8 @@ class Finding:
         return self.stage(t, z).value
 
     def stage(self, t: Tensor, z: Tensor) -> Stage:
-        if self.found:
-            return self.f.stage(t, z)
-        self.found = True
-        return self.f.find_dependencies(t, z, self.listed)
+        found, self.found = self.found, True
+        return self.f.stage(t, z) if found else self.f.find_dependencies(t, z, self.listed)
 
 
 class _Autocast:

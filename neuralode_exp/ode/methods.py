@@ -4,10 +4,22 @@ from __future__ import annotations
 
 import difflib
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from neuralode_exp.ode.solvers import SOLVERS, Solver
 from neuralode_exp.ode.steppers import ExplicitRungeKutta, Stepper
+
+
+class _Tolerances:
+    rtol: float
+    atol: float | None
+
+    @property
+    def absolute_tolerance(self) -> float:
+        """atol, or rtol where it is None."""
+        return self.rtol if self.atol is None else self.atol
 
 
 @dataclass(frozen=True)
@@ -25,8 +37,7 @@ class FixedStep:
     max_steps: int = 100_000
 
     def __post_init__(self) -> None:
-        _require(self.step_size > 0 and math.isfinite(self.step_size), "step_size", "> 0", self.step_size)
-        _require(self.max_steps >= 1, "max_steps", ">= 1", self.max_steps)
+        _check_ranges(vars(self))
 
     def steps_between(self, t: float, t_next: float) -> int:
         """Number of steps from one observation to the next; 1e-9 forgives the rounding of 1 / 0.1."""
@@ -34,7 +45,7 @@ class FixedStep:
 
 
 @dataclass(frozen=True)
-class Adaptive:
+class Adaptive(_Tolerances):
     """Steps whose estimated error stays below atol + rtol max(|z|, |z1|) in the root mean square.
 
     How the next size follows from the error: `neuralode_exp.ode.control`.
@@ -58,21 +69,13 @@ class Adaptive:
     max_step: float | None = None
 
     def __post_init__(self) -> None:
-        _check_tolerances(self.rtol, self.absolute_tolerance)
-        _require(self.max_steps >= 1, "max_steps", ">= 1", self.max_steps)
-        _require(self.first_step is None or self.first_step > 0, "first_step", "> 0 or None", self.first_step)
-        _require(self.min_step >= 0, "min_step", ">= 0", self.min_step)
+        _check_ranges(vars(self))
         largest_is_above = self.max_step is None or self.max_step > self.min_step
         _require(largest_is_above, "max_step", f"> min_step={self.min_step:g} or None", self.max_step)
 
-    @property
-    def absolute_tolerance(self) -> float:
-        """atol, or rtol where it is None."""
-        return self.rtol if self.atol is None else self.atol
-
 
 @dataclass(frozen=True)
-class TorchdiffeqMethod:
+class TorchdiffeqMethod(_Tolerances):
     """A method of torchdiffeq, run by its code; see `neuralode_exp.ode.torchdiffeq_engine`.
 
     Args:
@@ -91,10 +94,8 @@ class TorchdiffeqMethod:
     first_step: float | None = None
     min_step: float | None = None
 
-    @property
-    def absolute_tolerance(self) -> float:
-        """atol, or rtol where it is None."""
-        return self.rtol if self.atol is None else self.atol
+    def __post_init__(self) -> None:
+        _check_ranges(vars(self))
 
     @property
     def is_scipy(self) -> bool:
@@ -152,7 +153,6 @@ def make_method(
     solver = _look_up(name, engine)
     _check_settings(name, solver, engine, settings)
     if engine == "torchdiffeq":
-        _check_ranges(settings)
         return TorchdiffeqMethod(name, **settings)  # type: ignore[arg-type]
     assert solver.tableau is not None
     if solver.adaptive:
@@ -184,20 +184,19 @@ def _check_settings(name: str, solver: Solver, engine: str, settings: dict[str, 
         raise ValueError(f"{name} takes fixed steps and cannot choose their size; pass step_size")
 
 
-def _check_ranges(settings: dict[str, float]) -> None:
-    """Those of torchdiffeq's methods, which it does not check itself."""
-    rtol = settings.get("rtol", 1e-7)
-    _check_tolerances(rtol, settings.get("atol", rtol))
-    for key in ("step_size", "first_step"):
-        _require(settings.get(key, 1.0) > 0, key, "> 0", settings.get(key))
-    _require(settings.get("max_steps", 1) >= 1, "max_steps", ">= 1", settings.get("max_steps"))
-    _require(settings.get("min_step", 0.0) >= 0, "min_step", ">= 0", settings.get("min_step"))
-
-
-def _check_tolerances(rtol: float, atol: float) -> None:
-    _require(rtol >= 0, "rtol", ">= 0", rtol)
-    _require(atol >= 0, "atol", ">= 0", atol)
-    _require(rtol + atol > 0, "rtol + atol", "> 0", rtol + atol)
+def _check_ranges(settings: Mapping[str, Any]) -> None:
+    """Of a method's numbers, where it has them; None is its default."""
+    rtol = settings.get("rtol")
+    if rtol is not None:
+        atol = rtol if settings["atol"] is None else settings["atol"]
+        _require(rtol >= 0, "rtol", ">= 0", rtol)
+        _require(atol >= 0, "atol", ">= 0", atol)
+        _require(rtol + atol > 0, "rtol + atol", "> 0", rtol + atol)
+    _require(settings["max_steps"] >= 1, "max_steps", ">= 1", settings["max_steps"])
+    step_size, first_step = settings.get("step_size"), settings.get("first_step")
+    _require(step_size is None or (step_size > 0 and math.isfinite(step_size)), "step_size", "> 0", step_size)
+    _require(first_step is None or first_step > 0, "first_step", "> 0 or None", first_step)
+    _require((settings.get("min_step") or 0.0) >= 0, "min_step", ">= 0", settings.get("min_step"))
 
 
 def _require(ok: bool, key: str, rule: str, got: object) -> None:

@@ -17,7 +17,7 @@ import torch
 import torchdiffeq
 from torch import Tensor, nn
 
-from neuralode_exp.ode.control import Norm, smallest_step
+from neuralode_exp.ode.control import Norm
 from neuralode_exp.ode.errors import MaxStepsExceeded, NonFiniteState, StepSizeUnderflow, all_finite
 from neuralode_exp.ode.field import Stage, VectorField, time_like
 from neuralode_exp.ode.gradients import Adjoint, Backprop, SolveGradient
@@ -45,7 +45,8 @@ def solve_with_torchdiffeq(
         return z0[None]
     t = torch.tensor(times, dtype=torch.float64, device=z0.device)
     first = _find_dependencies(f, times[0], z0, parameters) if isinstance(gradient, Adjoint) else None
-    floor = smallest_step(times[0], times[-1])
+    t0, t1 = times[0], times[-1]
+    floor = 4e-16 * max(abs(t0), abs(t1), abs(t1 - t0))  # t + dt is not told from t in float64
     backwards = adjoint_method if isinstance(adjoint_method, TorchdiffeqMethod) else method
     watched = _WatchedField(f, method, backwards, stats, z0, floor, first)
     name, options = _options(method, t[-1:])

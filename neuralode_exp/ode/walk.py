@@ -7,6 +7,7 @@ and over the augmented system backwards in time (`adjoint`).
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -19,7 +20,7 @@ from neuralode_exp.ode.methods import Adaptive, FixedStep
 from neuralode_exp.ode.randomness import Generators, State
 from neuralode_exp.ode.state import stack
 from neuralode_exp.ode.stats import Stats
-from neuralode_exp.ode.steppers import Dense, Field, Span, Trial
+from neuralode_exp.ode.steppers import Dense, Field, Span, Stepper, Trial
 from neuralode_exp.ode.times import Stops
 
 # Observations inside steps cost one product for so many steps, of states of so many entries. Larger ones would rather
@@ -51,6 +52,14 @@ class Step(NamedTuple):
     ends_at: int | None
     dt_next: float
     drawn: Sequence[State] | None = None
+
+
+Noted = tuple[Span, tuple[tuple[int, float], ...], int | None, Sequence[State] | None]
+
+
+def note(step: Step) -> Noted:
+    """What backward needs of a step beside its state: span, inside, ends_at, drawn."""
+    return step.span, step.inside, step.ends_at, step.drawn
 
 
 class Walk:
@@ -86,6 +95,11 @@ class Walk:
         """The user's vector field, of a walk that is not the adjoint's."""
         assert isinstance(self.f, VectorField)
         return self.f
+
+    def by(self, stepper: Stepper) -> Walk:
+        """The same walk by other steps."""
+        method = replace(self.method, stepper=stepper)
+        return Walk(self.f, self.z0, self.times, method, self.stats, self.norm, self.stops)
 
     def find_dependencies(self, listed: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """Evaluate f where the first step does, and return what it depends on, see `VectorField`."""

@@ -13,15 +13,14 @@ a part of the state.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from neuralode_exp.ode.errors import SolverError
 from neuralode_exp.ode.field import Stage, Terms, Time, accumulate
-from neuralode_exp.ode.gradients.gradient import SolveGradient, dependencies, refuse_double_backward
+from neuralode_exp.ode.gradients.gradient import Repeating, no_terms
 from neuralode_exp.ode.methods import Adaptive, FixedStep
 from neuralode_exp.ode.randomness import Generators
 from neuralode_exp.ode.repeats import fingerprint
@@ -31,7 +30,7 @@ from neuralode_exp.ode.steppers import Field, Span, Stepper, Trial
 from neuralode_exp.ode.walk import Step, Walk
 
 
-class Adjoint(SolveGradient):
+class Adjoint(Repeating):
     """Keeps the observations only; its error is that of the backward solve.
 
     Args:
@@ -41,19 +40,10 @@ class Adjoint(SolveGradient):
     def __init__(self, method: FixedStep | Adaptive | None = None) -> None:
         self.method = method
 
-    def observations(self, walk: Walk, listed: Sequence[Tensor]) -> Tensor:
-        depends_on = dependencies(walk, listed)
-        if depends_on is None:
-            return walk.run()
+    def check(self, walk: Walk) -> None:
         walk.f.generators.refuse_draws()
-        z: Tensor = _Adjoint.apply(walk, self.method or walk.method, walk.z0, *depends_on)
-        return z
 
-
-class _Adjoint(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, walk: Walk, method: FixedStep | Adaptive, z0: Tensor, *depends_on: Tensor) -> Tensor:
-        walk.z0 = z0.detach()
+    def solve(self, walk: Walk) -> tuple[Tensor, Sequence[Tensor], Tensor | None]:
         closing = None
 
         def noted() -> Iterator[Step]:
@@ -64,30 +54,17 @@ class _Adjoint(torch.autograd.Function):
 
         z = walk.observe(noted())
         # Where a method closes its steps, f at the end is known: the backward solve begins there.
-        ctx.expected = fingerprint(closing.value) if isinstance(closing, Stage) else None
-        ctx.walk, ctx.method = walk, method
-        ctx.save_for_backward(z, *depends_on)
-        ctx.set_materialize_grads(False)
-        walk.z0 = walk.z0.new_empty(0)  # saved above
-        return z
+        return z, (z,), fingerprint(closing.value) if isinstance(closing, Stage) else None
 
-    @staticmethod
-    def backward(ctx: Any, adj_output: Tensor | None) -> tuple[Tensor | None, ...]:
-        refuse_double_backward("adjoint")
-        walk, f = ctx.walk, ctx.walk.field
-        z, *depends_on = ctx.saved_tensors
-        if adj_output is None:
-            return (None, None, None, *[None] * len(depends_on))
-        nfe = f.nfe
-        f.repeats.expect(ctx.expected)
+    def pull_back(
+        self, walk: Walk, kept: Sequence[Tensor], notes: Tensor | None, adj_output: Tensor
+    ) -> tuple[Tensor, Sequence[Tensor | None]]:
+        walk.field.repeats.expect(notes)
         try:
-            adj_z, terms = _solve_backwards(walk, z, ctx.method, adj_output)
+            return _solve_backwards(walk, kept[0], self.method or walk.method, adj_output)
         except SolverError as error:
             error.args = (f"backward solve of the adjoint: {error}",)
             raise
-        finally:
-            walk.stats.nfe_backward += f.nfe - nfe
-        return (None, None, adj_z, *terms)
 
 
 def _solve_backwards(
@@ -100,7 +77,7 @@ def _solve_backwards(
     else:
         system = _Beside(walk)
         method = replace(method, stepper=_Summing(method.stepper, system))
-    terms: list[Tensor | None] = [None] * len(walk.field.depends_on)
+    terms = no_terms(walk)
     adj_z = same_format(adj_output[-1], z[-1])
     dt: float | None = None
     stats = Stats()  # of all intervals together: max_steps bounds the whole backward solve
@@ -174,20 +151,12 @@ class _Beside(_Augmented):
         return self.sums
 
 
-@dataclass(frozen=True)
 class _Summing(Stepper):
     """A stepper with quadrature weights on a system that sums its stages' terms with them."""
 
-    inner: Stepper
-    system: _Beside
-
-    @property
-    def order(self) -> int:  # type: ignore[override]
-        return self.inner.order
-
-    @property
-    def carries(self) -> bool:  # type: ignore[override]
-        return self.inner.carries
+    def __init__(self, inner: Stepper, system: _Beside) -> None:
+        self.inner, self.system = inner, system
+        self.order, self.carries = inner.order, inner.carries
 
     def start(self, f: Field, t: Time, z: Tensor) -> Stage:
         stage: Stage = self.inner.start(f, t, z)

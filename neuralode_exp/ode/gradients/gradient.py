@@ -1,9 +1,10 @@
-"""What a way to differentiate a solve is."""
+"""What a way to differentiate a solve is, and what those have in common that evaluate f again in backward."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,18 +25,68 @@ class SolveGradient(ABC):
         """
 
 
-def dependencies(walk: Walk, listed: Sequence[Tensor]) -> tuple[Tensor, ...] | None:
-    """What f depends on; None if no gradient is asked for, as nothing needs one or nothing is solved."""
-    if not torch.is_grad_enabled() or len(walk.times) == 1:
-        return None
-    found = walk.find_dependencies(listed)
-    return found if found or walk.z0.requires_grad else None
+class Repeating(SolveGradient):
+    """A gradient that keeps little of a solve and evaluates f again in backward. It can be differentiated once."""
+
+    def observations(self, walk: Walk, listed: Sequence[Tensor]) -> Tensor:
+        if not torch.is_grad_enabled() or len(walk.times) == 1:
+            return walk.run()
+        depends_on = walk.find_dependencies(listed)
+        if not depends_on and not walk.z0.requires_grad:
+            return walk.run()
+        self.check(walk)
+        z: Tensor = _Repeat.apply(self, walk, walk.z0, *depends_on)
+        return z
+
+    def check(self, walk: Walk) -> None:
+        """Refuse an f whose gradient would be wrong."""
+
+    @abstractmethod
+    def solve(self, walk: Walk) -> tuple[Tensor, Sequence[Tensor], Any]:
+        """Walk from a z0 without a history.
+
+        Returns:
+            the states at the times, tensors to keep for backward, and whatever else it needs.
+        """
+
+    @abstractmethod
+    def pull_back(
+        self, walk: Walk, kept: Sequence[Tensor], notes: Any, adj_output: Tensor
+    ) -> tuple[Tensor, Sequence[Tensor | None]]:
+        """Cotangents of z0 and of what f depends on, given those of the states at the times."""
 
 
-def refuse_double_backward(gradient: str) -> None:
-    """Backward runs with gradients enabled exactly when a graph of it is asked for (create_graph=True)."""
-    if torch.is_grad_enabled():
-        raise RuntimeError(
-            f"gradient={gradient!r} can be differentiated once, got backward(create_graph=True); "
-            "use gradient='backprop' for higher derivatives"
-        )
+class _Repeat(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, gradient: Repeating, walk: Walk, z0: Tensor, *depends_on: Tensor) -> Tensor:
+        walk.z0 = z0.detach()  # a stage that is differentiated alone must not lead into what made z0
+        z, kept, notes = gradient.solve(walk)
+        ctx.gradient, ctx.walk, ctx.notes, ctx.count = gradient, walk, notes, len(kept)
+        ctx.save_for_backward(*kept, *depends_on)
+        ctx.set_materialize_grads(False)
+        walk.z0 = walk.z0.new_empty(0)  # what backward needs of it is kept above
+        return z
+
+    @staticmethod
+    def backward(ctx: Any, adj_output: Tensor | None) -> tuple[Any, ...]:
+        if torch.is_grad_enabled():  # exactly when a graph of backward is asked for
+            name = type(ctx.gradient).__name__.lower()
+            raise RuntimeError(
+                f"gradient={name!r} can be differentiated once, got backward(create_graph=True); "
+                "use gradient='backprop' for higher derivatives"
+            )
+        walk, f = ctx.walk, ctx.walk.field
+        kept = ctx.saved_tensors[: ctx.count]
+        nfe = f.nfe
+        adj_z, terms = None, (None,) * len(f.depends_on)
+        if adj_output is not None:
+            try:
+                adj_z, terms = ctx.gradient.pull_back(walk, kept, ctx.notes, adj_output)
+            finally:
+                walk.stats.nfe_backward += f.nfe - nfe
+        return (None, None, adj_z, *terms)
+
+
+def no_terms(walk: Walk) -> list[Tensor | None]:
+    """Zero cotangents of what f depends on."""
+    return [None] * len(walk.field.depends_on)

@@ -13,22 +13,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from neuralode_exp.ode.field import accumulate
-from neuralode_exp.ode.gradients.gradient import SolveGradient, dependencies, refuse_double_backward
-from neuralode_exp.ode.randomness import State
+from neuralode_exp.ode.gradients.gradient import Repeating, no_terms
 from neuralode_exp.ode.state import same_format
-from neuralode_exp.ode.steppers import Span
 from neuralode_exp.ode.steppers.reversible import ReversibleStepper
-from neuralode_exp.ode.walk import Step, Walk
+from neuralode_exp.ode.walk import Noted, Step, Walk, note
 
 
-class Reversible(SolveGradient):
+class Reversible(Repeating):
     """Keeps the last pair of states, and few in between.
 
     Args:
@@ -42,71 +39,63 @@ class Reversible(SolveGradient):
         self.coupling, self.stored_states = coupling, stored_states
 
     def observations(self, walk: Walk, listed: Sequence[Tensor]) -> Tensor:
-        stepper = ReversibleStepper(walk.method.stepper, self.coupling)
-        method = replace(walk.method, stepper=stepper)
-        walk = Walk(walk.f, walk.z0, walk.times, method, walk.stats, walk.norm, walk.stops)
-        depends_on = dependencies(walk, listed)
-        if depends_on is None:
-            return walk.run()
-        if walk.f.generators.draws and not stepper.base.evaluations:
+        return super().observations(walk.by(ReversibleStepper(walk.method.stepper, self.coupling)), listed)
+
+    def check(self, walk: Walk) -> None:
+        base = _reversible(walk).base
+        if walk.f.generators.draws and not base.evaluations:
             raise ValueError(
                 "gradient='reversible' must know how often a stepper evaluates an f that draws random numbers, got "
-                f"{type(stepper.base).__name__}, which does not say; use gradient='checkpoint'"
+                f"{type(base).__name__}, which does not say; use gradient='checkpoint'"
             )
-        z: Tensor = _Reversible.apply(walk, stepper, self.stored_states, walk.z0, *depends_on)
-        return z
 
-
-class _Reversible(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any, walk: Walk, stepper: ReversibleStepper, number: int | None, z0: Tensor, *depends_on: Tensor
-    ) -> Tensor:
-        walk.z0 = z0.detach()
-        keep = _ByContraction(stepper.coupling) if number is None else _Evenly(walk.times, number)
-        steps: list[Noted] = []
-        kept: list[tuple[int, Tensor]] = []  # (number of steps before it, the pair)
-        last = walk.z0
+    def solve(self, walk: Walk) -> tuple[Tensor, Sequence[Tensor], _Notes]:
+        number = self.stored_states
+        keep = _ByContraction(self.coupling) if number is None else _Evenly(walk.times, number)
+        notes, pairs = _Notes([], [0]), [walk.z0]
 
         def noted() -> Iterator[Step]:
-            nonlocal last
+            last = walk.z0
             for step in walk.steps():
                 if keep(step):
-                    kept.append((len(steps), step.z))
-                steps.append((step.span, step.inside, step.ends_at, step.drawn))
+                    pairs.append(step.z)
+                    notes.starts.append(len(notes.steps))
+                notes.steps.append(note(step))
                 last = step.trial.z1
                 yield step
+            pairs.append(last)
 
         z = walk.observe(noted())
-        ctx.walk, ctx.stepper, ctx.steps, ctx.starts = walk, stepper, steps, [0, *(i for i, _ in kept)]
-        walk.stats.stored_states = len(kept)
-        ctx.save_for_backward(last, z0, *(pair for _, pair in kept), *depends_on)
-        ctx.set_materialize_grads(False)
-        walk.z0 = walk.z0.new_empty(0)  # saved above
-        return z
+        walk.stats.stored_states = len(pairs) - 2
+        return z, pairs, notes
 
-    @staticmethod
-    def backward(ctx: Any, adj_output: Tensor | None) -> tuple[Tensor | None, ...]:
-        refuse_double_backward("reversible")
-        walk, f, stepper = ctx.walk, ctx.walk.field, ctx.stepper
-        terms: list[Tensor | None] = [None] * len(f.depends_on)
-        if adj_output is None:
-            return (None, None, None, None, *terms)
-        after, z0, *saved = ctx.saved_tensors
-        pairs = [stepper.begin(z0), *saved[: len(ctx.starts) - 1]]
-        nfe = f.nfe
+    def pull_back(
+        self, walk: Walk, kept: Sequence[Tensor], notes: _Notes, adj_output: Tensor
+    ) -> tuple[Tensor, Sequence[Tensor | None]]:
+        z0, *pairs, after = kept
+        stepper, terms = _reversible(walk), no_terms(walk)
         adj = torch.zeros_like(after)
         backwards = _Backwards(walk, stepper, adj_output)
-        ends = [*ctx.starts[1:], len(ctx.steps)]
-        for pair, start, end in zip(reversed(pairs), reversed(ctx.starts), reversed(ends), strict=True):
-            adj, terms_of_part = backwards.part(ctx.steps[start:end], pair, after, adj)
+        ends = [*notes.starts[1:], len(notes.steps)]
+        parts = zip(reversed([stepper.begin(z0), *pairs]), reversed(notes.starts), reversed(ends), strict=True)
+        for pair, start, end in parts:
+            adj, terms_of_part = backwards.part(notes.steps[start:end], pair, after, adj)
             accumulate(terms, terms_of_part)
             after = pair
-        walk.stats.nfe_backward += f.nfe - nfe
-        return (None, None, None, adj[0] + adj[1] + same_format(adj_output[0], z0), *terms)
+        return adj[0] + adj[1] + same_format(adj_output[0], z0), terms
 
 
-Noted = tuple[Span, Sequence[tuple[int, float]], int | None, Sequence[State] | None]  # of a step, see `Step`
+@dataclass
+class _Notes:
+    """The steps, and how many of them lie before each kept pair."""
+
+    steps: list[Noted]
+    starts: list[int]
+
+
+def _reversible(walk: Walk) -> ReversibleStepper:
+    assert isinstance(walk.stepper, ReversibleStepper)
+    return walk.stepper
 
 
 class _Backwards:
@@ -132,7 +121,7 @@ class _Backwards:
     def _take_back(
         self, steps: Sequence[Noted], after: Tensor, adj: Tensor, states: Sequence[Tensor] | None
     ) -> tuple[Tensor, Tensor, list[Tensor | None]]:
-        terms: list[Tensor | None] = [None] * len(self.f.depends_on)
+        terms = no_terms(self.walk)
         for i in reversed(range(len(steps))):
             span, inside, ends_at, drawn = steps[i]
             if ends_at is not None:

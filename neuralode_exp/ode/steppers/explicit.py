@@ -18,10 +18,10 @@ from torch import Tensor
 
 from neuralode_exp.ode.field import Stage, Terms, Time, VectorField, accumulate, time_like
 from neuralode_exp.ode.steppers.stepper import Cotangents, Dense, Field, Span, Stepper, Trial
-from neuralode_exp.ode.tableau import Row, Sparse, Tableau, sparse
+from neuralode_exp.ode.tableau import Sparse, Tableau, sparse
 
 
-@dataclass(frozen=True)
+@dataclass
 class ExplicitRungeKutta(Stepper):
     """The method of a tableau.
 
@@ -33,34 +33,14 @@ class ExplicitRungeKutta(Stepper):
     tableau: Tableau
     estimate: bool = True
 
-    @property
-    def order(self) -> int:  # type: ignore[override]
-        return self.tableau.order
-
-    @property
-    def carries(self) -> bool:  # type: ignore[override]
-        return self.estimate
-
-    @property
-    def interpolates(self) -> bool:  # type: ignore[override]
-        return self.estimate and self.tableau.dense is not None
-
-    @property
-    def quadrature(self) -> Row:  # type: ignore[override]
-        return self.tableau.b
-
-    @property
-    def carried(self) -> slice:  # type: ignore[override]
-        closing = self.tableau.stages - 1  # k_0 is carried in
-        return slice(closing, closing + 1)
-
-    @property
-    def unseen(self) -> bool:  # type: ignore[override]
-        return self.interpolates and len(self.tableau.extra_c) > 0
-
-    @property
-    def evaluations(self) -> int:  # type: ignore[override]
-        return self.tableau.stages + (self.estimate and self.tableau.closes_before_test)
+    def __post_init__(self) -> None:
+        tableau = self.tableau
+        self.order, self.quadrature = tableau.order, tableau.b
+        self.carries = self.estimate
+        self.interpolates = self.estimate and tableau.dense is not None
+        self.unseen = self.interpolates and len(tableau.extra_c) > 0
+        self.evaluations = tableau.stages + (self.estimate and tableau.closes_before_test)
+        self.carried = slice(tableau.stages - 1, tableau.stages)  # the closing one: k_0 is carried in
 
     def without_estimate(self) -> ExplicitRungeKutta:
         return ExplicitRungeKutta(self.tableau, estimate=False)

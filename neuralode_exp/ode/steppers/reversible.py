@@ -44,7 +44,7 @@ class Pair(NamedTuple):
     slope_y1: Tensor | None
 
 
-@dataclass(frozen=True)
+@dataclass
 class ReversibleStepper(Stepper):
     """The base's steps on a pair of states, shape (2, *z0.shape); the user's state is y.
 
@@ -59,18 +59,7 @@ class ReversibleStepper(Stepper):
     def __post_init__(self) -> None:
         if not 0.0 < self.coupling <= 1.0:
             raise ValueError(f"`coupling` must be in (0, 1], got {self.coupling}")
-
-    @property
-    def order(self) -> int:  # type: ignore[override]
-        return self.base.order
-
-    @property
-    def interpolates(self) -> bool:  # type: ignore[override]
-        return self.base.interpolates
-
-    @property
-    def unseen(self) -> bool:  # type: ignore[override]
-        return self.base.unseen
+        self.order, self.interpolates, self.unseen = self.base.order, self.base.interpolates, self.base.unseen
 
     def begin(self, z0: Tensor) -> Tensor:
         return torch.stack([z0, z0])
