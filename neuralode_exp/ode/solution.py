@@ -12,7 +12,7 @@ from torch import Tensor
 from neuralode_exp.ode.errors import NonFiniteState, SolverError, all_finite
 from neuralode_exp.ode.field import VectorField, time_like
 from neuralode_exp.ode.gradients import GRADIENTS, Adjoint, SolveGradient
-from neuralode_exp.ode.methods import Method, TorchdiffeqMethod
+from neuralode_exp.ode.methods import Adaptive, FixedStep, Method, TorchdiffeqMethod
 from neuralode_exp.ode.state import SingleState, State, TupleState
 from neuralode_exp.ode.stats import Stats
 from neuralode_exp.ode.times import Stops, check_times
@@ -28,10 +28,14 @@ class Solution:
     Attributes:
         z: states, shape (len(t), *z0.shape), z[0] = z0; a tuple of such tensors if z0 is a tuple.
         stats: counts of the solve; `nfe_backward` is filled in by backward.
+        errors: |dt| times the norm of the error estimate of each accepted step, shape (accepted,), with gradients, if
+            asked for. Their sum is the regulariser of Pal et al. (arXiv 2105.03918); one of them at random, times their
+            number, estimates it (arXiv 2303.02262).
     """
 
     z: Any
     stats: Stats
+    errors: Tensor | None = None
 
 
 def solve(
@@ -46,6 +50,7 @@ def solve(
     in_norm: Sequence[bool] | None = None,
     adjoint_method: Method | None = None,
     record: bool = False,
+    errors: bool = False,
 ) -> Solution:
     """Solve dz/dt = f(t, z), z(t[0]) = z0, and give z at the times t.
 
@@ -83,6 +88,8 @@ def solve(
             squares; None: all do.
         adjoint_method: method and tolerances of the adjoint's backward solve; None takes `method`.
         record: keep (t, dt, error ratio, accepted) of every trial step in `stats.records`.
+        errors: give `Solution.errors`: for an adaptive method of ours, `backprop` or `checkpoint`, and a t without
+            gradient. Step sizes are constants to their gradients, as to those of z.
 
     Returns:
         Solution with z of shape (n, *z0.shape).
@@ -107,8 +114,11 @@ def solve(
     stats = Stats(records=[] if record else None)
     field = VectorField(layout.field(f), state, of_module=f)
     given = [p for p in parameters if p.requires_grad]
+    if errors:
+        _check_errors(method, way, t)
     along = _AlongTimes(field, times, jumps, t)
     start = along.start(state)
+    found: Sequence[Tensor] | None = None
     try:
         if isinstance(method, TorchdiffeqMethod):
             from neuralode_exp.ode.torchdiffeq_engine import solve_with_torchdiffeq
@@ -119,7 +129,10 @@ def solve(
                 )
             z = solve_with_torchdiffeq(field, start, times, method, way, given, adjoint_method, layout.norm, stats)
         else:
-            z = _solve_native(Walk(field, start, times, method, stats, layout.norm, jumps), way, given, layout.partial)
+            walk = Walk(field, start, times, method, stats, layout.norm, jumps)
+            walk.errors = [] if errors else None
+            z = _solve_native(walk, way, given, layout.partial)
+            found, walk.errors = walk.errors, None  # whose graph holds the walk
     except SolverError as error:
         stats.nfe_forward, error.stats = field.nfe, stats
         if error.state.shape == state.shape:  # not that of a solve within f
@@ -127,7 +140,7 @@ def solve(
         raise
     z = along.observations(z)
     stats.nfe_forward = field.nfe
-    return Solution(layout.unpack(z), stats)
+    return Solution(layout.unpack(z), stats, _stacked(found, state) if errors else None)
 
 
 def _solve_native(walk: Walk, way: SolveGradient, given: Sequence[Tensor], partial: bool) -> Tensor:
@@ -137,6 +150,21 @@ def _solve_native(walk: Walk, way: SolveGradient, given: Sequence[Tensor], parti
         state = z[-1].detach()
         raise NonFiniteState(t=walk.times[-1], dt=0.0, steps=walk.stats.trials, z=state, where=where)
     return z
+
+
+def _check_errors(method: Method, way: SolveGradient, t: object) -> None:
+    if not isinstance(method, Adaptive):
+        kind = "fixed steps, which estimate none" if isinstance(method, FixedStep) else f"{method.name} of torchdiffeq"
+        raise ValueError(f"`errors` need an adaptive method of ours, got {kind}")
+    if not way.differentiates_errors:
+        name = type(way).__name__.lower()
+        raise ValueError(f"`errors` have gradients in backprop and checkpoint, got {name}, which knows states alone")
+    if isinstance(t, Tensor) and t.requires_grad:
+        raise ValueError("`errors` have no gradient of t, got a t that requires one; detach it")
+
+
+def _stacked(errors: Sequence[Tensor] | None, like: Tensor) -> Tensor:
+    return torch.stack(list(errors)) if errors else like.new_zeros(0)
 
 
 def _gradient(name: str | SolveGradient, adjoint_method: Method | None, method: Method) -> SolveGradient:

@@ -88,6 +88,7 @@ class Walk:
         self.f, self.z0, self.times, self.method, self.stats, self.norm = f, z0, times, method, stats, norm
         self.stepper = method.stepper
         self.stops = stops
+        self.errors: list[Tensor] | None = None  # |dt| times the norm of the error estimate of each step, if wanted
         self._carry: Any = None
 
     @property
@@ -146,6 +147,8 @@ class Walk:
             stats.record(t, dt, ratio, accepted)
             if not accepted:
                 continue
+            if self.errors is not None:
+                self.errors.append(self.error_term(span, stepper.error(trial, span)))
             if stats.opening is None:
                 stats.opening = abs(control.size)
             inside, ends_at, index = self._observed(index, t, t1, dt)
@@ -159,6 +162,19 @@ class Walk:
             carry_drawn = None if trial_drawn is None else trial_drawn[stepper.carried]
         if isinstance(control, FixedControl) and not all_finite(z.detach()):
             raise self._first_bad_step()
+
+    def error_term(self, span: Span, error: Tensor | None) -> Tensor:
+        """|dt| times the norm of a step's error estimate.
+
+        Raises:
+            ValueError: the estimate's gradients are not known.
+        """
+        if error is None:
+            raise ValueError(
+                "`errors` need a stepper that differentiates its error estimate, got "
+                f"{type(self.stepper).__name__} without `error`"
+            )
+        return self.norm(error) * (span.dt.abs() if isinstance(span.dt, Tensor) else abs(span.dt))
 
     def run(self) -> Tensor:
         """Walk to the end, under autograd if it is on, and give the states at the times, as `observe` does."""

@@ -57,7 +57,7 @@ class Adjoint(Repeating):
         return z, (z,), fingerprint(closing.value) if isinstance(closing, Stage) else None
 
     def pull_back(
-        self, walk: Walk, kept: Sequence[Tensor], notes: Tensor | None, adj_output: Tensor
+        self, walk: Walk, kept: Sequence[Tensor], notes: Tensor | None, adj_output: Tensor, adj_errors: object
     ) -> tuple[Tensor, Sequence[Tensor | None]]:
         walk.field.repeats.expect(notes)
         try:

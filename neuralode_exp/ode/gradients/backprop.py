@@ -13,5 +13,7 @@ from neuralode_exp.ode.walk import Walk
 class Backprop(SolveGradient):
     """Keeps every stage; can be differentiated any number of times."""
 
+    differentiates_errors = True
+
     def observations(self, walk: Walk, listed: Sequence[Tensor]) -> Tensor:
         return walk.run()

@@ -13,7 +13,13 @@ from neuralode_exp.ode.walk import Walk
 
 
 class SolveGradient(ABC):
-    """From a walk to the states at its times, with their gradients."""
+    """From a walk to the states at its times, with their gradients.
+
+    Attributes:
+        differentiates_errors: whether `walk.errors` have gradients too.
+    """
+
+    differentiates_errors = False
 
     @abstractmethod
     def observations(self, walk: Walk, listed: Sequence[Tensor]) -> Tensor:
@@ -35,7 +41,9 @@ class Repeating(SolveGradient):
         if not depends_on and not walk.z0.requires_grad:
             return walk.run()
         self.check(walk)
-        z: Tensor = _Repeat.apply(self, walk, walk.z0, *depends_on)
+        z: Tensor
+        z, *errors = _Repeat.apply(self, walk, walk.z0, *depends_on)
+        walk.errors = None if walk.errors is None else errors
         return z
 
     def check(self, walk: Walk) -> None:
@@ -51,24 +59,25 @@ class Repeating(SolveGradient):
 
     @abstractmethod
     def pull_back(
-        self, walk: Walk, kept: Sequence[Tensor], notes: Any, adj_output: Tensor
+        self, walk: Walk, kept: Sequence[Tensor], notes: Any, adj_output: Tensor, adj_errors: Sequence[Tensor | None]
     ) -> tuple[Tensor, Sequence[Tensor | None]]:
-        """Cotangents of z0 and of what f depends on, given those of the states at the times."""
+        """Cotangents of z0 and of what f depends on, given those of the states at the times and of `walk.errors`."""
 
 
 class _Repeat(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, gradient: Repeating, walk: Walk, z0: Tensor, *depends_on: Tensor) -> Tensor:
+    def forward(ctx: Any, gradient: Repeating, walk: Walk, z0: Tensor, *depends_on: Tensor) -> tuple[Tensor, ...]:
         walk.z0 = z0.detach()  # a stage that is differentiated alone must not lead into what made z0
         z, kept, notes = gradient.solve(walk)
         ctx.gradient, ctx.walk, ctx.notes, ctx.count = gradient, walk, notes, len(kept)
+        ctx.shape = z.shape
         ctx.save_for_backward(*kept, *depends_on)
         ctx.set_materialize_grads(False)
         walk.z0 = walk.z0.new_empty(0)  # what backward needs of it is kept above
-        return z
+        return z, *(walk.errors or ())
 
     @staticmethod
-    def backward(ctx: Any, adj_output: Tensor | None) -> tuple[Any, ...]:
+    def backward(ctx: Any, adj_output: Tensor | None, *adj_errors: Tensor | None) -> tuple[Any, ...]:
         if torch.is_grad_enabled():  # exactly when a graph of backward is asked for
             name = type(ctx.gradient).__name__.lower()
             raise RuntimeError(
@@ -79,9 +88,13 @@ class _Repeat(torch.autograd.Function):
         kept = ctx.saved_tensors[: ctx.count]
         nfe = f.nfe
         adj_z, terms = None, (None,) * len(f.depends_on)
+        if any(adj is not None for adj in adj_errors):
+            adj_output = (
+                torch.zeros(ctx.shape, dtype=f.dtype, device=kept[0].device) if adj_output is None else adj_output
+            )
         if adj_output is not None:
             try:
-                adj_z, terms = ctx.gradient.pull_back(walk, kept, ctx.notes, adj_output)
+                adj_z, terms = ctx.gradient.pull_back(walk, kept, ctx.notes, adj_output, adj_errors)
             finally:
                 walk.stats.nfe_backward += f.nfe - nfe
         return (None, None, adj_z, *terms)

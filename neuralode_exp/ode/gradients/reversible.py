@@ -70,7 +70,7 @@ class Reversible(Repeating):
         return z, pairs, notes
 
     def pull_back(
-        self, walk: Walk, kept: Sequence[Tensor], notes: _Notes, adj_output: Tensor
+        self, walk: Walk, kept: Sequence[Tensor], notes: _Notes, adj_output: Tensor, adj_errors: object
     ) -> tuple[Tensor, Sequence[Tensor | None]]:
         z0, *pairs, after = kept
         stepper, terms = _reversible(walk), no_terms(walk)

@@ -5,6 +5,8 @@ is z + dt sum_i w_i(x) k_i. With the cotangents adj_z1 of the state at its end a
 
     adj_k_i = dt (b_i adj_z1 + sum_{l>i} a_li adj_x_l + sum w_i g),    adj_x_i = adj_k_i^T df/dz(t_i, x_i),
     adj_z   = adj_z1 + sum_i adj_x_i + sum g,                          adj_theta += sum_i adj_k_i^T df/dtheta(t_i, x_i).
+
+What L has of the error estimate, a combination of the stages too, adds to adj_k_i.
 """
 
 from __future__ import annotations
@@ -69,9 +71,13 @@ class ExplicitRungeKutta(Stepper):
     def _error(self, k: Sequence[Tensor], dt: Time) -> Tensor:
         error, *low = [weighted_sum(k, row, dt) for row in self.tableau.error_rows]
         if low:
-            size = torch.hypot(error, low[0] / 10).clamp_min_(torch.finfo(error.dtype).tiny)
-            error = error * error.abs() / size
+            tenth = low[0] / 10
+            tenth = torch.where(tenth == 0, torch.finfo(tenth.dtype).tiny, tenth)  # 0 / 0, here and in the derivative
+            error = error * error.abs() / torch.hypot(error, tenth)
         return error
+
+    def error(self, trial: Trial, span: Span) -> Tensor:
+        return self._error(trial.data[1], span.dt)
 
     def close(self, f: Field, span: Span, z: Tensor, trial: Trial, *, dense: bool) -> Trial:
         tableau, (stages, k) = self.tableau, trial.data
@@ -117,11 +123,14 @@ class ExplicitRungeKutta(Stepper):
     ) -> tuple[Tensor, Terms]:
         tableau, dt = self.tableau, span.dt
         count = self._needed(bool(cotangents.inside))
+        if cotangents.of_error is not None:
+            count = max(count, tableau.stages + tableau.closes_before_test)
         stages = self._linearise(f, span, z, count, kept or [])
         if cotangents.end is not None:
             z1 = combine(z, [stage.value for stage in stages], tableau.rows[tableau.stages], dt)
             f.repeats.compare(z1, cotangents.end)
         outputs = [(tableau.b, cotangents.z1)]
+        of_error = self._of_error([stage.value for stage in stages], dt, cotangents)
         outputs += [(tableau.dense_weights(x), g) for x, g in cotangents.inside]
         adj_x: dict[int, Tensor] = {}
         terms: list[Tensor | None] = [None] * len(f.depends_on)
@@ -129,15 +138,27 @@ class ExplicitRungeKutta(Stepper):
             weights = [(w[i], g) for w, g in outputs if i < len(w) and w[i] != 0.0]
             weights += [(a, adj_x[j]) for j, a in tableau.columns[i] if j in adj_x]
             stage = stages.pop()  # so that its graph is freed as soon as it has been used
-            if not weights:
+            adj_k = of_error.pop() if of_error else None
+            if weights:
+                rows, adj = zip(*weights, strict=True)
+                total = weighted_sum(adj, tuple(enumerate(rows)), dt)
+                adj_k = total if adj_k is None else adj_k + total
+            if adj_k is None:
                 continue
-            rows, adj = zip(*weights, strict=True)
-            adj_x_i, terms_i = f.vjp(stage, weighted_sum(adj, tuple(enumerate(rows)), dt))
+            adj_x_i, terms_i = f.vjp(stage, adj_k)
             accumulate(terms, terms_i)
             if adj_x_i is not None:
                 adj_x[i] = adj_x_i
         parts = [*(g for _, g in cotangents.inside), *adj_x.values()]
         return combine(cotangents.z1, parts, tuple((j, 1.0) for j in range(len(parts))), 1.0), tuple(terms)
+
+    @torch.enable_grad()
+    def _of_error(self, k: Sequence[Tensor], dt: Time, cotangents: Cotangents) -> list[Tensor | None]:
+        """Of each stage, its cotangent from the error estimate; none where L does not depend on that."""
+        if cotangents.of_error is None:
+            return []
+        k = [value.requires_grad_() for value in k]
+        return list(torch.autograd.grad(cotangents.of_error(self._error(k, dt)), k, allow_unused=True))
 
     def _linearise(self, f: VectorField, span: Span, z: Tensor, count: int, kept: list[Stage]) -> list[Stage]:
         """The stages of a step with their graphs; those that were kept with theirs are not evaluated again."""
@@ -156,14 +177,14 @@ class ExplicitRungeKutta(Stepper):
 def stage_time(span: Span, c: float, z: Tensor) -> Tensor:
     """t + c dt as a tensor beside z; exactly t or t1 at the ends, where rounding could leave the interval."""
     t = span.t if c == 0.0 else span.t1 if c == 1.0 else span.t + c * span.dt
-    return t if isinstance(t, Tensor) else torch.full((), t, dtype=z.dtype, device=z.device)
+    return t.to(z.dtype) if isinstance(t, Tensor) else torch.full((), t, dtype=z.dtype, device=z.device)
 
 
 def combine(z: Tensor, k: Sequence[Tensor], row: Sparse, dt: Time) -> Tensor:
     """z + dt sum_i w_i k_i in the memory format of z; one new tensor, z itself if there are no weights."""
     if isinstance(dt, Tensor):
         for i, w in row:
-            z = z + k[i] * (w * dt)
+            z = z + k[i] * (w * dt).to(z.dtype)
         return z
     weights = iter(row)
     for i, w in weights:
@@ -177,7 +198,12 @@ def combine(z: Tensor, k: Sequence[Tensor], row: Sparse, dt: Time) -> Tensor:
 def weighted_sum(k: Sequence[Tensor], row: Sparse, dt: Time) -> Tensor:
     """dt sum_i w_i k_i."""
     (i, w), *rest = row
+    if isinstance(dt, Tensor):
+        total = k[i] * (w * dt).to(k[i].dtype)
+        for i, w in rest:
+            total = total + k[i] * (w * dt).to(total.dtype)
+        return total
     total = k[i] * (w * dt)
     for i, w in rest:
-        total = total + k[i] * (w * dt) if isinstance(dt, Tensor) else total.add_(k[i], alpha=w * dt)
+        total.add_(k[i], alpha=w * dt)
     return total

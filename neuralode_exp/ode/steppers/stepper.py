@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -67,11 +67,13 @@ class Cotangents:
     Attributes:
         z1: of the state at its end.
         inside: of the states interpolated inside it, each with its fraction x of the step.
+        of_error: what L has of the error estimate, a number made from it; None: nothing.
         end: the state at its end, to be compared with the one that comes out again; None if it is not known.
     """
 
     z1: Tensor
     inside: Sequence[tuple[float, Tensor]] = ()
+    of_error: Callable[[Tensor], Tensor] | None = None
     end: Tensor | None = None
 
 
@@ -128,6 +130,10 @@ class Stepper(ABC):
     def trial(self, f: Field, span: Span, z: Tensor, carry: Any) -> Trial:
         """Step over `span` from z."""
 
+    def error(self, trial: Trial, span: Span) -> Tensor | None:
+        """The error estimate of a step with its gradients; None: they are not known."""
+        return None
+
     def close(self, f: Field, span: Span, z: Tensor, trial: Trial, *, dense: bool) -> Trial:
         """Complete an accepted step by what the next one takes over, and with `dense` by what `interpolate` needs."""
         return trial
@@ -165,6 +171,11 @@ class Stepper(ABC):
                 trial = self.close(f, span, start, trial, dense=True)
                 outputs += self.interpolate(trial, span, start, fractions)
                 adj += adj_inside
+            if cotangents.of_error is not None:
+                error = self.error(trial, span)
+                assert error is not None
+                outputs.append(cotangents.of_error(error))
+                adj.append(torch.ones_like(outputs[-1]))
             roots = [get_gradient_edge(z1) for z1 in outputs]
         f.repeats.compare(trial.z1, cotangents.end)
         for root in roots:
