@@ -13,7 +13,6 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 HYDRA_NEXT := "hydra-core>=1.4.0rc3" "omegaconf>=2.4.1rc1" "hydra-joblib-launcher>=1.4.0rc3" "hydra-submitit-launcher>=1.4.0rc3"
-
 GPU_PYTHON := $(if $(PACKAGES),PYTHONPATH=$(CURDIR):$(abspath $(PACKAGES)) $(PYTHON),$(BIN)/python)
 
 .PHONY: setup train test test-extras test-browser test-interrupts test-hydra-next test-gpu test-cells lint clean

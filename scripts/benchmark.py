@@ -16,6 +16,8 @@ from pathlib import Path
 import torch
 from benchmarks.table import print_table, write_json
 
+from neuralode_exp.build import pick_device
+
 # A table is a module with `measure(quick) -> list[Figure]`; its docstring says what it measures.
 TABLES = {
     "core": "benchmarks.core",
@@ -44,6 +46,10 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     module = importlib.import_module(TABLES[arguments.table])
     options = {name: getattr(arguments, name) for name in OPTIONS.get(arguments.table, ())}
+    try:
+        pick_device(options.get("device", "cpu"))
+    except ValueError as error:
+        parser.error(str(error))
     figures = module.measure(arguments.quick, **options)
     print_table(figures, module.__doc__)
     path = arguments.json or (None if arguments.quick else RESULTS / f"benchmark-{arguments.table}.json")

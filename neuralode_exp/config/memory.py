@@ -6,7 +6,7 @@ Each is the larger of a training step's peak and an evaluation's, on top of what
 
 in bytes. A step holds the activations of as many evaluations of the network as the gradient keeps at once: all of a
 solve for `backprop`, those of one step for `checkpoint` and `reversible`, two for `adjoint`. Constants were measured
-(`tests/config/test_memory.py`).
+(`tests/config/test_memory_estimate.py`).
 """
 
 from __future__ import annotations
