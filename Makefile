@@ -3,6 +3,8 @@
 # make test-extras                                 install Ray and Optuna too, then test what needs them
 # make test-browser                                install selenium too, then test in Debian's chromium:
 #                                                  apt-get install chromium chromium-driver
+# make test-slurm                                 test grids on a node of Slurm that runs meanwhile:
+#                                                  apt-get install munge slurmctld slurmd
 # make test-interrupts                             a grid stopped at twenty random moments, minutes
 # make test-hydra-next                             the tests under Hydra 1.4, in an environment of its own
 # make test-gpu [DATA=FOLDER] [PACKAGES=FOLDER]    the tests of a CUDA device, and its benchmark, in eight minutes; where
@@ -15,7 +17,7 @@ BIN := $(VENV)/bin
 HYDRA_NEXT := "hydra-core>=1.4.0rc3" "omegaconf>=2.4.1rc1" "hydra-joblib-launcher>=1.4.0rc3" "hydra-submitit-launcher>=1.4.0rc3"
 GPU_PYTHON := $(if $(PACKAGES),PYTHONPATH=$(CURDIR):$(abspath $(PACKAGES)) $(PYTHON),$(BIN)/python)
 
-.PHONY: setup train test test-extras test-browser test-interrupts test-hydra-next test-gpu test-cells lint clean
+.PHONY: setup train test test-extras test-browser test-slurm test-interrupts test-hydra-next test-gpu test-cells lint clean
 setup: $(VENV)/.ready
 
 $(VENV)/.ready: pyproject.toml constraints.txt
@@ -36,6 +38,9 @@ test-extras: setup
 test-browser: setup
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev,browser]"
 	$(BIN)/python -m pytest -m browser
+
+test-slurm: setup
+	$(BIN)/python -m pytest -m slurm
 
 test-interrupts: setup
 	$(BIN)/python -m pytest -m interrupts

@@ -20,7 +20,7 @@ from neuralode_exp.config.own import load_extensions, store_options
 from neuralode_exp.config.preflight import preflight
 from neuralode_exp.interruption import StopAtOnce, stop_if_heard
 from neuralode_exp.outcome import Interrupted, RunFailed
-from neuralode_exp.sweep.plugins import register_sweepers
+from neuralode_exp.sweep.plugins import register_plugins
 
 # A step's memory is measured with torch's profiler. It prints a line at each start and end, and one for every thousand
 # tensors that were there before it and are freed, which is no mistake here.
@@ -76,7 +76,7 @@ def command_line(argv: Sequence[str] | None = None) -> int | str:
         os.environ.setdefault(name, level)  # before torch is imported, here and in the workers of a launcher
     try:
         with StopAtOnce():
-            register_sweepers()
+            register_plugins()
             request = preflight(sys.argv[1:] if argv is None else list(argv))
             if request.answer is not None:
                 print(request.answer)

@@ -89,6 +89,7 @@ class Grid(Section):
     params: dict[str, Any] | None
     max_batch_size: Count | None
     stop_after: Count | None
+    detach: bool
     steps_after: None
 
 
@@ -142,7 +143,15 @@ def wrong_settings(hydra: DictConfig, defaults: DictConfig) -> Iterator[Mistake]
         for mistake in mistakes:
             default = spell(OmegaConf.select(defaults, mistake.key.removeprefix("hydra.").split("[")[0]))
             yield mistake if mistake.fix else replace(mistake, fix=f"the default is {default}")
-    if class_name(hydra.launcher) == "SlurmLauncher" and shutil.which("srun") is None:
+    is_slurm = class_name(hydra.launcher) == "SlurmLauncher"
+    if hydra.sweeper.get("detach") and not is_slurm:
+        yield Mistake(
+            "hydra.sweeper.detach", "hands jobs to Slurm", "another launcher", "add hydra/launcher=submitit_slurm"
+        )
+    if hydra.sweeper.get("detach") and hydra.sweeper.stop_after is not None:
+        rule, fix = "needs a grid that waits for its jobs", "leave it or hydra.sweeper.detach out"
+        yield Mistake("hydra.sweeper.stop_after", rule, spell(hydra.sweeper.stop_after), fix)
+    if is_slurm and shutil.which("srun") is None:
         rule, fix = "needs Slurm's commands", "start it on a machine of the cluster, or pick hydra/launcher=joblib"
         yield Mistake("hydra/launcher=submitit_slurm", rule, "no srun on the PATH", fix)
 

@@ -35,6 +35,7 @@ def run_grid(
     *,
     max_batch_size: int | None,
     stop_after: int | None,
+    detach: bool,
 ) -> None:
     """Run every cell that is not completed, print the table of all and write sweep.csv.
 
@@ -47,6 +48,8 @@ def run_grid(
         axes: the arguments of the grid, as `model=resnet,odenet`.
         max_batch_size: cells handed to the launcher at a time; None for as many as it likes.
         stop_after: failures that end the grid; None for no limit.
+        detach: whether to return once Slurm has the jobs. What failed is then not tried again, so that the same call
+            can be made to see how the cells stand.
 
     Raises:
         SystemExit: with 1, if a cell failed.
@@ -58,7 +61,11 @@ def run_grid(
     missing = [cell for cell in cells if cell.is_run and outcome(cell).status != "completed"]
     log.info("%d cells, %d to run in %s", len(cells), len(missing), folder)
     with stopping(folder, lambda: show(folder, cells, outcomes(cells, jobs))):
-        jobs.run_all(with_steps_after(missing, at_a_time(launcher)))
+        if detach:
+            again = [cell for cell in missing if not jobs.is_busy(cell) and outcome(cell).status != "failed"]
+            jobs.run(with_steps_after(again, at_a_time(launcher)))
+        else:
+            jobs.run_all(with_steps_after(missing, at_a_time(launcher)))
         if jobs.stopped:
             log.warning("hydra.sweeper.stop_after=%d failures are reached; the same command goes on", stop_after)
     if any(end.is_bad for end in outcomes(cells, jobs)):
@@ -92,7 +99,7 @@ def open_sweep(config: DictConfig) -> Path:
 
 def outcomes(cells: Sequence[Cell], jobs: Jobs) -> list[Outcome]:
     """Return how each cell stands; one that is the same run as another stands as that one."""
-    return [outcome(cell, jobs.said.get(cell.folder)) for cell in cells]
+    return [jobs.outcome(cell) for cell in cells]
 
 
 def show(folder: Path, cells: Sequence[Cell], ends: Sequence[Outcome]) -> None:

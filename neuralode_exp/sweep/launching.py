@@ -26,11 +26,13 @@ from neuralode_exp.outcome import RunFailed
 from neuralode_exp.sweep.cells import Cell, Outcome, outcome
 from neuralode_exp.sweep.interruption import PassedOn
 from neuralode_exp.sweep.processes import HAS_GROUPS, OWN_PROCESSES, at_a_time, settle, threads_of_a_job
+from neuralode_exp.sweep.slurm import JobLost, SlurmLauncher
 from neuralode_exp.tracking.lock import Held, held_by
 
 log = logging.getLogger(__name__)
 
 POLL_SECONDS = 1.0  # between two looks at cells that other processes hold
+QUEUE_SECONDS = 5.0  # where it takes a look at Slurm's queue
 
 
 class Job:
@@ -72,7 +74,9 @@ class Jobs:
         self.at_once = at_once
         self.stop_after = stop_after
         self.said: dict[Path, Outcome] = {}  # what the launcher says of the job in a folder
+        self._queue: dict[str, str] = {}  # Slurm's job of each run that waits or runs there
         self._launched = self._failures = 0
+        self._look()
         if stop_after is not None:
             self.at_once = min(at_once or at_a_time(launcher), at_a_time(launcher))
 
@@ -81,15 +85,30 @@ class Jobs:
         """Whether so many cells have failed that the others are left alone."""
         return self.stop_after is not None and self._failures >= self.stop_after
 
+    def outcome(self, cell: Cell) -> Outcome:
+        """Return how a cell stands, by its folder, by what the launcher says and by Slurm's queue."""
+        said = self.said.get(cell.folder)
+        end = outcome(cell, said)
+        job = self._queue.get(cell.folder.name)
+        if job is not None and end.status in ("failed", "interrupted", "killed", "not started", "queued"):
+            return Outcome("queued", reason=f"Slurm job {job}")
+        # The lock of another machine outlives a job for minutes.
+        return said if said is not None and said.status == "killed" and end.status == "running" else end
+
+    def is_busy(self, cell: Cell) -> bool:
+        """Whether a process has the cell, or Slurm will start one for it."""
+        return self.outcome(cell).status in ("running", "queued") or held_by(cell.folder) is not None
+
     def run_all(self, cells: Sequence[Cell]) -> None:
         """Run the cells, those that other processes hold once they are free and if they are not completed by then."""
         left = list(cells)
         while left and not self.stopped:
-            free = [cell for cell in left if not _is_busy(cell)]
+            free = [cell for cell in left if not self.is_busy(cell)]
             if free:
                 self.run(free)
             else:
-                time.sleep(POLL_SECONDS)
+                time.sleep(QUEUE_SECONDS if self._queue else POLL_SECONDS)
+                self._look()
             tried = {cell.folder for cell in free if self._was_ours(cell)}
             before, left = left, [c for c in left if c.folder not in tried and outcome(c).status != "completed"]
             if free and left and not self.stopped:
@@ -111,12 +130,18 @@ class Jobs:
             if len(not_started) < len(batch):
                 waiting[:0] = not_started
             suspects += died if len(died) > 1 else []
-            bad = [cell for cell in batch if outcome(cell, self.said.get(cell.folder)).status in ("failed", "killed")]
+            bad = [cell for cell in batch if self.outcome(cell).status in ("failed", "killed")]
             self._failures += len(bad) - (len(died) if len(died) > 1 else 0)
 
     def _was_ours(self, cell: Cell) -> bool:
         said = self.said.get(cell.folder)
-        return not _is_busy(cell) and (said is None or said.status != "running")
+        if said is not None and said.status == "killed":
+            return True
+        return not self.is_busy(cell) and (said is None or said.status != "running")
+
+    def _look(self) -> None:
+        if isinstance(self.launcher, SlurmLauncher):
+            self._queue = self.launcher.queue()
 
     def _launch(self, batch: Sequence[Cell]) -> tuple[list[Cell], list[Cell]]:
         """Return the cells whose process died and those that were not started; both empty if the launcher lived."""
@@ -127,6 +152,8 @@ class Jobs:
             for cell in batch
         ]
         try:
+            if isinstance(self.launcher, SlurmLauncher):
+                self.launcher.runs = [cell.folder.name for cell in batch]
             with PassedOn(self.launcher, [cell.folder for cell in batch]):
                 returns = self.launcher.launch(words, initial_job_idx=self._launched)
         except KeyboardInterrupt:
@@ -144,13 +171,9 @@ class Jobs:
             return [cell for cell in started if outcome(cell).status == "killed"], not_started
         finally:
             self._launched += len(batch)
+            self._look()
         self.said |= {cell.folder: _said(end) for cell, end in zip(batch, returns, strict=True)}
         return [], []
-
-
-def _is_busy(cell: Cell) -> bool:
-    """Whether a process has the cell: it holds the lock, or is of a version without."""
-    return held_by(cell.folder) is not None or outcome(cell).status == "running"
 
 
 def _stamp(cell: Cell) -> int | None:
@@ -162,9 +185,11 @@ def _stamp(cell: Cell) -> int | None:
 
 
 def _said(end: JobReturn) -> Outcome:
+    if end.status == JobStatus.UNKNOWN:
+        return Outcome("queued")
     if end.status == JobStatus.COMPLETED:
         return Outcome("completed", float(end.return_value))
     error = end._return_value  # the property would print and raise it
-    if isinstance(error, Held):
-        return Outcome("running", reason=str(error))
+    if isinstance(error, Held | JobLost):
+        return Outcome("running" if isinstance(error, Held) else "killed", reason=str(error))
     return Outcome("failed", reason=f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}")

@@ -1,4 +1,4 @@
-"""Our sweepers as Hydra's plugins.
+"""Our sweepers and our launcher as Hydra's plugins.
 
 Every start imports this, so it imports nothing heavy.
 """
@@ -15,6 +15,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
 from neuralode_exp.config.hydra_internals import register_plugin
+from neuralode_exp.sweep.slurm import SlurmLauncher
 
 
 class _OwnSweeper(Sweeper):
@@ -35,21 +36,13 @@ class GridSweeper(_OwnSweeper):
     """Run every cell of a grid once: those that are done are left alone, those that are lost are launched again.
 
     Args:
-        max_batch_size: cells handed to the launcher at once; None for as many as it likes.
-        stop_after: failures that end the grid; None for no limit.
         steps_after: of a job; None here.
         params: axes that stand in a file, as `{"seed": "0,1"}`.
+        further: those of `run_grid`.
     """
 
-    def __init__(
-        self,
-        max_batch_size: int | None,
-        stop_after: int | None,
-        steps_after: None,
-        params: Mapping[str, Any] | None,
-    ) -> None:
-        self.limits = {"max_batch_size": max_batch_size, "stop_after": stop_after}
-        self.params = params or {}
+    def __init__(self, params: Mapping[str, Any] | None, steps_after: None, **further: Any) -> None:
+        self.params, self.further = params or {}, further
 
     def sweep(self, arguments: list[str]) -> None:
         from neuralode_exp.sweep.grid import run_grid
@@ -57,7 +50,7 @@ class GridSweeper(_OwnSweeper):
         assert self.config is not None
         assert self.hydra_context is not None
         axes = self.axes(arguments)
-        run_grid(self.config, self.hydra_context.config_loader, self.launcher, axes, **self.limits)
+        run_grid(self.config, self.hydra_context.config_loader, self.launcher, axes, **self.further)
 
 
 class OptunaSearch(_OwnSweeper):
@@ -88,7 +81,7 @@ def _launcher(hydra_context: HydraContext, task_function: TaskFunction, config: 
     return Plugins.instance().instantiate_launcher(hydra_context=hydra_context, task_function=job, config=config)
 
 
-def register_sweepers() -> None:
-    """Make our sweepers known to Hydra."""
-    register_plugin(GridSweeper)
-    register_plugin(OptunaSearch)
+def register_plugins() -> None:
+    """Make our sweepers and our launcher known to Hydra."""
+    for plugin in (GridSweeper, OptunaSearch, SlurmLauncher):
+        register_plugin(plugin)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator
-from pathlib import Path
 
 import psutil
 from hydra.plugins.launcher import Launcher
@@ -66,13 +65,6 @@ def settle(launcher: Launcher, *, wait: bool) -> None:
         import ray
 
         ray.shutdown()
-    elif name == "SlurmLauncher" and wait:
-        import submitit
-
-        folder = Path(launcher.params["submitit_folder"])  # type: ignore[attr-defined]
-        for path in folder.parent.iterdir():
-            if not any(path.glob("*_result.pkl")):
-                submitit.SlurmJob(folder=folder, job_id=path.name).wait()
 
 
 def _of_submitit() -> Iterator[psutil.Process]:

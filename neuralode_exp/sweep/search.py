@@ -18,7 +18,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from neuralode_exp.config.compose import Composer
 from neuralode_exp.config.errors import ConfigError, Mistake
-from neuralode_exp.sweep.cells import Cell, Outcome, Planner, outcome
+from neuralode_exp.sweep.cells import Cell, Outcome, Planner
 from neuralode_exp.sweep.grid import open_sweep, outcomes, show, stopping
 from neuralode_exp.sweep.launching import Jobs
 from neuralode_exp.sweep.processes import jobs_at_once
@@ -104,7 +104,11 @@ class Search:
     def run(self, trials: Sequence[FrozenTrial]) -> None:
         """Run the trials that are not done, each run once, and tell how all have ended."""
         cells = [self.cell(trial) for trial in trials]
-        runs = {cell.folder: cell for cell in reversed(cells) if cell.gap is None and outcome(cell).status not in DONE}
+        runs = {
+            cell.folder: cell
+            for cell in reversed(cells)
+            if cell.gap is None and self._jobs.outcome(cell).status not in DONE
+        }
         self._jobs.run_all(list(runs.values()))
         for trial, end in zip(trials, outcomes(cells, self._jobs), strict=True):
             _tell(self.study, trial, end)

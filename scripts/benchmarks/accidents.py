@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 
 from neuralode_exp.config.compose import CONF
 from neuralode_exp.config.hydra_internals import VERSION_BASE
-from neuralode_exp.sweep.plugins import register_sweepers
+from neuralode_exp.sweep.plugins import register_plugins
 
 RAISE, TURN_NAN, KILLED = range(8), range(8, 10), 10
 
@@ -45,5 +45,5 @@ def befall(seed: int, module: torch.nn.Module) -> None:
 
 
 if __name__ == "__main__":
-    register_sweepers()
+    register_plugins()
     main()
