@@ -128,6 +128,8 @@ REFUSED = {
     f"{LOCAL} hydra.launcher.timeout_min=1.5": ["hydra.launcher.timeout_min must be a whole number, got 1.5; "],
     f"{SLURM} hydra.launcher.nodes=0": ["hydra.launcher.nodes must be at least 1, got 0; the default is 1", ""],
     f"{SLURM} hydra.launcher.setup=module": ["hydra.launcher.setup must be a list or null, got module; ", ""],
+    f"{JOBLIB} hydra.sweeper.detach=true": ["hydra.sweeper.detach must be false unless Slurm keeps the jobs, got true"],
+    f"{SLURM} hydra.sweeper.detach=true hydra.sweeper.stop_after=2": ["hydra.sweeper.stop_after needs a grid that", ""],
     SLURM: ["hydra/launcher=submitit_slurm needs Slurm's commands, got no srun on the PATH; "],
     "-m seed=0,1 hydra/launcher=slurm": ["hydra/launcher must be one of basic, joblib, "],
     "-m seed=0,1 hydra/launcher=joblib,basic": ["hydra/launcher cannot be swept over; give it one value"],

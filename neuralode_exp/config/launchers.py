@@ -144,11 +144,11 @@ def wrong_settings(hydra: DictConfig, defaults: DictConfig) -> Iterator[Mistake]
             default = spell(OmegaConf.select(defaults, mistake.key.removeprefix("hydra.").split("[")[0]))
             yield mistake if mistake.fix else replace(mistake, fix=f"the default is {default}")
     is_slurm = class_name(hydra.launcher) == "SlurmLauncher"
-    if hydra.sweeper.get("detach") and not is_slurm:
-        yield Mistake(
-            "hydra.sweeper.detach", "hands jobs to Slurm", "another launcher", "add hydra/launcher=submitit_slurm"
-        )
-    if hydra.sweeper.get("detach") and hydra.sweeper.stop_after is not None:
+    detach = hydra.sweeper.get("detach", False)
+    if detach and not is_slurm:
+        rule, fix = "must be false unless Slurm keeps the jobs", "add hydra/launcher=submitit_slurm"
+        yield Mistake("hydra.sweeper.detach", rule, spell(detach), fix)
+    if detach and hydra.sweeper.stop_after is not None:
         rule, fix = "needs a grid that waits for its jobs", "leave it or hydra.sweeper.detach out"
         yield Mistake("hydra.sweeper.stop_after", rule, spell(hydra.sweeper.stop_after), fix)
     if is_slurm and shutil.which("srun") is None:
