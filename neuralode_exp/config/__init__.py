@@ -5,7 +5,8 @@ from neuralode_exp.config.errors import ConfigError, Mistake
 from neuralode_exp.config.identity import identity, identity_differences
 from neuralode_exp.config.label import folder_name, label, register_resolvers
 from neuralode_exp.config.schema import Config
-from neuralode_exp.config.validation import flatten, plain, stored_config, validate
+from neuralode_exp.config.validation import stored_config, validate
+from neuralode_exp.config.values import flatten, plain
 
 __all__ = [
     "Config",

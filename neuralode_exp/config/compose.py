@@ -1,7 +1,7 @@
 """Compose configs as Hydra will, but before it makes any folder, and say which argument is wrong.
 
 A request is taken apart into what chooses files (groups, and Hydra's own keys) and plain values. Files are
-composed once for each choice, values are then set in a copy: a grid of hundreds of cells takes seconds.
+composed once for each choice, values are then set in a copy: a grid of thousands of cells takes seconds.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import difflib
 import functools
-import pickle
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -27,11 +26,10 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from neuralode_exp.config.errors import ConfigError, Mistake, near_miss, spell, suggest
-from neuralode_exp.config.hydra_internals import set_override
 from neuralode_exp.config.own import load_extensions
-from neuralode_exp.config.quick import with_values
 from neuralode_exp.config.schema import Config
-from neuralode_exp.config.validation import plain, validate
+from neuralode_exp.config.validation import validate
+from neuralode_exp.config.values import copied, flatten, plain, resolved, set_value
 
 PACKAGE = Path(__file__).parents[1]
 # In a wheel the folder is the package's own.
@@ -56,19 +54,19 @@ class Files:
     """What the chosen files say.
 
     Args:
-        own: the config without Hydra's part.
-        keys: all its keys, dotted, sections too.
+        values: the keys without Hydra's, references as text.
+        defaults: all that they come to, dotted.
+        sections: names of the keys' sections.
         whole: with Hydra's part.
     """
 
-    own: DictConfig
-    keys: tuple[str, ...]
+    values: dict[str, Any]
+    defaults: dict[str, Any]
+    sections: frozenset[str]
     whole: DictConfig
 
-    @functools.cached_property
-    def unresolved(self) -> dict[str, Any]:
-        """Plain keys and values, with references as text."""
-        return {str(key): value for key, value in OmegaConf.to_container(self.own, resolve=False).items()}  # type: ignore[union-attr]
+    def __contains__(self, key: str) -> bool:
+        return key in self.defaults or key in self.sections
 
 
 class Composer:
@@ -104,45 +102,36 @@ class Composer:
             ConfigError: with everything that is wrong.
         """
         mistakes: list[Mistake] = []
-        files, values, wrong = self._split(overrides, mistakes)
+        files, given, wrong = self._split(overrides, mistakes)
         chosen = self._load(files)
-        defaults = chosen.own
-        values = [override for override in values if override.key_or_group.split(".")[0] not in wrong]
-        quick = with_values(chosen.unresolved, values) if not mistakes and not wrong else None
-        if quick is not None:
-            with contextlib.suppress(ConfigError):  # what is wrong is said below
-                return validate(quick)
-        composed = pickle.loads(pickle.dumps(defaults))  # a tenth of deepcopy's time
-        for override in values:
+        given = [override for override in given if override.key_or_group.split(".")[0] not in wrong]
+        values = copied(chosen.values)
+        for override in given:
             if mistake := self._said_by_file(override) or _wrong_key(override, chosen):
                 mistakes.append(mistake)
-                continue
-            try:
-                set_override(composed, override)
-            except (HydraException, OmegaConfBaseException) as error:
-                reason = str(error.__cause__ or error).strip().split("\n")[0]
-                mistakes.append(Mistake(str(override.input_line), "cannot be set", reason))
+            else:
+                set_value(values, override)
         try:
-            composed_values = plain(composed)
-            load_extensions(composed_values)
-            config = validate(composed_values)
+            values = resolved(values)
+            load_extensions(values)
+            config = validate(values)
         except ConfigError as error:
-            given = {override.key_or_group for override in values}
+            keys = {override.key_or_group for override in given}
             # Beside a wrong file only what was given is worth a word, the rest is not what was asked for.
-            found = (mistake for mistake in error.mistakes if not wrong or mistake.key in given)
-            mistakes += [_with_default(mistake, defaults) for mistake in found]
+            found = (mistake for mistake in error.mistakes if not wrong or mistake.key in keys)
+            mistakes += [_with_default(mistake, chosen) for mistake in found]
         if mistakes:
             raise ConfigError(mistakes)
         return config
 
     def hydra(self, overrides: Iterable[Override]) -> DictConfig:
         """Return Hydra's own settings as the chosen files and the command line have them; `sweeper.params` are axes."""
-        files, values, _ = self._split((o for o in overrides if not o.is_sweep_override()), [])
-        whole = pickle.loads(pickle.dumps(self._load(files).whole))
-        for override in values:  # a folder may be named by what is asked for
-            with contextlib.suppress(HydraException, OmegaConfBaseException):  # `config` says what is wrong with it
-                set_override(whole, override)
-        return whole.hydra
+        files, given, _ = self._split((o for o in overrides if not o.is_sweep_override()), [])
+        whole: Any = OmegaConf.to_container(self._load(files).whole)
+        for override in given:  # a folder may be named by what is asked for
+            with contextlib.suppress(ConfigError):  # `config` says what is wrong with it
+                set_value(whole, override)
+        return OmegaConf.create(whole).hydra
 
     def _split(
         self, overrides: Iterable[Override], mistakes: list[Mistake]
@@ -218,8 +207,9 @@ class Composer:
             except (HydraException, OmegaConfBaseException, ValueError, YAMLError) as error:
                 message = _reason(error)
                 raise ConfigError([Mistake(" ".join(chosen) or "conf", "does not compose", fix=message)]) from None
-            own = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
-            self._from_files[chosen] = Files(own, tuple(_keys(plain(own))), config)
+            defaults = flatten(plain(config))
+            sections = frozenset(".".join(key.split(".")[:n]) for key in defaults for n in range(1, key.count(".") + 1))
+            self._from_files[chosen] = Files(plain(config, resolve=False), defaults, sections, config)
         return self._from_files[chosen]
 
 
@@ -232,43 +222,35 @@ def _wrong_key(override: Override, files: Files) -> Mistake | None:
     """Return what is wrong with an override's key; a new one that is added is left to validation."""
     key, argument = override.key_or_group, str(override.input_line)
     if override.is_add():
-        add = Mistake(argument, "adds what is there already", fix=f"write {argument[1:]}")
-        return add if key in files.keys else None
-    if key in files.keys or override.is_force_add():
+        return Mistake(argument, "adds what is there already", fix=f"write {argument[1:]}") if key in files else None
+    if key in files or override.is_force_add():
         return None
     section, _, name = key.rpartition(".")
-    siblings = [other.rpartition(".")[2] for other in files.keys if other.rpartition(".")[0] == section]
+    siblings = [other.rpartition(".")[2] for other in files.defaults if other.rpartition(".")[0] == section]
     fix = near_miss(name, siblings if section else [*siblings, *GROUPS], f"{section}." if section else "")
     if fix is None:
-        like = difflib.get_close_matches(name, [other.rpartition(".")[2] for other in files.keys], n=1)
-        elsewhere = [other for other in files.keys if other.rpartition(".")[2] in like]
+        like = difflib.get_close_matches(name, [other.rpartition(".")[2] for other in files.defaults], n=1)
+        elsewhere = [other for other in files.defaults if other.rpartition(".")[2] in like]
         fix = f"did you mean {' or '.join(elsewhere)}?" if elsewhere else None
     if fix is None:
         fix = f"its keys are {', '.join(siblings)}" if siblings and section else "--cfg job shows them all"
-    of = f" of dataset={files.own.dataset.name}" if section == "dataset" else ""
+    of = f" of dataset={files.values['dataset']['name']}" if section == "dataset" else ""
     return Mistake(key, f"is not a key{of}", fix=fix)
 
 
-def _with_default(mistake: Mistake, defaults: DictConfig) -> Mistake:
+def _with_default(mistake: Mistake, files: Files) -> Mistake:
     if mistake.fix is not None:
         return mistake
-    section, _, name = mistake.key.rpartition(".")
-    if OmegaConf.is_missing(OmegaConf.select(defaults, section) if section else defaults, name):
+    default = files.defaults.get(mistake.key.split("[")[0])
+    if default == "???":
         return replace(mistake, fix=f"add {mistake.key}=VALUE")
-    default = spell(OmegaConf.select(defaults, mistake.key.split("[")[0]))
-    return replace(mistake, fix=f"the default is {default}" if default != mistake.got else "correct it in conf/")
+    same = spell(default) == mistake.got
+    return replace(mistake, fix="correct it in conf/" if same else f"the default is {spell(default)}")
 
 
 def _no_such_option(group: str, got: str, options: list[str]) -> Mistake:
     fix = f"leave {group} out for none" if got == "null" else near_miss(got, options)
     return Mistake(group, f"must be one of {', '.join(sorted(options))}", got, fix)
-
-
-def _keys(values: Mapping[Any, Any], prefix: str = "") -> Iterator[str]:
-    for key, value in values.items():
-        yield f"{prefix}{key}"
-        if isinstance(value, Mapping):
-            yield from _keys(value, f"{prefix}{key}.")
 
 
 def _syntax(argument: str, error: HydraException) -> Mistake:

@@ -1,7 +1,7 @@
 """All that is used of Hydra beyond its public interface, which has no name for it; the same in Hydra 1.3 and 1.4.
 
-There is no public way to compose configs beside a run of Hydra's own, to set one override in a config that is composed
-already, to read the command line as Hydra will, or to have plugins outside a package called `hydra_plugins`.
+There is no public way to compose configs beside a run of Hydra's own, to read the command line as Hydra will, or to
+have plugins outside a package called `hydra_plugins`.
 """
 
 from __future__ import annotations
@@ -16,12 +16,10 @@ from hydra._internal.utils import create_config_search_path, get_args_parser
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.config_search_path import ConfigSearchPath, SearchPathQuery
 from hydra.core.config_store import ConfigStore
-from hydra.core.override_parser.types import Override
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobRuntime, setup_globals
 from hydra.plugins.plugin import Plugin
 from hydra.plugins.search_path_plugin import SearchPathPlugin
-from omegaconf import DictConfig
 
 # For @hydra.main. Hydra 1.3 wants to be told that its own behaviour is meant, 1.4 warns of being told.
 VERSION_BASE = {"version_base": "1.3"} if hydra.__version__.startswith("1.3.") else {}
@@ -58,16 +56,6 @@ def make_loader(conf: Path, further: str | None = None) -> ConfigLoader:
     if further is not None:
         path.prepend("command-line", f"file://{Path(further).absolute()}", SearchPathQuery(provider="schema"))
     return ConfigLoaderImpl(path)
-
-
-def set_override(config: DictConfig, override: Override) -> None:
-    """Set, add or delete the key of one override in a composed config.
-
-    Raises:
-        HydraException: the key is not there, or is there already.
-        OmegaConfBaseException: its value has the wrong type.
-    """
-    ConfigLoaderImpl._apply_overrides_to_config([override], config)
 
 
 def command_line_parser() -> argparse.ArgumentParser:

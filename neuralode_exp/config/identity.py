@@ -12,7 +12,7 @@ from neuralode_exp.config.cells import read_by_solver, solves_ode
 from neuralode_exp.config.kinds import KINDS
 from neuralode_exp.config.later import is_neutral
 from neuralode_exp.config.schema import Config
-from neuralode_exp.config.validation import flatten
+from neuralode_exp.config.values import flatten
 
 # Where and how often, not what. The tolerance and steps of a dataset act through the solver's keys alone.
 WITHOUT_EFFECT = frozenset(

@@ -24,7 +24,8 @@ from neuralode_exp.config.kinds import KINDS
 from neuralode_exp.config.options import OF_DATA
 from neuralode_exp.config.own import load_extensions
 from neuralode_exp.config.schema import DATASETS, Config, Model, Solver, Top, Trainer
-from neuralode_exp.config.validation import flatten, plain, validate
+from neuralode_exp.config.validation import validate
+from neuralode_exp.config.values import flatten, plain
 from neuralode_exp.extend import of_package
 
 LENGTH = 80

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import socket
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Annotated, Any, Literal
@@ -143,6 +144,8 @@ def wrong_settings(hydra: DictConfig, defaults: DictConfig) -> Iterator[Mistake]
         for mistake in mistakes:
             default = spell(OmegaConf.select(defaults, mistake.key.removeprefix("hydra.").split("[")[0]))
             yield mistake if mistake.fix else replace(mistake, fix=f"the default is {default}")
+    if class_name(hydra.launcher) == "RayLauncher":
+        yield from _of_address(hydra.launcher.ray.init.get("address"))
     is_slurm = class_name(hydra.launcher) == "SlurmLauncher"
     detach = hydra.sweeper.get("detach", False)
     if detach and not is_slurm:
@@ -154,6 +157,19 @@ def wrong_settings(hydra: DictConfig, defaults: DictConfig) -> Iterator[Mistake]
     if is_slurm and shutil.which("srun") is None:
         rule, fix = "needs Slurm's commands", "start it on a machine of the cluster, or pick hydra/launcher=joblib"
         yield Mistake("hydra/launcher=submitit_slurm", rule, "no srun on the PATH", fix)
+
+
+def _of_address(address: object) -> Iterator[Mistake]:
+    """Yield why no cluster of Ray is at an address; `auto` is Ray's to look for, and it fails where there is none."""
+    key, fix = "hydra.launcher.ray.init.address", "local is a Ray on this machine"
+    place = re.fullmatch(r"(ray://)?(?P<host>[^/:]+):(?P<port>\d{1,5})", str(address))
+    if place is None and address not in ("local", "auto"):
+        yield Mistake(key, "must be local, auto or HOST:PORT", spell(address), fix)
+    elif place is not None:
+        try:
+            socket.create_connection((place["host"], int(place["port"])), timeout=10).close()
+        except (OSError, OverflowError) as error:
+            yield Mistake(key, "must be a cluster that answers", f"{address} ({str(error).lower()})", fix)
 
 
 def _settings(hydra: DictConfig, section: str) -> object:

@@ -8,8 +8,7 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf import OmegaConf
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
@@ -20,6 +19,7 @@ from neuralode_exp.config.options import Options, dim_of, schema_of
 from neuralode_exp.config.own import extensions_in, registered_data, registered_field
 from neuralode_exp.config.rules import across_sections
 from neuralode_exp.config.schema import Config, Dataset, Model, Section, Solver, Top, Trainer
+from neuralode_exp.config.values import plain
 from neuralode_exp.extend import Registered
 
 RULES = {
@@ -70,30 +70,6 @@ def validate(values: Mapping[str, Any]) -> Config:
     return Config(**dict(top), dataset=dataset, model=model, solver=solver, trainer=trainer)
 
 
-def plain(config: DictConfig) -> dict[str, Any]:
-    """Resolve a composed config to plain keys and values, without Hydra's own.
-
-    Raises:
-        ConfigError: an interpolation names a key that is not there.
-    """
-    own = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"]) if "hydra" in config else config
-    try:
-        return {str(key): value for key, value in OmegaConf.to_container(own, resolve=True).items()}  # type: ignore[union-attr]
-    except OmegaConfBaseException as error:
-        reason = str(error).split("\n")[0]
-        raise ConfigError(
-            [Mistake(str(error.full_key), "cannot be resolved", reason, "name a key that exists")]
-        ) from None
-
-
-def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return dotted keys with plain values."""
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
-    return flat
-
-
 def stored_config(folder: Path | str) -> Config:
     """Return the config that a run has left in its folder.
 
@@ -101,9 +77,7 @@ def stored_config(folder: Path | str) -> Config:
         FileNotFoundError: it is not the folder of a run.
         ConfigError: another version of the program wrote it, with other keys.
     """
-    stored = OmegaConf.load(Path(folder) / ".hydra" / "config.yaml")
-    assert isinstance(stored, DictConfig)
-    return validate(plain(stored))
+    return validate(plain(OmegaConf.load(Path(folder) / ".hydra" / "config.yaml")))
 
 
 def _check_dataset(values: object, mistakes: list[Mistake]) -> Dataset | None:

@@ -11,14 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from omegaconf import OmegaConf
 
 from neuralode_exp.config import Config, ConfigError, flatten, validate
 from neuralode_exp.config.identity import WITHOUT_EFFECT, with_effect
+from neuralode_exp.config.values import resolved
 from neuralode_exp.tracking.summary import Summary, read_summary
 
 CONFIG = Path(".hydra") / "config.yaml"
-REFERENCE = re.compile(r"\$\{([\w.]+)\}")
 
 
 class Loader(yaml.CSafeLoader):
@@ -118,8 +117,8 @@ def _reason(summary: Summary) -> str | None:
 def _settings(folder: Path) -> dict[str, Any]:
     """Return what the result of a run depends on; all keys where they are not those of this version."""
     try:
-        values = _resolved(folder / CONFIG)
-    except (OSError, ValueError, yaml.YAMLError):
+        values = resolved(yaml.load((folder / CONFIG).read_text(encoding="utf-8"), Loader))
+    except (OSError, ValueError, AttributeError, yaml.YAMLError):  # damaged, or no keys and values
         return {}
     try:
         config = validate(values)
@@ -139,20 +138,3 @@ def settings_of(config: Config) -> dict[str, Any]:
 
 def _short(key: str) -> str:
     return key.removesuffix(".name")
-
-
-def _resolved(path: Path) -> dict[str, Any]:
-    """Read a stored config. Its references are nearly always to one key each, which needs no OmegaConf."""
-    text = path.read_text(encoding="utf-8")
-    values = yaml.load(text, Loader)
-    if not isinstance(values, dict):
-        raise ValueError(f"{path} must hold keys and values")
-    flat = flatten(values)
-    for key, value in flat.items():
-        if isinstance(value, str) and "${" in value:
-            reference = REFERENCE.fullmatch(value)
-            if reference is None or "${" in str(flat.get(reference[1], "${")):
-                return OmegaConf.to_container(OmegaConf.create(text), resolve=True)  # type: ignore[return-value]
-            section, _, name = key.rpartition(".")
-            (values[section] if section else values)[name] = flat[reference[1]]
-    return values

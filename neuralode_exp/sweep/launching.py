@@ -92,8 +92,8 @@ class Jobs:
         job = self._queue.get(cell.folder.name)
         if job is not None and end.status in ("failed", "interrupted", "killed", "not started", "queued"):
             return Outcome("queued", reason=f"Slurm job {job}")
-        # The lock of another machine outlives a job for minutes.
-        return said if said is not None and said.status == "killed" and end.status == "running" else end
+        lost = said is not None and said.status == "killed" and end.status in ("running", "killed")
+        return said if said and lost else end  # the lock of another machine outlives a job for minutes
 
     def is_busy(self, cell: Cell) -> bool:
         """Whether a process has the cell, or Slurm will start one for it."""

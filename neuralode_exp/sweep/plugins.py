@@ -5,7 +5,8 @@ Every start imports this, so it imports nothing heavy.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from abc import abstractmethod
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from hydra.core.plugins import Plugins
@@ -19,59 +20,58 @@ from neuralode_exp.sweep.slurm import SlurmLauncher
 
 
 class _OwnSweeper(Sweeper):
-    """What our sweepers share: a launcher of jobs, and axes that stand in a file before those of the command line."""
+    """What our sweepers share.
+
+    Args:
+        params: axes or a search space that stand in a file, before those of the command line, as `{"seed": "0,1"}`.
+        further: the other keys of `hydra.sweeper`, for the function that does the work.
+    """
 
     launcher: Launcher
-    params: Mapping[str, Any]
+
+    def __init__(self, params: Mapping[str, Any] | None, **further: Any) -> None:
+        self.params, self.further = params or {}, further
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.config, self.hydra_context = config, hydra_context
         self.launcher = _launcher(hydra_context, task_function, config)
 
-    def axes(self, arguments: list[str]) -> list[str]:
-        return [*(f"{key}={value}" for key, value in self.params.items()), *arguments]
+    def sweep(self, arguments: list[str]) -> None:
+        assert self.config is not None
+        assert self.hydra_context is not None
+        axes = [*(f"{key}={value}" for key, value in self.params.items()), *arguments]
+        self.work()(self.config, self.hydra_context.config_loader, self.launcher, axes, **self.further)
+
+    @staticmethod
+    @abstractmethod
+    def work() -> Callable[..., None]:
+        """Import and return the function that does the work."""
 
 
 class GridSweeper(_OwnSweeper):
-    """Run every cell of a grid once: those that are done are left alone, those that are lost are launched again.
+    """Run every cell of a grid once: those that are done are left alone, those that are lost are launched again."""
 
-    Args:
-        steps_after: of a job; None here.
-        params: axes that stand in a file, as `{"seed": "0,1"}`.
-        further: those of `run_grid`.
-    """
+    def __init__(self, steps_after: None, **further: Any) -> None:  # those after a job
+        super().__init__(**further)
 
-    def __init__(self, params: Mapping[str, Any] | None, steps_after: None, **further: Any) -> None:
-        self.params, self.further = params or {}, further
-
-    def sweep(self, arguments: list[str]) -> None:
+    @staticmethod
+    def work() -> Callable[..., None]:
         from neuralode_exp.sweep.grid import run_grid
 
-        assert self.config is not None
-        assert self.hydra_context is not None
-        axes = self.axes(arguments)
-        run_grid(self.config, self.hydra_context.config_loader, self.launcher, axes, **self.further)
+        return run_grid
 
 
 class OptunaSearch(_OwnSweeper):
-    """Search with Optuna: the same command goes on with the same study, up to `n_trials` in all.
+    """Search with Optuna: the same command goes on with the same study, up to `n_trials` in all."""
 
-    Args:
-        params: the search space where it stands in a file, as `{"trainer.lr": "interval(0.1,1)"}`.
-        trial: of a job; None here.
-        further: those of `run_search`.
-    """
+    def __init__(self, trial: None, **further: Any) -> None:  # the number of a job's trial
+        super().__init__(**further)
 
-    def __init__(self, params: Mapping[str, Any] | None, trial: int | None, **further: Any) -> None:
-        self.params, self.further = params or {}, further
-
-    def sweep(self, arguments: list[str]) -> None:
+    @staticmethod
+    def work() -> Callable[..., None]:
         from neuralode_exp.sweep.search import run_search
 
-        assert self.config is not None
-        assert self.hydra_context is not None
-        axes = self.axes(arguments)
-        run_search(self.config, self.hydra_context.config_loader, self.launcher, axes, **self.further)
+        return run_search
 
 
 def _launcher(hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> Launcher:

@@ -7,30 +7,40 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TypeVar
-
-LINE_SECONDS = 5.0  # between two log lines
-BAR_SECONDS = 0.2  # between two drawings of the bar
+from typing import Self
 
 log = logging.getLogger(__name__)
-Self = TypeVar("Self", bound="Progress")  # typing has it since Python 3.11
 
 
 class Progress(ABC):
     """A display of the steps done; as a context manager it closes itself."""
 
-    @abstractmethod
+    every: float  # seconds between two times that it shows something
+
+    def __init__(self, total: int | None, start: int, steps_after: int = 0) -> None:
+        self._total, self._step, self._pace = total, start, Pace(total, start, steps_after)
+        self._values: dict[str, float] = {}
+        self._shown = time.perf_counter()
+
     def update(self, step: int, values: Mapping[str, float] | None = None) -> None:
         """Show that `step` steps are done. Values (loss, error, nfe) replace earlier ones of their name.
 
         Made to be called at every step: what it is given is shown now or with a later call.
         """
+        self._step = step
+        self._values.update(values or {})
+        if time.perf_counter() - self._shown >= self.every:
+            self._shown = time.perf_counter()
+            self._show()
 
     @abstractmethod
     def close(self) -> None:
         """Show the last step and end the display."""
 
-    def __enter__(self: Self) -> Self:
+    @abstractmethod
+    def _show(self) -> None: ...
+
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -76,24 +86,17 @@ class Pace:
 class Lines(Progress):
     """Log lines: at most one every few seconds, and one at the end."""
 
-    def __init__(self, total: int | None, start: int, steps_after: int = 0) -> None:
-        self._total, self._pace = total, Pace(total, start, steps_after)
-        self._step = self._shown_step = start
-        self._values: dict[str, float] = {}
-        self._shown = time.perf_counter()
+    every = 5.0
 
-    def update(self, step: int, values: Mapping[str, float] | None = None) -> None:
-        self._step = step
-        self._values.update(values or {})
-        if time.perf_counter() - self._shown >= LINE_SECONDS:
-            self._show()
+    def __init__(self, total: int | None, start: int, steps_after: int = 0) -> None:
+        super().__init__(total, start, steps_after)
+        self._shown_step = start
 
     def close(self) -> None:
         if self._step != self._shown_step:
             self._show()
 
     def _show(self) -> None:
-        self._shown = time.perf_counter()
         self._shown_step = self._step
         of_all = "" if self._total is None else f"/{self._total}"
         parts = [f"step {self._step}{of_all}", *_named(self._values)]
@@ -104,7 +107,10 @@ class Lines(Progress):
 class Bar(Progress):
     """A rich bar, drawn by `update` itself: no thread that competes with training."""
 
+    every = 0.2
+
     def __init__(self, total: int | None, start: int, steps_after: int = 0) -> None:
+        super().__init__(total, start, steps_after)
         # Imported here: only a terminal needs rich.
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
@@ -119,23 +125,13 @@ class Bar(Progress):
             auto_refresh=False,
         )
         self._task = self._bar.add_task("", total=total, completed=start, values="")
-        self._step, self._pace = start, Pace(total, start, steps_after)
-        self._values: dict[str, float] = {}
-        self._shown = time.perf_counter()
         self._bar.start()
-
-    def update(self, step: int, values: Mapping[str, float] | None = None) -> None:
-        self._step = step
-        self._values.update(values or {})
-        if time.perf_counter() - self._shown >= BAR_SECONDS:
-            self._show()
 
     def close(self) -> None:
         self._show()
         self._bar.stop()
 
     def _show(self) -> None:
-        self._shown = time.perf_counter()
         shown = "  ".join([*_named(self._values), *filter(None, [self._pace.of_grid(self._step)])])
         self._bar.update(self._task, completed=self._step, values=shown, refresh=True)
 

@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import warnings
 
-import pytest
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.plugins import Plugins
-from hydra.errors import HydraException
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 
-from neuralode_exp.config.compose import CONF, Composer
+from neuralode_exp.config.compose import CONF
 from neuralode_exp.config.hydra_internals import (
     OWN_FILES,
     command_line_parser,
     make_loader,
     register_plugin,
-    set_override,
 )
 
 
@@ -44,18 +41,6 @@ def test_a_loader_composes_beside_whatever_hydra_does() -> None:
     assert set(OWN_FILES["launcher"]) <= set(launchers)
     assert config.dataset.name == "circle"
     assert config.hydra.launcher.n_jobs == 2  # of our file, not -1 of the plugin's
-
-
-def test_one_override_is_set_as_hydra_would() -> None:
-    composer = Composer(make_loader(CONF))
-    config = OmegaConf.create({"trainer": {"lr": 0.1, "clip": 1}})
-    OmegaConf.set_struct(config, True)
-    for override in composer.parse(["trainer.lr=0.2", "+trainer.new=[1,2]", "~trainer.clip", "++seed=3"], []):
-        set_override(config, override)
-    assert config == {"trainer": {"lr": 0.2, "new": [1, 2]}, "seed": 3}
-    [unknown] = composer.parse(["trainer.lrr=0.2"], [])
-    with pytest.raises(HydraException):
-        set_override(config, unknown)
 
 
 def test_the_command_line_is_read_as_hydra_reads_it() -> None:

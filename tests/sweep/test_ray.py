@@ -18,3 +18,21 @@ def test_four_jobs_on_a_local_ray(tmp_path: Path) -> None:
     ended = train(*words, cwd=tmp_path)
     assert ended.returncode == 0, ended.stderr
     assert [row["status"] for row in table(tmp_path / "grid")] == ["completed"] * 4
+
+
+@pytest.mark.parametrize("address", ["null", "127.0.0.1:1", "127.0.0.1:99999", "ray://127.0.0.1:1", "nowhere"])
+def test_an_address_that_is_no_cluster_is_refused(tmp_path: Path, address: str) -> None:
+    words = ("-m", *TINY, "seed=0,1", "hydra/launcher=ray", f"hydra.launcher.ray.init.address={address}")
+    ended = train(*words, cwd=tmp_path)
+    assert ended.returncode == 2
+    assert ended.stderr.startswith("hydra.launcher.ray.init.address must be ")
+    assert len(ended.stderr.splitlines()) == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_where_no_cluster_is_found_no_job_runs(tmp_path: Path) -> None:
+    words = ("-m", *TINY, "seed=0,1", "hydra/launcher=ray", "hydra.launcher.ray.init.address=auto")
+    ended = train(*words, f"hydra.sweep.dir={tmp_path}/grid", cwd=tmp_path)
+    assert ended.returncode == 1
+    assert [row["status"] for row in table(tmp_path / "grid")] == ["not started"] * 2
+    assert "ConnectionError" in table(tmp_path / "grid")[0]["reason"]

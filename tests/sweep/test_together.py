@@ -35,28 +35,53 @@ def starts(cell: Path) -> int:
     return len([path for path in cell.glob("events.out.tfevents.*") if path.suffix != ".end"])
 
 
-def test_three_launchers_run_every_cell_once_though_one_is_killed(tmp_path: Path) -> None:
-    folder = tmp_path / "grid"
-    words = ("seed=range(9)", "trainer.epochs=30", "trainer.checkpoint_every=10")
-    launchers = [launcher(folder, *words) for _ in range(3)]
-    end = time.monotonic() + 120
-    victim = f"process {launchers[0].pid} on "
-    while not (killed := [path.parent for path in folder.glob("*/.lock") if victim in str(held_by(path.parent))]):
-        assert time.monotonic() < end
-        time.sleep(0.01)
-    launchers[0].kill()
-    outputs = [process.communicate(timeout=200)[0] for process in launchers]
-    assert [process.returncode for process in launchers] == [-signal.SIGKILL, 0, 0], outputs
-
-    assert [row["status"] for row in table(folder)] == ["completed"] * 9
+def require_once(folder: Path, n: int, killed: list[Path]) -> None:
+    """All cells are complete, and only those that were killed were started twice; no line was written twice."""
+    assert [row["status"] for row in table(folder)] == ["completed"] * n
     cells = [path.parent for path in folder.glob("*/summary.json")]
-    assert len(cells) == 9
+    assert len(cells) == n
     for cell in cells:
         assert starts(cell) == 1 or (cell in killed and starts(cell) == 2)
         rows = (cell / "metrics.csv").read_text().splitlines()
         assert len({row.rpartition(",")[0] for row in rows}) == len(rows)
         assert held_by(cell) is None
+
+
+@pytest.mark.parametrize("n", [6, pytest.param(64, marks=[pytest.mark.interrupts, pytest.mark.timeout(1200)])])
+def test_three_launchers_run_every_cell_once_though_one_is_killed(tmp_path: Path, n: int) -> None:
+    folder = tmp_path / "grid"
+    words = (f"seed=range({n})", "trainer.epochs=30", "trainer.checkpoint_every=10")
+    launchers = [launcher(folder, *words) for _ in range(3)]
+    end = time.monotonic() + 120
+    victim = f"process {launchers[0].pid} on "
+    killed: list[Path] = []
+    while not killed or len(list(folder.glob("*/summary.json"))) < n // 3:
+        killed = [path.parent for path in folder.glob("*/.lock") if victim in str(held_by(path.parent))]
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    launchers[0].kill()
+    outputs = [process.communicate(timeout=1000)[0] for process in launchers]
+    assert [process.returncode for process in launchers] == [-signal.SIGKILL, 0, 0], outputs
+
+    require_once(folder, n, killed)
+    cells = [path.parent for path in folder.glob("*/summary.json")]
     assert len({read_summary(cell)["process"]["pid"] for cell in cells}) >= 2  # the survivors shared the work
+
+
+@pytest.mark.interrupts
+def test_what_joblibs_workers_do_after_their_parent_is_killed_is_not_done_twice(tmp_path: Path) -> None:
+    folder = tmp_path / "grid"
+    words = ("seed=range(6)", "trainer.epochs=60", "trainer.checkpoint_every=10")
+    first = launcher(folder, *words, "hydra/launcher=joblib")
+    end = time.monotonic() + 120
+    while len(held := [path.parent for path in folder.glob("*/.lock") if held_by(path.parent)]) < 2:
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    first.kill()
+    again = launcher(folder, *words)
+    said = again.communicate(timeout=250)[0]
+    assert again.returncode == 0, said
+    require_once(folder, 6, held)
 
 
 def test_a_grid_waits_for_a_held_cell_and_then_runs_it(grid: Grid, compose: Compose, tmp_path: Path) -> None:
