@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 
+from neuralode_exp.aligned import aligned
 from neuralode_exp.build import build_task, pick_device
 from neuralode_exp.config import Config, ConfigError, Mistake, solver_arguments
 from neuralode_exp.config.cells import solves_ode
@@ -167,10 +168,8 @@ def table(rows: Sequence[Row]) -> str:
         error = f"{row.error:.4g}" + (f" {row.tag}" if len({r.tag for r in rows}) > 1 else "")
         numbers = (f"{row.difference:.3g}", f"{row.nfe:g}", f"{row.seconds:.3g}")
         lines.append([*name, row.solver or row.model, row.setting, error, *numbers])
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    shown = ["  ".join(x.ljust(w) for x, w in zip(line, widths, strict=True)).rstrip() for line in lines]
     failures = [f"{row.solver} {row.setting}: {row.failure}" for row in rows if row.failure]
-    return "\n".join([*shown, *failures])
+    return "\n".join([aligned(lines), *failures])
 
 
 def write(rows: Sequence[Row], folder: Path) -> tuple[Path, Path]:

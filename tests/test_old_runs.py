@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import shutil
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
 
-import train
 from neuralode_exp.config import folder_name, identity, stored_config
 from neuralode_exp.config.errors import spell
 from neuralode_exp.config.later import NEUTRAL, OF_KIND
@@ -19,7 +17,7 @@ from neuralode_exp.load import load_run
 from neuralode_exp.tags import TAGS
 from neuralode_exp.tracking.metrics import read_metrics
 from neuralode_exp.tracking.summary import read_summary
-from tests.conftest import ROOT
+from tests.conftest import ROOT, train_here
 from tests.sweep.conftest import stamps, table
 
 OLD = ROOT / "tests" / "old_runs"
@@ -33,14 +31,6 @@ VARIES = ("time/", "memory/", "final/", "solver/consistency", "density/inversion
 @pytest.fixture(autouse=True)
 def _in_root(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)  # the stored paths of data are relative
-
-
-def start(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
-    monkeypatch.setattr(sys, "argv", ["train.py", *words])
-    try:
-        return int(train.command_line())
-    except SystemExit as end:
-        return int(end.code or 0)
 
 
 def metrics(folder: Path) -> dict[str, float]:
@@ -90,7 +80,7 @@ def test_an_interrupted_run_goes_on_to_where_the_finished_one_ended(
 ) -> None:
     folder = tmp_path / "run"
     shutil.copytree(OLD / kind / "interrupted", folder)
-    assert start(monkeypatch, f"resume={folder}") == 0
+    assert train_here(monkeypatch, f"resume={folder}") == 0
     assert "resumed after step" in (folder / "train.log").read_text()
     recorded = {tag.removeprefix("final/").removesuffix("_std") for tag in read_metrics(folder)}
     assert recorded <= TAGS.keys()
@@ -102,7 +92,7 @@ def test_an_interrupted_run_goes_on_to_where_the_finished_one_ended(
 
 def grid(monkeypatch: pytest.MonkeyPatch, kind: str, folder: Path, *words: str) -> None:
     asked = yaml.safe_load((OLD / kind / "finished" / ".hydra" / "overrides.yaml").read_text())
-    assert start(monkeypatch, "-m", *asked, *words, f"hydra.sweep.dir={folder}") == 0
+    assert train_here(monkeypatch, "-m", *asked, *words, f"hydra.sweep.dir={folder}") == 0
 
 
 @pytest.mark.parametrize("kind", KINDS)

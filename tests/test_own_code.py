@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -23,7 +24,7 @@ from neuralode_exp.evaluate import evaluate
 from neuralode_exp.load import NotLoadable
 from neuralode_exp.report.report import make_report, text
 from neuralode_exp.tracking.summary import read_summary
-from tests.conftest import ROOT, train
+from tests.conftest import ROOT, train, train_here
 
 OWN = """
 import torch
@@ -101,10 +102,11 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
     return torch.load(folder / "checkpoints" / "last.pt", weights_only=True)["module"]
 
 
-def test_an_example_is_trained_resumed_after_a_kill_loaded_and_reported(here: Path) -> None:
+def test_an_example_is_trained_resumed_after_a_kill_loaded_and_reported(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     words = (*DAMPED, *SWING, *FEW, "trainer.checkpoint_every=1", "trainer.max_steps=60")
-    whole = train(*words, "hydra.run.dir=whole", cwd=here)
-    assert whole.returncode == 0, whole.stderr
+    assert train_here(monkeypatch, *words, "hydra.run.dir=whole") == 0
     digest = hashlib.sha256(OWN.encode()).hexdigest()
     summary = read_summary(here / "whole")
     assert summary is not None
@@ -121,8 +123,8 @@ def test_an_example_is_trained_resumed_after_a_kill_loaded_and_reported(here: Pa
         time.sleep(0.01)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    assert train("resume=cut", cwd=here).returncode == 2
-    assert train("resume=cut", "extensions=[my_fields.py]", cwd=here).returncode == 0
+    assert train_here(monkeypatch, "resume=cut") == 2
+    assert train_here(monkeypatch, "resume=cut", "extensions=[my_fields.py]") == 0
     for name, value in weights(here / "whole").items():
         assert torch.equal(weights(here / "cut")[name], value), name
 
@@ -149,12 +151,20 @@ def test_a_grid_over_options_runs_in_workers_that_import_the_file(here: Path) ->
     assert "2 cells, 0 to run" in again.stdout + again.stderr
 
 
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run with the user's field."""
+    folder = tmp_path_factory.mktemp("trained")
+    (folder / "my_fields.py").write_text(OWN)
+    assert train(*DAMPED, *FEW, "hydra.run.dir=run", cwd=folder).returncode == 0
+    return folder / "run"
+
+
 @pytest.fixture
-def elsewhere(here: Path) -> Path:
+def elsewhere(here: Path, trained: Path) -> Path:
     """The folder of a run from elsewhere, whose file would say so if it were imported."""
-    assert train(*DAMPED, *FEW, "hydra.run.dir=run", cwd=here).returncode == 0
     (here / "my_fields.py").write_text("raise SystemExit('imported')\n")
-    return here / "run"
+    return Path(shutil.copytree(trained, here / "run"))
 
 
 def test_nothing_is_imported_because_a_folder_names_it(elsewhere: Path) -> None:
@@ -302,11 +312,13 @@ class Ring:
 FEW_POINTS = ("dataset.validation=50", "dataset.test=50", "trainer.batch_size=32", "trainer.max_steps=4", "solver=rk4")
 
 
-def test_a_metric_is_recorded_shown_and_may_be_the_objective(here: Path) -> None:
+def test_a_metric_is_recorded_shown_and_may_be_the_objective(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     (here / "more.py").write_text(MORE)
-    done = train("extensions=[more.py]", *FEW, "objective=swing/last_angle_error", "hydra.run.dir=run", cwd=here)
-    assert done.returncode == 0, done.stderr
-    assert "swing/last_angle_error" in done.stdout
+    asked = ("extensions=[more.py]", *FEW, "objective=swing/last_angle_error", "hydra.run.dir=run")
+    assert train_here(monkeypatch, *asked) == 0
+    assert "swing/last_angle_error" in capsys.readouterr().out
     summary = read_summary(here / "run")
     assert summary is not None
     assert summary["objective"] == summary["metrics"]["swing/last_angle_error"] > 0
@@ -316,12 +328,13 @@ def test_a_metric_is_recorded_shown_and_may_be_the_objective(here: Path) -> None
 
 
 @pytest.mark.parametrize("trace", ["exact", "hutchinson"])
-def test_a_density_of_ones_own_is_learned_by_a_field_of_ones_own(trace: str, here: Path) -> None:
+def test_a_density_of_ones_own_is_learned_by_a_field_of_ones_own(
+    trace: str, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (here / "more.py").write_text(MORE)
     words = ("extensions=[my_fields.py,more.py]", "model.field=damped", f"model.trace={trace}", "figures=false")
     data = ("dataset=density", "dataset.density=blob", "dataset.options.scale=2")
-    done = train(*words, *data, *FEW_POINTS, "hydra.run.dir=run", cwd=here)
-    assert done.returncode == 0, done.stderr
+    assert train_here(monkeypatch, *words, *data, *FEW_POINTS, "hydra.run.dir=run") == 0
     summary = read_summary(here / "run")
     assert summary is not None
     metrics = summary["metrics"]
@@ -333,10 +346,12 @@ def test_a_density_of_ones_own_is_learned_by_a_field_of_ones_own(trace: str, her
     assert model.log_prob(torch.zeros(5, 2)).shape == (5,)
 
 
-def test_a_density_without_a_log_density_has_a_likelihood_and_no_divergence(here: Path) -> None:
+def test_a_density_without_a_log_density_has_a_likelihood_and_no_divergence(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (here / "more.py").write_text(MORE)
     words = ("extensions=[more.py]", "dataset=density", "dataset.density=ring", "model.width=8")
-    assert train(*words, *FEW_POINTS, "figures=true", "hydra.run.dir=run", cwd=here).returncode == 0
+    assert train_here(monkeypatch, *words, *FEW_POINTS, "figures=true", "hydra.run.dir=run") == 0
     summary = read_summary(here / "run")
     assert summary is not None
     assert "density/nll" in summary["metrics"]

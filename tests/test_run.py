@@ -21,7 +21,7 @@ from neuralode_exp.run import run
 from neuralode_exp.tracking.metrics import read_metrics
 from neuralode_exp.tracking.summary import read_summary
 from neuralode_exp.trainers import loop as loop_module
-from tests.conftest import ROOT, TINY_IMAGES, train
+from tests.conftest import ROOT, TINY_IMAGES, train_here
 
 Compose = Callable[..., Config]
 RANDOM_OR_CLOCK = ("time/", "memory/peak_rss", "final/time")
@@ -134,9 +134,9 @@ def test_a_killed_run_goes_on_to_the_same_weights_and_curves(
     assert curves(tmp_path / "whole") == curves(tmp_path / "cut")
 
 
-def test_kill_9_and_resume_from_the_command_line(tmp_path: Path) -> None:
+def test_kill_9_and_resume_from_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     words = [*TINY_IMAGES, "model=stem", "trainer.checkpoint_every=1"]
-    assert train(*words, f"hydra.run.dir={tmp_path / 'whole'}").returncode == 0
+    assert train_here(monkeypatch, *words, f"hydra.run.dir={tmp_path / 'whole'}") == 0
     cut = tmp_path / "cut"
     process = subprocess.Popen(
         [sys.executable, str(ROOT / "train.py"), *words, f"hydra.run.dir={cut}"],
@@ -150,8 +150,7 @@ def test_kill_9_and_resume_from_the_command_line(tmp_path: Path) -> None:
     summary = read_summary(cut)
     assert summary is not None
     assert summary["status"] == "killed"
-    resumed = train(f"resume={cut}")
-    assert resumed.returncode == 0, resumed.stderr
+    assert train_here(monkeypatch, f"resume={cut}") == 0
     assert_same_weights(tmp_path / "whole", cut)
     assert curves(tmp_path / "whole") == curves(cut)
 

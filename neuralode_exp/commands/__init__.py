@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections.abc import Sequence
 
@@ -27,3 +28,14 @@ def main(argv: Sequence[str] | None = None) -> int | str:
     if first == "resume":
         return train.command_line([f"resume={quoted(word)}" for word in rest[:1]] + rest[1:])
     return train.command_line(sys.argv[1:] if argv is None else list(argv))
+
+
+def parser(name: str, documentation: str | None) -> argparse.ArgumentParser:
+    """Return the parser of a command, whose help is what its module says of itself."""
+    description, _, examples = (documentation or "").partition("\n\n")
+    return argparse.ArgumentParser(
+        prog=f"neuralode {name}",
+        description=description,
+        epilog=examples,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )

@@ -20,18 +20,13 @@ import logging
 import sys
 from pathlib import Path
 
+from neuralode_exp import commands
 from neuralode_exp.config import ConfigError
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line and return its exit status."""
-    description, _, examples = (__doc__ or "").partition("\n\n")
-    parser = argparse.ArgumentParser(
-        prog="neuralode evaluate",
-        description=description,
-        epilog=examples,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = commands.parser("evaluate", __doc__)
     parser.add_argument(
         "words",
         nargs="+",

@@ -9,23 +9,17 @@ Exit status: 0 done, 2 the request is wrong.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
 
+from neuralode_exp import commands
 from neuralode_exp.config import ConfigError
 from neuralode_exp.report.report import html, make_report, markdown, text
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line and return its exit status."""
-    description, _, examples = (__doc__ or "").partition("\n\n")
-    parser = argparse.ArgumentParser(
-        prog="neuralode report",
-        description=description,
-        epilog=examples,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = commands.parser("report", __doc__)
     parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="of a run, of a grid, or of several")
     parser.add_argument("--by", metavar="KEYS", help="config keys of a group; default: those that differ, but seed")
     parser.add_argument("--columns", metavar="TAGS", help="metrics to show; default: the usual ones that are there")

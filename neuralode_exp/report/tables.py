@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from neuralode_exp.aligned import aligned
 from neuralode_exp.report.columns import cell, number
 from neuralode_exp.report.grouping import SEED, Group, value_of
 from neuralode_exp.report.runs import Run
@@ -63,10 +64,7 @@ def place(run: Run, root: Path) -> str:
 
 def plain(table: Table) -> str:
     """Align columns with spaces."""
-    rows = [table.heads, *table.rows]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    padded = ["  ".join(x.ljust(w) for x, w in zip(row, widths, strict=True)).rstrip() for row in rows]
-    return "\n".join(padded)
+    return aligned([table.heads, *table.rows])
 
 
 def markdown(table: Table) -> str:

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from neuralode_exp.aligned import aligned
+
 if TYPE_CHECKING:
     from neuralode_exp.sweep.cells import Cell, Outcome
 
@@ -19,21 +21,14 @@ COLUMNS = ("cell", "status", "objective", "seconds", "label", "run", "same_as", 
 def text(cells: Sequence[Cell], outcomes: Sequence[Outcome]) -> str:
     """Return a line for each cell: number, status, objective, seconds, the run's name, what sets it apart, reason."""
     shared = set.intersection(*(set(cell.overrides) for cell in cells)) if len(cells) > 1 else set()
-    rows = [("cell", "status", "objective", "seconds", "run", "overrides")]
-    reasons = [""]
+    rows = [("cell", "status", "objective", "seconds", "run", "overrides", "")]
     for cell, end in zip(cells, outcomes, strict=True):
         status = end.status if cell.same_as is None else f"same as {cell.same_as}"
         numbers = (_number(end.objective, ".5g"), _number(end.seconds, ".1f"))
+        name = cell.name if cell.gap is None else cell.label
         words = " ".join(word for word in cell.overrides if word not in shared)
-        rows.append((str(cell.number), status, *numbers, cell.name if cell.gap is None else cell.label, words))
-        reasons.append(end.reason if cell.same_as is None else "")
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    right = (True, False, True, True, False, False)
-    lines = []
-    for row, reason in zip(rows, reasons, strict=True):
-        entries = [x.rjust(w) if r else x.ljust(w) for x, w, r in zip(row, widths, right, strict=True)]
-        lines.append("  ".join([*entries, reason]).rstrip())
-    return "\n".join(lines)
+        rows.append((str(cell.number), status, *numbers, name, words, end.reason if cell.same_as is None else ""))
+    return aligned(rows, right=(0, 2, 3))
 
 
 def counts(cells: Sequence[Cell], outcomes: Sequence[Outcome]) -> str:

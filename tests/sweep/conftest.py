@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-import train
 from neuralode_exp.sweep.table import read_csv
-from tests.conftest import TINY_IMAGES
+from tests.conftest import TINY_IMAGES, train_here
 
 TINY = (*TINY_IMAGES, "trainer.epochs=1", "model=mlp", "model.hidden=4", "figures=false")
 Grid = Callable[..., int]
@@ -24,11 +22,7 @@ def grid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Grid:
 
     def grid(*words: str) -> int:
         # Absolute: joblib keeps its processes, in the folder of the test that started them.
-        monkeypatch.setattr(sys, "argv", ["train.py", "-m", *TINY, f"hydra.sweep.dir={tmp_path}/grid", *words])
-        try:
-            return int(train.command_line())
-        except SystemExit as end:
-            return int(end.code or 0)
+        return train_here(monkeypatch, "-m", *TINY, f"hydra.sweep.dir={tmp_path}/grid", *words)
 
     return grid
 

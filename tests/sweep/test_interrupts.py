@@ -63,7 +63,7 @@ def test_a_signal_stops_the_grid_there(
     grid: Grid, monkeypatch: pytest.MonkeyPatch, where: str, number: signal.Signals, status: int
 ) -> None:
     owner, name, call, left = WHERE[where]
-    words = ("seed=0,1,2", "trainer.epochs=2", "figures=true")
+    words = ("seed=0,1,2", "trainer.epochs=2", f"figures={str(where == 'drawing').lower()}")
     with monkeypatch.context() as patched:
         patched.setattr(owner, name, at_call(call, getattr(owner, name), lambda: os.kill(os.getpid(), number)))
         assert grid(*words) == status

@@ -14,7 +14,7 @@ import pytest
 from neuralode_exp.config import folder_name
 from neuralode_exp.tracking.lock import held_by, lock
 from neuralode_exp.tracking.summary import read_summary
-from tests.conftest import ROOT, train
+from tests.conftest import ROOT, train_here
 from tests.sweep.conftest import TINY, Grid, statuses, table
 from tests.test_run import Compose
 
@@ -113,13 +113,15 @@ def test_what_failed_in_another_launcher_is_not_tried_again(
     assert "NonFiniteGradient" in table()[0]["reason"]
 
 
-def test_a_single_run_and_resume_are_refused_a_held_folder(tmp_path: Path) -> None:
-    folder = tmp_path / "run"
-    words = (*TINY, "trainer.max_steps=1", f"hydra.run.dir={folder}")
-    assert train(*words, cwd=tmp_path).returncode == 0
-    with lock(folder):
-        for asked in (words, (f"resume={folder}",)):
-            refused = train(*asked, cwd=tmp_path)
-            assert refused.returncode == 2
-            assert f"process {os.getpid()} on " in refused.stderr
-            assert len(refused.stderr.splitlines()) == 1
+def test_a_single_run_and_resume_are_refused_a_held_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = (*TINY, "trainer.max_steps=1", f"hydra.run.dir={tmp_path}/run")
+    assert train_here(monkeypatch, *words) == 0
+    capsys.readouterr()
+    with lock(tmp_path / "run"):
+        for asked in (words, (f"resume={tmp_path}/run",)):
+            assert train_here(monkeypatch, *asked) == 2
+            [line] = capsys.readouterr().err.splitlines()
+            assert f"process {os.getpid()} on " in line
