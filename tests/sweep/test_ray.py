@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import socket
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
 
+from neuralode_exp.config.launchers import _of_address
 from tests.conftest import train
 from tests.sweep.conftest import TINY, table
 
@@ -36,3 +41,23 @@ def test_where_no_cluster_is_found_no_job_runs(tmp_path: Path) -> None:
     assert ended.returncode == 1
     assert [row["status"] for row in table(tmp_path / "grid")] == ["not started"] * 2
     assert "ConnectionError" in table(tmp_path / "grid")[0]["reason"]
+
+
+def test_jobs_run_on_a_cluster_that_is_there(tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    ray = [str(Path(sys.executable).with_name("ray")), "start", "--head", "--block", "--include-dashboard=false"]
+    ray += [f"--port={address.rpartition(':')[2]}", "--node-ip-address=127.0.0.1", "--num-cpus=2"]
+    with subprocess.Popen(ray, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as cluster:
+        try:
+            end = time.monotonic() + 120
+            while answer := list(_of_address(address)):
+                assert time.monotonic() < end, answer
+                time.sleep(0.5)
+            words = ("-m", *TINY, "seed=0,1", "hydra/launcher=ray", f"hydra.launcher.ray.init.address={address}")
+            ended = train(*words, f"hydra.sweep.dir={tmp_path}/grid", cwd=tmp_path)
+            assert ended.returncode == 0, ended.stderr
+            assert [row["status"] for row in table(tmp_path / "grid")] == ["completed"] * 2
+        finally:
+            cluster.terminate()
