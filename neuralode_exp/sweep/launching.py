@@ -136,7 +136,7 @@ class Jobs:
     def _was_ours(self, cell: Cell) -> bool:
         said = self.said.get(cell.folder)
         if said is not None and said.status == "killed":
-            return True
+            return True  # though its lock may be there for some minutes yet
         return not self.is_busy(cell) and (said is None or said.status != "running")
 
     def _look(self) -> None:
