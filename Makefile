@@ -10,6 +10,7 @@
 # make test-gpu [DATA=FOLDER] [PACKAGES=FOLDER]    the tests of a CUDA device, and its benchmark, in eight minutes; where
 #                                                  nothing can be fetched: MNIST's files, and what PYTHON lacks beside
 #                                                  torch (pip install --target FOLDER ... elsewhere)
+# make test-compiled                               what compiled steps give, in every use of a field, minutes
 # make test-cells                                  two steps of every dataset x model x solver, minutes
 PYTHON ?= python3
 VENV ?= .venv
@@ -17,7 +18,7 @@ BIN := $(VENV)/bin
 HYDRA_NEXT := "hydra-core>=1.4.0rc3" "omegaconf>=2.4.1rc1" "hydra-joblib-launcher>=1.4.0rc3" "hydra-submitit-launcher>=1.4.0rc3"
 GPU_PYTHON := $(if $(PACKAGES),PYTHONPATH=$(CURDIR):$(abspath $(PACKAGES)) $(PYTHON),$(BIN)/python)
 
-.PHONY: setup train test test-extras test-browser test-slurm test-interrupts test-hydra-next test-gpu test-cells lint clean
+.PHONY: setup train test test-extras test-browser test-slurm test-interrupts test-hydra-next test-gpu test-compiled test-cells lint clean
 setup: $(VENV)/.ready
 
 $(VENV)/.ready: pyproject.toml constraints.txt
@@ -57,6 +58,9 @@ $(VENV)-next/.ready: pyproject.toml constraints.txt
 test-gpu: $(if $(PACKAGES),,setup)
 	$(GPU_PYTHON) -m pytest -m cuda tests/models tests/ode tests/tracking tests/trainers
 	$(GPU_PYTHON) scripts/benchmark.py gpu $(if $(DATA),--data $(DATA))
+
+test-compiled: setup
+	$(BIN)/python -m pytest -m compiled
 
 test-cells: setup
 	$(BIN)/python -m pytest -m cells

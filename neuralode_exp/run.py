@@ -8,7 +8,9 @@ import math
 import random
 import signal
 import sys
-from collections.abc import Callable, Mapping
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
@@ -25,6 +27,7 @@ from neuralode_exp.config.own import spell_extensions
 from neuralode_exp.interruption import StopAtOnce, StopLater
 from neuralode_exp.load import restore_weights
 from neuralode_exp.ode import SolverError
+from neuralode_exp.ode.compiled import CompilationWarning, forget_programs
 from neuralode_exp.outcome import Interrupted, RunFailed, command
 from neuralode_exp.tracking import checkpoints
 from neuralode_exp.tracking.lock import Held, Lock, lock
@@ -185,7 +188,8 @@ def _train(
             held.check()
             return later()
 
-        with later, show(cadence.total, start=loop.step) as display:
+        alone = compiled_alone() if config.solver.compile else nullcontext()
+        with later, alone, show(cadence.total, start=loop.step) as display:
             loop.run(recorder, display, interrupted, prune)
         summary |= {"steps": loop.step, "seconds": loop.seconds, "metrics": dict(loop.metrics)}
         if loop.pruned:
@@ -217,6 +221,16 @@ def _train(
         recorder.close()
     print(final_table(_table(loop.metrics, summary), folder))
     return value
+
+
+@contextmanager
+def compiled_alone() -> Iterator[None]:
+    """Compile anew what this run solves, whatever ran before it, and log what cannot be compiled in one line."""
+    forget_programs()
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", CompilationWarning)
+        warnings.showwarning = lambda message, *_, **__: log.warning("%s", message)
+        yield
 
 
 def _measure(task: Task, loop: Loop, recorder: Recorder) -> None:

@@ -68,6 +68,13 @@ GAPS = (
         "pick solver.engine=native or solver.max_step=null",
     ),
     Gap(
+        lambda c: solves_ode(c) and c.solver.engine == "torchdiffeq" and c.solver.compile,
+        "solver.compile=true",
+        "compiles the steps of the native engine",
+        "solver.engine=torchdiffeq",
+        "pick solver.engine=native or solver.compile=false",
+    ),
+    Gap(
         lambda c: _reads(c, "first_step") and c.solver.engine == "torchdiffeq" and c.solver.first_step == "previous",
         "solver.first_step=previous",
         "is known of the native engine's steps alone",

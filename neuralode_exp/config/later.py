@@ -9,6 +9,7 @@ from typing import Any
 # before are loaded, go on and are found in their grids.
 NEUTRAL: dict[str, Any] = {
     "solver.max_step": None,
+    "solver.compile": False,
     "solver.coupling": 0.999,
     "solver.stored_states": None,
     "model.features": "none",

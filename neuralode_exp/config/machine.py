@@ -5,11 +5,14 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 
+from neuralode_exp.config.cells import solves_ode
 from neuralode_exp.config.errors import Mistake, spell
 from neuralode_exp.config.kinds import KINDS
 from neuralode_exp.config.memory import too_large
@@ -26,6 +29,8 @@ def of_machine(config: Config) -> Iterator[Mistake]:
     if config.threads is not None and limit is not None and config.threads > limit:
         rule = f"must be at most {limit}, as many as a process can start here"
         yield Mistake("threads", rule, spell(config.threads), f"{os.cpu_count()} are as many as there are cores")
+    if config.solver.compile and solves_ode(config) and (mistake := no_compiler()):
+        yield mistake
     if mistake := too_large(config, KINDS[config.dataset.kind].memory, memory_limit(config.device)):
         yield mistake
 
@@ -58,6 +63,18 @@ def wrong_precision(device: str, precision: str) -> Mistake | None:
             return None
         name = torch.cuda.get_device_name()
     return Mistake("precision", f"must be one in which {name} computes", precision, "use precision=float32")
+
+
+def no_compiler() -> Mistake | None:
+    """Return what is missing for `solver.compile=true`: what torch.compile makes is C++."""
+    name = os.environ.get("CXX") or {"darwin": "clang++", "win32": "cl"}.get(sys.platform, "g++")
+    if shutil.which(name):
+        return None
+    fix = (
+        "install one (Debian and Ubuntu: apt-get install g++; macOS: xcode-select --install; Windows: Visual Studio "
+        "Build Tools), or leave the key out"
+    )
+    return Mistake("solver.compile", f"must be false without a C++ compiler ({name})", "true", fix)
 
 
 @functools.cache

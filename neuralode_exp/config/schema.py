@@ -191,6 +191,7 @@ class Solver(Section):
     first_step: Positive | Literal["previous"] | None
     min_step: NonNegative | None
     max_step: Positive | None
+    compile: bool
     coupling: Annotated[float, Field(gt=0, le=1)]
     stored_states: CountOrZero | None
 

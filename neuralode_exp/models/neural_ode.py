@@ -8,7 +8,7 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor, nn
 
-from neuralode_exp.ode import FixedStep, Gradient, Method, Stats, solve
+from neuralode_exp.ode import FixedStep, Gradient, Method, Stats, TorchdiffeqMethod, solve
 
 Field = TypeVar("Field", bound=nn.Module)
 State = TypeVar("State", Tensor, tuple[Tensor, ...])
@@ -118,6 +118,8 @@ class NeuralODE(nn.Module, Generic[Field]):
         in_norm: Sequence[bool] | None = None,
     ) -> Any:
         method, previous = self.method, self.first_step if self.training else None
+        if not self.training and not isinstance(method, TorchdiffeqMethod) and method.compile:
+            method = replace(method, compile=False)  # evaluations have many shapes, each of them once
         if previous is not None and not isinstance(method, FixedStep) and not math.isnan(size := float(previous)):
             method = replace(method, first_step=size)
         solution = solve(f, z0, t, method, self.gradient, parameters=parameters, in_norm=in_norm)

@@ -22,7 +22,7 @@ from neuralode_exp.ode.errors import MaxStepsExceeded, NonFiniteState, SolverErr
 from neuralode_exp.ode.field import time_like
 from neuralode_exp.ode.methods import Adaptive, FixedStep
 from neuralode_exp.ode.stats import Stats
-from neuralode_exp.ode.steppers import Field
+from neuralode_exp.ode.steppers import Field, Trial
 
 Norm = Callable[[Tensor], Tensor]
 
@@ -52,8 +52,8 @@ class Control(ABC):
         """
 
     @abstractmethod
-    def judge(self, t: float, dt: float, z: Tensor, z1: Tensor, error: Tensor | None) -> tuple[float, bool]:
-        """The error ratio of a trial, and whether to go on from its end."""
+    def judge(self, t: float, dt: float, z: Tensor, z1: Tensor, trial: Trial) -> tuple[float, bool]:
+        """The error ratio of a trial from z to z1, and whether to go on from its end."""
 
 
 class FixedControl(Control):
@@ -78,7 +78,7 @@ class FixedControl(Control):
         self.size = (t1 - t0) / n
         return self.size, t1 if self.step == n - 1 else t0 + (self.step + 1) * self.size
 
-    def judge(self, t: float, dt: float, z: Tensor, z1: Tensor, error: Tensor | None) -> tuple[float, bool]:
+    def judge(self, t: float, dt: float, z: Tensor, z1: Tensor, trial: Trial) -> tuple[float, bool]:
         self.step += 1
         if self.step == self.counts[self.interval]:
             self.interval, self.step = self.interval + 1, 0
@@ -136,13 +136,14 @@ class AdaptiveControl(Control):
         end = self.marks[self.mark]
         return (end - t, end) if abs(end - t) <= abs(self.size) else (self.size, t + self.size)
 
-    def judge(self, t: float, dt: float, z: Tensor, z1: Tensor, error: Tensor | None) -> tuple[float, bool]:
+    def judge(self, t: float, dt: float, z: Tensor, z1: Tensor, trial: Trial) -> tuple[float, bool]:
+        error = trial.error
         if error is None:
             raise ValueError(
                 "an adaptive method must have a stepper with an error estimate, got one without; use FixedStep"
             )
         with torch.no_grad() if torch.is_grad_enabled() else nullcontext():
-            ratio = self._error_ratio(z, z1, error)
+            ratio = self._error_ratio(z, z1, error) if trial.ratio is None else float(trial.ratio)
         accepted = ratio <= 1.0 or (abs(dt) <= self.method.min_step and math.isfinite(ratio))
         proposal = dt * growth(ratio, self.order)
         proposal = math.copysign(max(abs(proposal), self.method.min_step), dt)
@@ -161,11 +162,8 @@ class AdaptiveControl(Control):
         if known is not z or abs_z is None:
             abs_z = z.abs()
         abs_z1 = z1.abs()
-        scale = torch.maximum(abs_z, abs_z1).mul_(method.rtol).add_(method.absolute_tolerance)
-        scaled = error / scale
-        if method.absolute_tolerance == 0.0:  # a component that is 0, and exactly so, is 0 / 0
-            scaled = torch.where(error == 0, error, scaled)
-        ratio = float(self.norm(scaled))
+        only = method.absolute_tolerance == 0.0
+        ratio = float(self.norm(error_ratio(abs_z, abs_z1, error, method.rtol, method.absolute_tolerance, only)))
         self.absolute = (z1, abs_z1) if ratio <= 1.0 else (z, abs_z)
         return ratio
 
@@ -175,6 +173,15 @@ class AdaptiveControl(Control):
             if not all_finite(values.detach()):
                 return NonFiniteState(t=t, dt=self.size, steps=stats.trials, z=z, state=values)
         return StepSizeUnderflow(t=t, dt=self.size, steps=stats.trials, z=z)
+
+
+def error_ratio(
+    abs_z: Tensor, abs_z1: Tensor, error: Tensor, rtol: float | Tensor, atol: float | Tensor, relative_only: bool
+) -> Tensor:
+    """error / (atol + rtol max(|z|, |z1|)) in each entry; `relative_only`: atol is 0."""
+    scaled = error / torch.maximum(abs_z, abs_z1).mul_(rtol).add_(atol)
+    # a component that is 0, and exactly so, is 0 / 0
+    return torch.where(error == 0, error, scaled) if relative_only else scaled
 
 
 def growth(ratio: float, order: int) -> float:

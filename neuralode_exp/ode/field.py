@@ -5,7 +5,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,9 @@ from neuralode_exp.ode.dependencies import Dependencies
 from neuralode_exp.ode.errors import SolverError
 from neuralode_exp.ode.randomness import Generators
 from neuralode_exp.ode.repeats import Repeats
+
+if TYPE_CHECKING:
+    from neuralode_exp.ode.compiled import Compiler
 
 Terms = tuple[Tensor | None, ...]  # of one cotangent for each tensor that f depends on; None is zero
 
@@ -39,6 +42,14 @@ class Stage(NamedTuple):
         return self._replace(value=self.value.new_empty(0))
 
 
+class How(NamedTuple):
+    """How f is to be called: under which autocast, and whether it differentiates itself."""
+
+    device_type: str
+    autocast: torch.dtype | None
+    itself: bool
+
+
 class VectorField:
     """f with a counter, so that the number of function evaluations is kept in one place.
 
@@ -54,6 +65,7 @@ class VectorField:
         nfe: evaluations so far.
         depends_on: the tensors that get a gradient beside the state, see `find_dependencies`.
         repeats: compares what backward evaluates again.
+        compiler: compiles what comes after the first evaluation; None: nothing is compiled.
 
     Raises:
         ValueError: if f does not return a tensor of the shape and dtype of z.
@@ -71,6 +83,12 @@ class VectorField:
         self._special = self._autocast.enabled
         self._last: tuple[weakref.ref[Tensor], int] | None = None
         self.repeats = Repeats(self._autocast.dtype or self.dtype)
+        self.compiler: Compiler | None = None
+
+    @property
+    def how(self) -> How:
+        """How it is called within a compiled function."""
+        return How(self._autocast.device_type, self._autocast.dtype, self._differentiates_itself)
 
     @property
     def depends_on(self) -> tuple[Tensor, ...]:
@@ -80,8 +98,16 @@ class VectorField:
         self.nfe += 1
         if self.generators.watched:
             self.generators.before_evaluation()
+        if self.compiler is not None and self.nfe > 1:
+            compiled = self.compiler.evaluate(self, t, z)
+            if compiled is not None:
+                return compiled
+        watch = self.compiler is not None and self.nfe == 1
+        before = self.generators.state() if watch else ()
         evaluate = self._watched if self.nfe <= 2 else self._specially if self._special else self._try
         dz = evaluate(t, z)
+        if watch and self.generators.moved_from(before):
+            self._compile_no_draws()
         if not isinstance(dz, Tensor):
             raise ValueError(f"f(t, z) must return dz/dt, a tensor, got {type(dz).__name__}; does it end in return?")
         if dz.dtype != self.dtype and self._autocast.enabled and dz.is_floating_point():
@@ -91,6 +117,12 @@ class VectorField:
                 f"f(t, z) must return dz/dt with the shape and dtype of z, got {_describe(dz)} for z of {_describe(z)}"
             )
         return dz
+
+    def _compile_no_draws(self) -> None:
+        from neuralode_exp.ode.compiled import warn_uncompiled
+
+        self.compiler = None
+        warn_uncompiled("f draws random numbers, which a program would draw in another order")
 
     def stage(self, t: Tensor, z: Tensor) -> Stage:
         """Evaluate for a step, whose stages may be more than values."""

@@ -30,11 +30,13 @@ class FixedStep:
         stepper: one step of the method; an error estimate that it may have is not used.
         step_size: largest step, > 0, in units of t.
         max_steps: most steps of one solve.
+        compile: whether `torch.compile` makes programs of the steps; a name is that of another backend than its own.
     """
 
     stepper: Stepper
     step_size: float
     max_steps: int = 100_000
+    compile: bool | str = False
 
     def __post_init__(self) -> None:
         _check_ranges(vars(self))
@@ -58,6 +60,7 @@ class Adaptive(_Tolerances):
         first_step: size of the first step; None chooses it from the vector field (Hairer I, Sec. II.4).
         min_step: steps at or below this size are accepted whatever their error.
         max_step: no step is longer; None: no limit. What happens for a shorter time than a step may go unseen.
+        compile: as in `FixedStep`.
     """
 
     stepper: Stepper
@@ -67,6 +70,7 @@ class Adaptive(_Tolerances):
     first_step: float | None = None
     min_step: float = 0.0
     max_step: float | None = None
+    compile: bool | str = False
 
     def __post_init__(self) -> None:
         _check_ranges(vars(self))
@@ -120,6 +124,7 @@ def make_method(
     first_step: float | None = None,
     min_step: float | None = None,
     max_step: float | None = None,
+    compile: bool | str = False,
     engine: str = "native",
 ) -> Method:
     """Build a method by name; what is None keeps the method's default.
@@ -130,6 +135,7 @@ def make_method(
         rtol, atol, first_step, min_step, max_step: of an adaptive method, see `Adaptive`.
         step_size: of a fixed-step method; required, never guessed.
         max_steps: most steps of one solve, of any method.
+        compile: compile the steps, see `neuralode_exp.ode.compiled`; of a method of ours.
         engine: `native` or `torchdiffeq`.
 
     Returns:
@@ -146,6 +152,7 @@ def make_method(
         "first_step": first_step,
         "min_step": min_step,
         "max_step": max_step,
+        "compile": compile or None,
     }
     settings = {key: value for key, value in given.items() if value is not None}
     if engine not in ("native", "torchdiffeq"):
@@ -172,9 +179,11 @@ def _look_up(name: str, engine: str) -> Solver:
     raise ValueError(f"unknown method {name!r}; {hint}{what} are {', '.join(names)}")
 
 
-def _check_settings(name: str, solver: Solver, engine: str, settings: dict[str, float]) -> None:
+def _check_settings(name: str, solver: Solver, engine: str, settings: Mapping[str, object]) -> None:
     allowed = solver.keys_in(engine)
     wrong = [key for key in settings if key not in allowed]
+    if wrong == ["compile"]:
+        raise ValueError(f"compile=True compiles methods of ours, got {name} of torchdiffeq; use engine='native'")
     if wrong:
         why = "chooses its own steps" if solver.adaptive else "takes fixed steps"
         if wrong == ["max_step"] and solver.adaptive:

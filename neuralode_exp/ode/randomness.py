@@ -57,7 +57,7 @@ class Generators:
     def first_evaluation_done(self) -> None:
         """See whether it drew: if so, the states are kept from here on."""
         assert self._start is not None
-        if self._moved():
+        if self.moved_from(self._start):
             self.log = [self._start]
 
     def before_evaluation(self) -> None:
@@ -99,6 +99,6 @@ class Generators:
             self._replayed = None
             self.restore(before)
 
-    def _moved(self) -> bool:
-        assert self._start is not None
-        return any(not torch.equal(a, b) for a, b in zip(self._start, self.state(), strict=True))
+    def moved_from(self, before: State) -> bool:
+        """Whether something has been drawn since that state."""
+        return any(not torch.equal(a, b) for a, b in zip(before, self.state(), strict=True))

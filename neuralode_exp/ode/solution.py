@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -106,6 +106,10 @@ def solve(
         >>> f"{solution.z[-1].item():.6f}", solution.stats.accepted
         ('0.367879', 11)
     """
+    if torch.compiler.is_compiling():
+        raise RuntimeError(
+            "a solve cannot be a part of a compiled function; compile its steps, make_method(compile=True)"
+        )
     way = _gradient(gradient, adjoint_method, method)
     times = check_times(t)
     layout = _layout(z0, in_norm)
@@ -113,6 +117,11 @@ def solve(
     jumps = Stops(stops, times, state.dtype)
     stats = Stats(records=[] if record else None)
     field = VectorField(layout.field(f), state, of_module=f)
+    if not isinstance(method, TorchdiffeqMethod) and method.compile:
+        from neuralode_exp.ode.compiled import Compiled, Compiler
+
+        field.compiler = Compiler(f, method.compile)
+        method = replace(method, stepper=Compiled(method.stepper, method, layout.norm))
     given = [p for p in parameters if p.requires_grad]
     if errors:
         _check_errors(method, way, t)

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from neuralode_exp.ode.tableau import Tableau
 from neuralode_exp.ode.tableaus import TABLEAUS
 
-FIXED_STEP = ("step_size", "max_steps")
-ADAPTIVE = ("rtol", "atol", "max_steps", "first_step", "min_step", "max_step")
+FIXED_STEP = ("step_size", "max_steps", "compile")
+ADAPTIVE = ("rtol", "atol", "max_steps", "first_step", "min_step", "max_step", "compile")
 SCIPY = ("rtol", "atol", "max_steps")
 
 
@@ -44,8 +44,8 @@ class Solver:
         return tuple(engine for engine, there in has.items() if there)
 
     def keys_in(self, engine: str) -> tuple[str, ...]:
-        """The settings that it reads in one engine: torchdiffeq's methods have no largest step."""
-        return tuple(key for key in self.keys if engine == "native" or key != "max_step")
+        """The settings that it reads in one engine: torchdiffeq's have no largest step and are not compiled."""
+        return tuple(key for key in self.keys if engine == "native" or key not in ("max_step", "compile"))
 
 
 def _native(name: str, torchdiffeq: str | None) -> Solver:

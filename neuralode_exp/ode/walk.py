@@ -143,7 +143,7 @@ class Walk:
                 carry, carry_drawn = self._start(f, at, z, carry, carry_drawn)
             drawn = log.mark()
             trial = stepper.trial(f, span, z, carry)
-            ratio, accepted = control.judge(t, dt, shown, stepper.show(trial.z1), trial.error)
+            ratio, accepted = control.judge(t, dt, shown, stepper.show(trial.z1), trial)
             stats.record(t, dt, ratio, accepted)
             if not accepted:
                 continue

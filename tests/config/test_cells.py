@@ -112,6 +112,11 @@ def test_every_cell_has_a_meaning_or_one_line_that_says_what_to_pick(cell) -> No
             "pick solver.engine=native or solver.max_step=null",
         ),
         (
+            ["solver.engine=torchdiffeq", "solver.compile=true"],
+            "solver.compile=true compiles the steps of the native engine, got solver.engine=torchdiffeq; "
+            "pick solver.engine=native or solver.compile=false",
+        ),
+        (
             ["solver.engine=torchdiffeq", "solver.first_step=previous"],
             "solver.first_step=previous is known of the native engine's steps alone, got solver.engine=torchdiffeq; "
             "pick solver.engine=native or solver.first_step=null",

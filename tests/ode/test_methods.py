@@ -58,6 +58,7 @@ def test_engine_methods() -> None:
             {"engine": "torchdiffeq", "max_step": 0.1},
             "dopri5 is run by code that does not bound its steps and",
         ),
+        ("dopri5", {"engine": "torchdiffeq", "compile": True}, "compile=True compiles methods of ours, got dopri5 of"),
         ("lsoda", {"engine": "torchdiffeq", "max_step": 0.1}, "lsoda is run by code that does not bound its steps and"),
     ],
 )

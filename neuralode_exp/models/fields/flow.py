@@ -86,10 +86,22 @@ class FlowField(nn.Module):
             z: shape (n, d).
             probes: the v_k, shape (k, n, d), or (k, 1, d) if they are those of all rows.
         """
+        if torch.compiler.is_compiling():  # which fuses node by node
+            return self._with_trace(t, z, probes)
         parameters = [p for layer in self.layers for p in (layer.weight, layer.bias)]
         inputs, tangents = self._inputs(z), self._input_tangents(z, probes)
         dz, dlog_p = _WithTrace.apply(inputs, tangents, t, probes, self.time_weight, *parameters)
         return dz, dlog_p
+
+    def _with_trace(self, t: Tensor, z: Tensor, probes: Tensor) -> tuple[Tensor, Tensor]:
+        first, *others = self.layers
+        h = first(z) + self.time_weight * t
+        tangents = probes @ first.get_parameter("weight").T
+        for layer in others:
+            h = torch.tanh(h)
+            tangents = (tangents * _slope(h)) @ layer.get_parameter("weight").T
+            h = layer(h)
+        return h, -(tangents * probes).sum((0, 2)).expand(len(z))
 
 
 class _WithTrace(torch.autograd.Function):

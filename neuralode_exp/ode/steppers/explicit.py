@@ -37,6 +37,9 @@ class ExplicitRungeKutta(Stepper):
 
     def __post_init__(self) -> None:
         tableau = self.tableau
+        # Known before a step: a program cannot fill in a cached property.
+        self.rows, self.columns, self.nodes = tableau.rows, tableau.columns, tableau.nodes
+        self.error_rows = tableau.error_rows
         self.order, self.quadrature = tableau.order, tableau.b
         self.carries = self.estimate
         self.interpolates = self.estimate and tableau.dense is not None
@@ -58,10 +61,10 @@ class ExplicitRungeKutta(Stepper):
         stages, k = [carry], [carry.value]
         closes = self.estimate and tableau.closes_before_test
         for i in range(1, tableau.stages + closes):
-            x = combine(z, k, tableau.rows[i], dt)
-            stages.append(f.stage(stage_time(span, tableau.nodes[i], x), x))
+            x = combine(z, k, self.rows[i], dt)
+            stages.append(f.stage(stage_time(span, self.nodes[i], x), x))
             k.append(stages[i].value)
-        z1 = x if closes else combine(z, k, tableau.rows[tableau.stages], dt)
+        z1 = x if closes else combine(z, k, self.rows[tableau.stages], dt)
         if not self.estimate:
             return Trial(z1, None, None, (stages, k))
         with torch.no_grad() if torch.is_grad_enabled() else nullcontext():
@@ -69,7 +72,7 @@ class ExplicitRungeKutta(Stepper):
         return Trial(z1, error, stages[-1] if closes else None, (stages, k))
 
     def _error(self, k: Sequence[Tensor], dt: Time) -> Tensor:
-        error, *low = [weighted_sum(k, row, dt) for row in self.tableau.error_rows]
+        error, *low = [weighted_sum(k, row, dt) for row in self.error_rows]
         if low:
             tenth = low[0] / 10
             tenth = torch.where(tenth == 0, torch.finfo(tenth.dtype).tiny, tenth)  # 0 / 0, here and in the derivative
@@ -82,8 +85,8 @@ class ExplicitRungeKutta(Stepper):
     def close(self, f: Field, span: Span, z: Tensor, trial: Trial, *, dense: bool) -> Trial:
         tableau, (stages, k) = self.tableau, trial.data
         for i in range(len(k), self._needed(dense) if dense else tableau.stages + 1):
-            x = trial.z1 if i == tableau.stages else combine(z, k, tableau.rows[i], span.dt)
-            stages.append(f.stage(stage_time(span, tableau.nodes[i], x), x))
+            x = trial.z1 if i == tableau.stages else combine(z, k, self.rows[i], span.dt)
+            stages.append(f.stage(stage_time(span, self.nodes[i], x), x))
             k.append(stages[i].value)
         return trial if trial.carry is not None else trial._replace(carry=stages[tableau.stages])
 
@@ -94,7 +97,7 @@ class ExplicitRungeKutta(Stepper):
     def interpolate_all(self, steps: Sequence[Dense]) -> list[Tensor]:
         """One product for all steps; the weights of a step with fewer observations than others are filled up by 0."""
         most = max(len(step.fractions) for step in steps)
-        none = (0.0,) * len(self.tableau.nodes)
+        none = (0.0,) * len(self.nodes)
         weights, k = [], []
         for step in steps:
             rows = [self.tableau.dense_weights(x) for x in step.fractions]
@@ -116,7 +119,7 @@ class ExplicitRungeKutta(Stepper):
 
     def _needed(self, dense: bool) -> int:
         """Number of stages that what a step gives depends on: the closing one and those after it with `dense`."""
-        return len(self.tableau.nodes) if dense else self.tableau.stages
+        return len(self.nodes) if dense else self.tableau.stages
 
     def pull_back(
         self, f: VectorField, span: Span, z: Tensor, cotangents: Cotangents, kept: list[Stage] | None = None
@@ -127,7 +130,7 @@ class ExplicitRungeKutta(Stepper):
             count = max(count, tableau.stages + tableau.closes_before_test)
         stages = self._linearise(f, span, z, count, kept or [])
         if cotangents.end is not None:
-            z1 = combine(z, [stage.value for stage in stages], tableau.rows[tableau.stages], dt)
+            z1 = combine(z, [stage.value for stage in stages], self.rows[tableau.stages], dt)
             f.repeats.compare(z1, cotangents.end)
         outputs = [(tableau.b, cotangents.z1)]
         of_error = self._of_error([stage.value for stage in stages], dt, cotangents)
@@ -136,7 +139,7 @@ class ExplicitRungeKutta(Stepper):
         terms: list[Tensor | None] = [None] * len(f.depends_on)
         for i in reversed(range(count)):
             weights = [(w[i], g) for w, g in outputs if i < len(w) and w[i] != 0.0]
-            weights += [(a, adj_x[j]) for j, a in tableau.columns[i] if j in adj_x]
+            weights += [(a, adj_x[j]) for j, a in self.columns[i] if j in adj_x]
             stage = stages.pop()  # so that its graph is freed as soon as it has been used
             adj_k = of_error.pop() if of_error else None
             if weights:
@@ -168,8 +171,8 @@ class ExplicitRungeKutta(Stepper):
             if i < len(kept) and kept[i].x is not None:
                 stages.append(kept[i])
                 continue
-            x = combine(z, k, self.tableau.rows[i], span.dt)
-            stages.append(f.linearise(stage_time(span, self.tableau.nodes[i], z), x))
+            x = combine(z, k, self.rows[i], span.dt)
+            stages.append(f.linearise(stage_time(span, self.nodes[i], z), x))
             k.append(stages[-1].value)
         return stages
 

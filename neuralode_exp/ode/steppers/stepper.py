@@ -43,12 +43,14 @@ class Trial(NamedTuple):
         error: estimate of z1's error, or None for a method that has none: it takes fixed steps.
         carry: what the next step takes over, or None: then that one starts with `Stepper.start`.
         data: what `close` and `interpolate` need, the stepper's own.
+        ratio: norm of the error over its tolerance, if it is known already.
     """
 
     z1: Tensor
     error: Tensor | None = None
     carry: Any = None
     data: Any = None
+    ratio: Tensor | None = None
 
 
 class Dense(NamedTuple):

@@ -1,0 +1,249 @@
+"""Compiled steps: what a step computes is one program made by `torch.compile`; which steps are taken stays in Python.
+
+On small states the time goes into calls and not into arithmetic: a step of dopri5 is more than a hundred calls of
+torch, and one of its program. Times, step size and tolerances are tensors to it, so that another step size is the same
+program; each shape of the state has its own. f itself is a program where a step is not: in the adjoint, in reversible
+steps, and where a step begins anew. The first evaluation of each solve is never compiled: it shows what f depends on.
+
+A program belongs to the module f, or to the code of the function f; its numbers are those of the steps to round-off.
+What cannot be compiled runs as it is, and a warning says why.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Hashable, Sequence
+from contextlib import nullcontext
+from functools import cached_property
+from types import FunctionType
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+
+from neuralode_exp.ode.control import Norm, error_ratio
+from neuralode_exp.ode.field import How, Stage, Terms, Time, VectorField
+from neuralode_exp.ode.methods import Adaptive, FixedStep
+from neuralode_exp.ode.steppers import Cotangents, Dense, Field, Span, Stepper, Trial
+
+# Programs for one shape of the state. One more each time means that f is never the same, as with a counter of its own.
+MOST = 4
+
+
+class CompilationWarning(UserWarning):
+    """Something asked to be compiled runs uncompiled."""
+
+
+def warn_uncompiled(reason: str) -> None:
+    warnings.warn(f"steps run uncompiled: {reason}", CompilationWarning, stacklevel=3)
+
+
+class Compiler:
+    """The programs of one f.
+
+    Args:
+        f: what the user has given: a module, or a function.
+        backend: of `torch.compile`; True: its own.
+    """
+
+    def __init__(self, f: object, backend: bool | str) -> None:
+        owner = f if isinstance(f, nn.Module) else getattr(f, "__code__", type(f))
+        self._programs = _PROGRAMS.setdefault(owner, {})
+        self.backend = backend if isinstance(backend, str) else "inductor"
+
+    def step(self, f: VectorField, kind: Hashable, arguments: tuple[Any, ...], z: Tensor) -> tuple[Trial, int] | None:
+        """A trial and its number of evaluations; None: it cannot be compiled."""
+        result: tuple[Trial, int] | None = self._run(_step, kind, f, z, *arguments, z)
+        return result
+
+    def evaluate(self, f: VectorField, t: Tensor, z: Tensor) -> Tensor | None:
+        """f(t, z); None: it cannot be compiled."""
+        dz: Tensor | None = self._run(_evaluate, (), f, z, t, z)
+        return dz
+
+    def _run(self, function: Callable[..., Any], kind: Hashable, f: VectorField, z: Tensor, *arguments: Any) -> Any:
+        if torch._C._len_torch_dispatch_stack() > 0:  # whoever watches every operation, as a probe of memory
+            return None
+        graph = torch.is_grad_enabled()
+        key = (function, kind, self.backend, z.shape, z.stride(), z.dtype, z.device, graph, graph and z.requires_grad)
+        program = self._programs.get(key)
+        if program is None:
+            program = self._programs[key] = _Program(function, self.backend)
+        known = self._failure()
+        result = program(f.f, f.how, *arguments)
+        if known is None and (failure := self._failure()):
+            warn_uncompiled(failure)  # once for each f: its programs have one reason
+        return result
+
+    def _failure(self) -> str | None:
+        return next((program.failure for program in self._programs.values() if program.failure), None)
+
+
+_PROGRAMS: WeakKeyDictionary[Any, dict[Any, _Program]] = WeakKeyDictionary()
+
+
+def forget_programs() -> None:
+    """Let nothing that was compiled before change what comes: for a run that must not depend on those before it."""
+    _PROGRAMS.clear()
+
+
+class _Program:
+    """A function compiled when it is first called; None comes back where that fails.
+
+    Attributes:
+        count: how often it was compiled.
+        failure: why it cannot be.
+    """
+
+    def __init__(self, function: Callable[..., Any], backend: str) -> None:
+        # A copy with a code object of its own: what torch.compile keeps, and its limits, belong to the code.
+        assert isinstance(function, FunctionType)
+        own = FunctionType(function.__code__.replace(), function.__globals__)
+        self.backend, self.count, self.autograd = backend, 0, False
+        self.failure: str | None = None
+        self.compiled = torch.compile(own, fullgraph=True, dynamic=False, backend=self._compile)
+
+    def __call__(self, *arguments: Any) -> Any:
+        if self.failure is not None:
+            return None
+        try:
+            # So that f may differentiate itself, where this torch knows how.
+            with torch._dynamo.config.patch(trace_autograd_ops=True) if self.autograd else nullcontext():
+                return self.compiled(*arguments)
+        except torch._dynamo.exc.TorchDynamoException as error:
+            if "trace_autograd_ops" in str(error) and not self.autograd:
+                self.autograd = True
+                return self(*arguments)
+            self.failure = _reason(error)
+            return None
+
+    def _compile(self, graph: Any, inputs: Any) -> Any:
+        self.count += 1
+        if self.count > MOST:
+            raise RuntimeError("f is another program at each call; it must not change numbers of its own, as a counter")
+        return torch._dynamo.lookup_backend(self.backend)(graph, inputs)
+
+
+def _reason(error: Exception) -> str:
+    """The operation that was in the way and, where it is known, the line."""
+    cause = error.__cause__ if isinstance(error.__cause__, RuntimeError) else error
+    what = next(line.strip() for line in str(cause).splitlines() if line.strip())
+    stack = getattr(error, "real_stack", None)
+    return f"{what} ({stack[-1].filename}:{stack[-1].lineno}: {stack[-1].line})" if stack else what
+
+
+class _Inside:
+    """f within a program."""
+
+    def __init__(self, f: Callable[[Tensor, Tensor], Tensor], how: How) -> None:
+        self.f, self.how, self.nfe = f, how, 0
+
+    def __call__(self, t: Tensor, z: Tensor) -> Tensor:
+        self.nfe += 1
+        t, autocast = t.to(z.dtype), self.how.autocast
+        with nullcontext() if autocast is None else torch.autocast(self.how.device_type, autocast, cache_enabled=False):
+            if self.how.itself and not (torch.is_grad_enabled() and z.requires_grad):
+                with torch.enable_grad():
+                    dz = self.f(t, z.detach().requires_grad_())
+            else:
+                dz = self.f(t, z)
+        assert dz.shape == z.shape
+        return dz.to(z.dtype) if torch.is_grad_enabled() else dz.detach().to(z.dtype)
+
+    def stage(self, t: Tensor, z: Tensor) -> Stage:
+        return Stage(self(t, z))
+
+
+def _evaluate(f: Callable[[Tensor, Tensor], Tensor], how: How, t: Tensor, z: Tensor) -> Tensor:
+    return _Inside(f, how)(t, z)
+
+
+def _step(
+    f: Callable[[Tensor, Tensor], Tensor],
+    how: How,
+    stepper: Stepper,
+    norm: Norm,
+    relative_only: bool,
+    numbers: Tensor,
+    carry: Any,
+    z: Tensor,
+) -> tuple[Trial, int]:
+    t, t1, dt, rtol, atol = numbers.unbind()
+    field = _Inside(f, how)
+    trial = stepper.trial(field, Span(t, t1, dt), z, carry)
+    if trial.error is not None:
+        with torch.no_grad():
+            z1, error = trial.z1.detach(), trial.error.detach()
+            trial = trial._replace(ratio=norm(error_ratio(z.abs(), z1.abs(), error, rtol, atol, relative_only)))
+    return trial, field.nfe
+
+
+class Compiled(Stepper):
+    """A stepper whose steps over a user's vector field are compiled.
+
+    Args:
+        inner: the stepper. It takes over what concerns another field: the adjoint's, or one whose stages are kept.
+        method: has the tolerances.
+        norm: of the error test.
+    """
+
+    def __init__(self, inner: Stepper, method: FixedStep | Adaptive, norm: Norm) -> None:
+        self.inner, self.method, self.norm = inner, method, norm
+        self.order, self.carries, self.interpolates = inner.order, inner.carries, inner.interpolates
+        self.quadrature, self.carried, self.evaluations = inner.quadrature, inner.carried, inner.evaluations
+        self.unseen = inner.unseen
+        self.tolerances = (method.rtol, method.absolute_tolerance) if isinstance(method, Adaptive) else (0.0, 0.0)
+        self.kind = (type(inner), inner.order, inner.carries, inner.evaluations)
+
+    @cached_property
+    def plain(self) -> Stepper:
+        return Compiled(self.inner.without_estimate(), self.method, self.norm)
+
+    def without_estimate(self) -> Stepper:
+        return self.plain
+
+    def start(self, f: Field, t: Time, z: Tensor) -> Any:
+        return self.inner.start(f, t, z)
+
+    def known_slope(self, carry: Any) -> Tensor | None:
+        return self.inner.known_slope(carry)
+
+    def trial(self, f: Field, span: Span, z: Tensor, carry: Any) -> Trial:
+        if isinstance(f, VectorField) and f.compiler is not None and f.nfe > 0:
+            precision = z.dtype if z.device.type == "mps" else torch.float64  # which that device does not have
+            numbers = torch.tensor([*span, *self.tolerances], dtype=precision, device=z.device)
+            arguments = (self.inner, self.norm, self.tolerances[1] == 0.0, numbers, self.inner.forget(carry))
+            found = f.compiler.step(f, self.kind, arguments, z)
+            if found is not None:
+                trial, evaluations = found
+                f.nfe += evaluations
+                return trial
+        return self.inner.trial(f, span, z, carry)
+
+    def close(self, f: Field, span: Span, z: Tensor, trial: Trial, *, dense: bool) -> Trial:
+        return self.inner.close(f, span, z, trial, dense=dense)
+
+    def error(self, trial: Trial, span: Span) -> Tensor | None:
+        return self.inner.error(trial, span)
+
+    def interpolate(self, trial: Trial, span: Span, z: Tensor, fractions: Sequence[float]) -> list[Tensor]:
+        return self.inner.interpolate(trial, span, z, fractions)
+
+    def interpolate_all(self, steps: Sequence[Dense]) -> list[Tensor]:
+        return self.inner.interpolate_all(steps)
+
+    def keep(self, trial: Trial, *, dense: bool) -> Any:
+        return self.inner.keep(trial, dense=dense)
+
+    def forget(self, carry: Any) -> Any:
+        return self.inner.forget(carry)
+
+    def pull_back(
+        self, f: VectorField, span: Span, z: Tensor, cotangents: Cotangents, kept: Any = None
+    ) -> tuple[Tensor, Terms]:
+        """As a whole: the program of a step under autograd holds the stages of one step, not of one stage."""
+        if f.compiler is None or kept is not None:
+            return self.inner.pull_back(f, span, z, cotangents, kept)
+        more = cotangents.inside or cotangents.of_error is not None
+        return Stepper.pull_back(self if more else self.plain, f, span, z, cotangents)
