@@ -20,6 +20,7 @@ from neuralode_exp.build import pick_device
 
 # A table is a module with `measure(quick) -> list[Figure]`; its docstring says what it measures.
 TABLES = {
+    "compiled": "benchmarks.compiled",
     "core": "benchmarks.core",
     "density": "benchmarks.density",
     "dynamics": "benchmarks.dynamics",

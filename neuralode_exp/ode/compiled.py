@@ -70,14 +70,12 @@ class Compiler:
         program = self._programs.get(key)
         if program is None:
             program = self._programs[key] = _Program(function, self.backend)
-        known = self._failure()
+        if program.failure:
+            return None
         result = program(f.f, f.how, *arguments)
-        if known is None and (failure := self._failure()):
-            warn_uncompiled(failure)  # once for each f: its programs have one reason
+        if result is None and [bool(p.failure) for p in self._programs.values()].count(True) == 1:
+            warn_uncompiled(program.failure)  # once for each f: its programs have one reason
         return result
-
-    def _failure(self) -> str | None:
-        return next((program.failure for program in self._programs.values() if program.failure), None)
 
 
 _PROGRAMS: WeakKeyDictionary[Any, dict[Any, _Program]] = WeakKeyDictionary()
@@ -93,7 +91,7 @@ class _Program:
 
     Attributes:
         count: how often it was compiled.
-        failure: why it cannot be.
+        failure: why it cannot be; empty as long as it can.
     """
 
     def __init__(self, function: Callable[..., Any], backend: str) -> None:
@@ -101,12 +99,13 @@ class _Program:
         assert isinstance(function, FunctionType)
         own = FunctionType(function.__code__.replace(), function.__globals__)
         self.backend, self.count, self.autograd = backend, 0, False
-        self.failure: str | None = None
+        self.failure = ""
         self.compiled = torch.compile(own, fullgraph=True, dynamic=False, backend=self._compile)
+        self.known = torch._dynamo.run(own)  # what is compiled already, for less of a call
 
     def __call__(self, *arguments: Any) -> Any:
-        if self.failure is not None:
-            return None
+        if self.count > 0 and (result := self.known(*arguments)) is not None:
+            return result
         try:
             # So that f may differentiate itself, where this torch knows how.
             with torch._dynamo.config.patch(trace_autograd_ops=True) if self.autograd else nullcontext():
@@ -155,7 +154,10 @@ class _Inside:
         return Stage(self(t, z))
 
 
-def _evaluate(f: Callable[[Tensor, Tensor], Tensor], how: How, t: Tensor, z: Tensor) -> Tensor:
+# Where no program fits its arguments, `torch._dynamo.run` calls the function itself: it has nothing to give then.
+def _evaluate(f: Callable[[Tensor, Tensor], Tensor], how: How, t: Tensor, z: Tensor) -> Tensor | None:
+    if not torch.compiler.is_compiling():
+        return None
     return _Inside(f, how)(t, z)
 
 
@@ -168,7 +170,9 @@ def _step(
     numbers: Tensor,
     carry: Any,
     z: Tensor,
-) -> tuple[Trial, int]:
+) -> tuple[Trial, int] | None:
+    if not torch.compiler.is_compiling():
+        return None
     t, t1, dt, rtol, atol = numbers.unbind()
     field = _Inside(f, how)
     trial = stepper.trial(field, Span(t, t1, dt), z, carry)
