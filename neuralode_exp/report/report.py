@@ -123,7 +123,7 @@ def html(report: Report) -> str:
                 [group.objective for group in shown],
                 charts(shown, labels),
                 best.folder / "figures" if best else None,
-                _described(best, report) if best else "",
+                f"{_objective(best)}, {_named(best, report.root)}" if best else "",
             )
         )
     return page.page(
@@ -160,10 +160,6 @@ def best_run(groups: Sequence[Group]) -> Run | None:
     return min(completed, key=lambda run: run.objective or 0.0, default=None)
 
 
-def _described(run: Run, report: Report) -> str:
-    return f"{_objective(run)}, {_named(run, report.root)}"
-
-
 def _named(run: Run, root: Path) -> str:
     """The run's folder, and its label where the folder is not called by it."""
     place = tables.place(run, root)
@@ -175,15 +171,10 @@ def _named(run: Run, root: Path) -> str:
 
 
 def _label(group: Group, keys: Sequence[str]) -> str:
-    return _label_of(group.runs[0], keys)
-
-
-def _label_of(run: Run, keys: Sequence[str]) -> str:
     """The model, or what was chosen as keys; without the dataset, which heads the section."""
-    (group,) = group_runs([run], keys)
     named = [
         value if key in ("model", "solver") else f"{key}={value}"
         for key, value in zip(keys, group.values, strict=True)
         if key != "dataset" and value != "-"
     ]
-    return ", ".join(named) or str(run.settings.get("model", "all runs"))
+    return ", ".join(named) or str(group.runs[0].settings.get("model", "all runs"))

@@ -60,7 +60,7 @@ def run_grid(
     jobs = Jobs(launcher, max_batch_size or jobs_at_once(launcher), stop_after)
     missing = [cell for cell in cells if cell.is_run and outcome(cell).status != "completed"]
     log.info("%d cells, %d to run in %s", len(cells), len(missing), folder)
-    with stopping(folder, lambda: show(folder, cells, outcomes(cells, jobs))):
+    with stopping(folder, lambda: show(folder, cells, jobs.outcomes(cells))):
         if detach:
             again = [cell for cell in missing if not jobs.is_busy(cell) and outcome(cell).status != "failed"]
             jobs.run(with_steps_after(again, at_a_time(launcher)))
@@ -68,7 +68,7 @@ def run_grid(
             jobs.run_all(with_steps_after(missing, at_a_time(launcher)))
         if jobs.stopped:
             log.warning("hydra.sweeper.stop_after=%d failures are reached; the same command goes on", stop_after)
-    if any(end.is_bad for end in outcomes(cells, jobs)):
+    if any(end.is_bad for end in jobs.outcomes(cells)):
         sys.exit(1)
 
 
@@ -95,11 +95,6 @@ def open_sweep(config: DictConfig) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     table.write_if_changed(folder / "multirun.yaml", OmegaConf.to_yaml(config))
     return folder
-
-
-def outcomes(cells: Sequence[Cell], jobs: Jobs) -> list[Outcome]:
-    """Return how each cell stands; one that is the same run as another stands as that one."""
-    return [jobs.outcome(cell) for cell in cells]
 
 
 def show(folder: Path, cells: Sequence[Cell], ends: Sequence[Outcome]) -> None:

@@ -95,6 +95,9 @@ class Jobs:
         lost = said is not None and said.status == "killed" and end.status in ("running", "killed")
         return said if said and lost else end  # the lock of another machine outlives a job for minutes
 
+    def outcomes(self, cells: Sequence[Cell]) -> list[Outcome]:
+        return [self.outcome(cell) for cell in cells]
+
     def is_busy(self, cell: Cell) -> bool:
         """Whether a process has the cell, or Slurm will start one for it."""
         return self.outcome(cell).status in ("running", "queued") or held_by(cell.folder) is not None

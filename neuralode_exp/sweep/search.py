@@ -19,7 +19,7 @@ from optuna.trial import FrozenTrial, TrialState
 from neuralode_exp.config.compose import Composer
 from neuralode_exp.config.errors import ConfigError, Mistake
 from neuralode_exp.sweep.cells import Cell, Outcome, Planner
-from neuralode_exp.sweep.grid import open_sweep, outcomes, show, stopping
+from neuralode_exp.sweep.grid import open_sweep, show, stopping
 from neuralode_exp.sweep.launching import Jobs
 from neuralode_exp.sweep.processes import jobs_at_once
 from neuralode_exp.sweep.space import require_same, split, words
@@ -110,14 +110,14 @@ class Search:
             if cell.gap is None and self._jobs.outcome(cell).status not in DONE
         }
         self._jobs.run_all(list(runs.values()))
-        for trial, end in zip(trials, outcomes(cells, self._jobs), strict=True):
+        for trial, end in zip(trials, self._jobs.outcomes(cells), strict=True):
             _tell(self.study, trial, end)
 
     def show(self, folder: Path) -> None:
         trials = [trial for trial in self.study.get_trials(deepcopy=False) if ARGUMENTS in trial.user_attrs]
         if trials:
             cells = [self.cell(trial) for trial in trials]
-            show(folder, cells, outcomes(cells, self._jobs))
+            show(folder, cells, self._jobs.outcomes(cells))
 
 
 def _tell(study: Study, trial: FrozenTrial, end: Outcome) -> None:

@@ -104,7 +104,7 @@ def until(condition: Callable[[], bool], seconds: float = 120) -> None:
 
 WORDS = (
     *TINY,
-    "trainer.epochs=100",
+    "trainer.epochs=300",
     "trainer.evaluate_every=1000",
     "trainer.checkpoint_every=50",
     "log_every=5",
@@ -138,7 +138,8 @@ def test_a_detached_grid_takes_in_what_ended_and_launches_what_was_lost(tmp_path
     assert grid(folder, *words) == (0, ["queued"] * 4)
     first = jobs(folder)
     until_it_trains(folder / table(folder)[0]["run"])
-    slurm("scancel", first[0], first[3])  # it trains, the other one waits
+    slurm("scancel", "--signal=KILL", "--full", first[0])  # at once, as when its node is lost
+    slurm("scancel", first[3])  # which waits
     until(lambda: first[0] not in slurm("squeue", "--me", "--array", "--noheader", "--format=%i").split())
 
     status, cells = grid(folder, *words)
@@ -164,6 +165,7 @@ def test_a_cancelled_job_does_not_keep_a_grid_waiting(tmp_path: Path) -> None:
 
     with ThreadPoolExecutor() as threads:
         cancelling = threads.submit(cancel_one)
-        assert grid(folder, "seed=0,1") == (1, ["killed", "completed"])
+        # The first would train for long after the signal that warns it.
+        assert grid(folder, "trainer.epochs=1000000,1") == (1, ["killed", "completed"])
         cancelling.result()
     assert "left the queue" in table(folder)[0]["reason"]
