@@ -47,6 +47,7 @@ OTHERS = {
     "eight-gaussians, rknet": ("dataset=eight-gaussians", "model=rknet"),
     "eight-gaussians, odenet": ("dataset=eight-gaussians", "model=odenet"),
     "spiral, 1 network": (),
+    "spiral, 1 network, solver.compile": ("solver.compile=true",),
     "spiral, 1,024 networks": ("trainer.replicas=1024",),
 }
 GRADIENTS: tuple[Gradient, ...] = ("backprop", "checkpoint", "adjoint", "reversible")
@@ -167,6 +168,8 @@ def other_tasks(device: torch.device, quick: bool) -> Iterator[Figure]:
     rounds, steps = (1, 1) if quick else (5, 10)
     small = ("trainer.batch_size=32",) if quick else ()
     for name, words in OTHERS.items():
+        if quick and "solver.compile=true" in words:  # making the programs takes longer than all else
+            continue
         few = ("trainer.replicas=4",) if quick and "1,024" in name else ()
         loop = make_loop((*words, *small, *few), device)
         seconds = interleaved({name: turn(step_of(loop), steps, device)}, rounds)[name]
