@@ -22,6 +22,7 @@ from neuralode_exp.build import pick_device
 TABLES = {
     "compiled": "benchmarks.compiled",
     "core": "benchmarks.core",
+    "cost": "benchmarks.cost",
     "density": "benchmarks.density",
     "dynamics": "benchmarks.dynamics",
     "gpu": "benchmarks.gpu",

@@ -83,8 +83,6 @@ LEFT_OUT: dict[str, tuple[str, ...]] = {
 # Experiment -> what it says, in Markdown, of its runs; pictures go to its folder, results/<experiment>.
 CLAIMS: dict[str, Callable[[Sequence[Run], Path], Iterator[str]]] = {
     "claim-trace": trace,
-    "claim-cost": mnist.cost,
-    "claim-rknet": mnist.rknet,
     "claim-memory": mnist.memory,
     "claim-k-over-h": mnist.k_over_h,
     "claim-nfe": mnist.nfe,

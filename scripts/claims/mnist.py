@@ -15,9 +15,8 @@ from neuralode_exp.ode.tableaus import TABLEAUS
 from neuralode_exp.report.runs import Run
 
 STAGES = {name: TABLEAUS[name].stages for name in ("euler", "midpoint", "heun2", "heun3", "rk4")}
+PEAK = "memory/peak_mib"  # runs of before have only what autograd saved
 # Chen et al. 2018, https://arxiv.org/abs/1806.07366, table 1: one run each, adaptive solves, 160 epochs.
-# The most bytes of tensors alive at once in a training step. Runs of before have only what autograd saved.
-PEAK = "memory/peak_mib"
 PUBLISHED = {"mlp": 1.60, "resnet": 0.41, "rknet": 0.47, "odenet": 0.42}
 
 
@@ -110,51 +109,9 @@ def steps_to(run: Run, error: float) -> int | None:
     return next((int(step) for step, value in zip(steps, errors, strict=True) if value <= error), None)
 
 
-def cost(runs: Sequence[Run], folder: Path) -> Iterator[str]:
-    """Time of a step against resnet's, and memory beside it."""
-    groups = by_name(runs)
-    if "resnet" not in groups:
-        return
-    resnet = mean(groups["resnet"], "time/step_ms")
-    parts = []
-    for name, group in groups.items():
-        if name == "resnet":
-            continue
-        ratios = {
-            solver: mean([run for run in group if _solver(run) == solver], "time/step_ms") / resnet
-            for solver in map(_solver, group)
-        }
-        parts.append(f"{name}: " + ", ".join(f"{solver} {ratio:.2f}" for solver, ratio in sorted(ratios.items())))
-    yield f"Time of a training step over resnet's ({resnet:.0f} ms): {'; '.join(parts)}."
-    if have_peak(runs):
-        points = {
-            name: [(r.metrics["time/step_ms"], r.metrics[PEAK], _solver(r)) for r in group]
-            for name, group in groups.items()
-        }
-        yield _picture(draw_scatter(points, "ms per training step", "peak MiB of a training step"), folder)
-
-
-def rknet(runs: Sequence[Run], folder: Path) -> Iterator[str]:
-    """RK-Net's time and memory against ODE-Net's."""
-    groups = by_name(runs)
-    if "rknet" not in groups:
-        return
-    base = groups.pop("rknet")
-    parts = []
-    for group in groups.values():
-        time, saved = (mean(group, tag) / mean(base, tag) for tag in ("time/step_ms", "memory/saved_mib"))
-        peak = (
-            f"{mean(group, PEAK) / mean(base, PEAK):.2f} of its peak memory and " if have_peak([*base, *group]) else ""
-        )
-        parts.append(
-            f"{name_of(group[0])} takes {time:.2f} times rknet's time, with {peak}{saved:.2f} of what autograd has "
-            "saved when backward starts"
-        )
-    yield "; ".join(parts) + "."
-
-
 def memory(runs: Sequence[Run], folder: Path) -> Iterator[str]:
-    """Memory of a training step against depth: blocks of resnet, evaluations of the others."""
+    """Memory of a training step against depth: blocks of resnet, 8 to 64 evaluations of the others."""
+    runs = [run for run in runs if run.settings["model"] == "resnet" or 8 <= _nfe(run) <= 64]
     groups = {name: group for name, group in by_name(runs).items() if len(set(map(_nfe, group))) > 1}
     if not groups:
         return
@@ -163,7 +120,9 @@ def memory(runs: Sequence[Run], folder: Path) -> Iterator[str]:
     if not have_peak(runs):
         return
     peaks = _by_nfe(groups, PEAK)
-    yield f"Peak of a training step, likewise: {_growth(peaks)}."
+    yield (
+        f"Peak of a training step, likewise: {_growth(peaks)}. It is never below what the stem before the blocks takes."
+    )
     slopes = [f"{name} {np.polyfit(list(points), list(points.values()), 1)[0]:.2f}" for name, points in peaks.items()]
     yield f"MiB of the peak for each further evaluation forward (resnet: block), least squares: {', '.join(slopes)}."
     yield _picture(draw_powers(peaks, "evaluations forward (resnet: blocks)", "peak MiB of a training step"), folder)

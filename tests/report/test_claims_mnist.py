@@ -68,33 +68,12 @@ def test_the_front_of_error_time_and_memory(tmp_path: Path) -> None:
     assert (tmp_path / "front.png").exists()
 
 
-def test_cost_is_a_ratio_to_resnet(tmp_path: Path) -> None:
-    runs = [
-        run("resnet", metrics=step(200.0)),
-        run("rknet", "backprop", metrics=step(500.0), name="dopri5", rtol=1e-3),
-        run("odenet", "adjoint", metrics=step(180.0), name="rk4", step_size=0.5),
-    ]
-    said = "\n".join(mnist.cost(runs, tmp_path))
-    assert "over resnet's (200 ms): rknet: dopri5 1e-3 2.50; odenet (adjoint): rk4 h=0.5 0.90." in said
-
-
-def test_rknet_against_odenet(tmp_path: Path) -> None:
-    runs = [
-        run("rknet", "backprop", metrics=step(100.0, held=8.0, peak=20.0)),
-        run("odenet", "adjoint", metrics=step(210.0, held=2.0, peak=10.0)),
-        run("odenet (checkpoint)", "checkpoint", metrics=step(150.0, held=4.0, peak=15.0)),
-    ]
-    said = "".join(mnist.rknet(runs, tmp_path))
-    assert "odenet (adjoint) takes 2.10 times rknet's time, with 0.50 of its peak memory and 0.25 of what" in said
-    assert "odenet (checkpoint) takes 1.50 times rknet's time, with 0.75 of its peak memory and 0.50 of what" in said
-
-
 def test_memory_is_a_ratio_over_evaluations(tmp_path: Path) -> None:
     runs = [run("odenet", "adjoint", metrics=step(1.0, 3.0, 4.0, nfe)) for nfe in (64.0, 8.0)]
     runs += [run("rknet", "backprop", metrics=step(1.0, nfe, nfe, nfe)) for nfe in (8.0, 64.0)]
     said = "\n".join(mnist.memory(runs, tmp_path))
     assert "most over fewest evaluations: odenet (adjoint) 1.00 (8 to 64), rknet 8.00 (8 to 64)." in said
-    assert "Peak of a training step, likewise: odenet (adjoint) 1.00 (8 to 64), rknet 8.00 (8 to 64)." in said
+    assert "Peak of a training step, likewise: odenet (adjoint) 1.00 (8 to 64), rknet 8.00 (8 to 64). It is" in said
     assert "least squares: odenet (adjoint) -0.00, rknet 1.00." in said.replace("adjoint) 0.00", "adjoint) -0.00")
 
 
@@ -139,7 +118,7 @@ def test_what_an_accurate_solve_changes(tmp_path: Path) -> None:
     assert "euler 1: 25 % of the final state, 3.0 points of test error; rk4 1: 25 %" in said
 
 
-@pytest.mark.parametrize("claim", [mnist.cost, mnist.rknet, mnist.memory, mnist.nfe])
+@pytest.mark.parametrize("claim", [mnist.memory, mnist.nfe])
 def test_half_a_grid_says_less_and_fails_nowhere(claim: Any, tmp_path: Path) -> None:
     said = "".join(claim([run("odenet", "adjoint", metrics=step(1.0), name="rk4", step_size=1.0)], tmp_path))
     assert "odenet (adjoint)" not in said
