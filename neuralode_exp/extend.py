@@ -34,6 +34,8 @@ METHODS: dict[Kind, tuple[str, tuple[str, ...]]] = {
     "field": ("forward", ("t", "z")),
     "density": ("sample", ("n", "generator")),
 }
+# What it may be given further: the number of inputs, and their values.
+INPUTS: dict[str, str] = {"field": "inputs", "system": "u", "forward": "u"}
 
 
 class ExtensionError(ValueError):
@@ -50,6 +52,7 @@ class Registered:
         options: its keyword-only arguments, with annotations that are types.
         settings: what else the decorator was given.
         file, line: where it was registered.
+        driven: whether it takes inputs u.
     """
 
     kind: Kind
@@ -59,6 +62,7 @@ class Registered:
     settings: Mapping[str, Any]
     file: Path
     line: int
+    driven: bool = False
 
     @property
     def place(self) -> str:
@@ -86,7 +90,8 @@ def field(name: str) -> Callable[[Made], Made]:
     It is an `nn.Module`, or a function that makes one. It is made with the number d of dimensions and called with a
     scalar tensor t and a tensor z of shape (..., d), and it gives dz/dt of z's shape. It sees the data in units of
     order 1. It serves dynamics and densities, there with the trace of its Jacobian by forward-mode derivatives, and any
-    number of replicas.
+    number of replicas. One that is made with (dim, inputs) and called with (t, z, u) sees the inputs u of the data,
+    shape (..., inputs), where they have some.
 
     Example:
         A whole file, for `model.field=damped model.options.damping=0.2`:
@@ -117,6 +122,7 @@ def system(
     t_max: Setting[float] = 10.0,
     stiff: Setting[bool] = False,
     numpy: bool = False,
+    inputs: Sequence[tuple[float, float]] = (),
 ) -> Callable[[Made], Made]:
     """Register a function as a known system dz/dt = f(t, z): `dataset=system dataset.system=NAME`.
 
@@ -130,6 +136,8 @@ def system(
         low, high: the box of initial states, a number or one for each dimension, unless `dataset.low` says otherwise.
         t_max: length of a trajectory, unless `dataset.t_max` says otherwise.
         stiff: whether the trajectories need an implicit method.
+        inputs: of a driven system dz/dt = f(t, z, u(t)) the range of each input, from which every trajectory draws its
+            own. Its function takes (t, z, u), u of shape (..., number of inputs).
         numpy: whether the function takes arrays of NumPy too, with which a stiff solve is many times as fast.
 
     Example:
@@ -143,7 +151,7 @@ def system(
                 angle, speed = z.unbind(-1)
                 return torch.stack((speed, -torch.sin(angle) / length), -1)
     """
-    settings = {"dim": dim, "low": low, "high": high, "t_max": t_max, "stiff": stiff, "numpy": numpy}
+    settings = {"dim": dim, "low": low, "high": high, "t_max": t_max, "stiff": stiff, "numpy": numpy, "inputs": inputs}
     return _decorator("system", name, settings, *_caller())
 
 
@@ -240,36 +248,40 @@ def _caller() -> tuple[Path, int]:
 
 def _decorator(kind: Kind, name: str, settings: Mapping[str, Any], file: Path, line: int) -> Callable[[Made], Made]:
     def register(made: Made) -> Made:
-        options = _options(kind, name, made, f"{file.name}, line {line}")
-        _registered.setdefault(file, []).append(Registered(kind, name, made, options, settings, file, line))
+        place = f"{file.name}, line {line}"
+        parameters = _parameters(kind, name, made, place)
+        options = {key: p for key, p in parameters.items() if p.kind is p.KEYWORD_ONLY}
+        driven = len(parameters) - len(options) > len(GIVEN[kind])
+        if kind == "system" and driven is not bool(settings["inputs"]):
+            raise ExtensionError(f"must take u if it has inputs=[(low, high)], and only then, got {name} ({place})")
+        _registered.setdefault(file, []).append(Registered(kind, name, made, options, settings, file, line, driven))
         return made
 
     return register
 
 
-def _options(kind: Kind, name: str, made: Callable[..., Any], place: str) -> dict[str, inspect.Parameter]:
-    """Return the keyword-only arguments; the others must be those that the runner gives."""
+def _parameters(kind: Kind, name: str, made: Callable[..., Any], place: str) -> Mapping[str, inspect.Parameter]:
+    """Return all arguments; those by position must be those that the runner gives."""
     if kind in METHODS and inspect.isclass(made):
         method, arguments = METHODS[kind]
         found = made.__dict__.get(method) or getattr(made, method, None)
         if found is None:
             raise ExtensionError(f"must register a class with {method}, got {name} ({place})")
-        _positional(found, ("self", *arguments), f"{name}.{method} ({place})")
-    parameters = _positional(made, GIVEN[kind], f"{name} ({place})", "*, OPTION=...")
-    return {key: p for key, p in parameters.items() if p.kind is p.KEYWORD_ONLY}
+        _positional(found, ("self", *arguments), f"{name}.{method} ({place})", INPUTS.get(method))
+    return _positional(made, GIVEN[kind], f"{name} ({place})", INPUTS.get(kind), "*, OPTION=...")
 
 
 def _positional(
-    made: Callable[..., Any], given: Sequence[str], what: str, further: str = ""
+    made: Callable[..., Any], given: Sequence[str], what: str, inputs: str | None = None, further: str = ""
 ) -> Mapping[str, inspect.Parameter]:
-    """Return all arguments; those by position must be as many as are given."""
+    """Return all arguments; those by position must be as many as are given, with inputs or without."""
     try:
         parameters = inspect.signature(made, eval_str=True).parameters
     except NameError as error:
         raise ExtensionError(f"must have annotations that exist, got {error} in {what}") from error
     stars = [str(p) for p in parameters.values() if p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
     by_position = [key for key, p in parameters.items() if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
-    if len(by_position) != len(given) or stars:
+    if len(by_position) - len(given) not in ((0, 1) if inputs else (0,)) or stars:
         asked = ", ".join([*given, *([further] if further else [])])
         got = ", ".join([*by_position, *stars]) or "no argument"
         raise ExtensionError(f"must take ({asked}), got ({got}) in {what}; options follow a *")

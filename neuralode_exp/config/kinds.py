@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from neuralode_exp.config import image_files, memory, readable
 from neuralode_exp.config.errors import Mistake
-from neuralode_exp.config.options import own_keys
+from neuralode_exp.config.options import has_inputs, own_keys
 from neuralode_exp.config.schema import DATASETS, CsvKeys, Dataset, DensitiesKeys, DynamicsKeys, ImagesKeys
 from neuralode_exp.ode.solvers import SOLVERS
 
@@ -172,6 +172,20 @@ add_kind(
                 "maps one time of a regular grid to the next",
                 "dataset=csv, which may have any times",
                 "pick model=odenet or model=rknet",
+            ),
+            Gap(
+                lambda c: c.model.name == "resnet" and has_inputs(c),
+                "model=resnet",
+                "is for data without inputs",
+                "inputs",
+                "pick model=odenet or dataset.input=none",
+            ),
+            Gap(
+                lambda c: has_inputs(c) and c.solver.engine == "torchdiffeq",
+                "solver.engine=torchdiffeq",
+                "steps over the times at which inputs change",
+                "dataset={c.dataset.name} with inputs",
+                "pick a solver of the native engine or dataset.input=none",
             ),
             Gap(
                 lambda c: isinstance(c.dataset, CsvKeys) and c.trainer.shooting == "single",

@@ -32,6 +32,8 @@ NEUTRAL: dict[str, Any] = {
     "dataset.columns": None,
     "trainer.collocation": 0,
     "trainer.curvature": 0.0,
+    "dataset.input": "hold",
+    "dataset.inputs": (),
 }
 # Keys that only some data have, by their kind or their name.
 OF_KIND = {
@@ -45,6 +47,8 @@ OF_KIND = {
     "dataset.units": "csv",
     "dataset.log": "csv",
     "dataset.columns": "points",
+    "dataset.input": "dynamics",
+    "dataset.inputs": "csv",
 }
 
 

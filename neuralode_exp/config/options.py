@@ -11,7 +11,16 @@ from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 from pydantic import ConfigDict, create_model
 
 from neuralode_exp import extend, user_files
-from neuralode_exp.config.schema import Dataset, DensitiesKeys, DensityKeys, DynamicsKeys, Section, SystemKeys
+from neuralode_exp.config.schema import (
+    Config,
+    CsvKeys,
+    Dataset,
+    DensitiesKeys,
+    DensityKeys,
+    DynamicsKeys,
+    Section,
+    SystemKeys,
+)
 from neuralode_exp.data import named_densities, named_systems
 from neuralode_exp.extend import Kind, Registered
 from neuralode_exp.models.fields import named as named_fields
@@ -69,6 +78,19 @@ def dim_of(dataset: Dataset, extensions: tuple[str, ...]) -> int | None:
     """Return the dimension of what is registered for a dataset; None where only data tell."""
     found = data_of(dataset, extensions)
     return found[0].setting("dim", found[1]) if found else None
+
+
+def input_of(dataset: Dataset) -> str | None:
+    """Return how inputs are read; None where the data have none, or none is to be seen."""
+    reading = dataset.input if isinstance(dataset, (DynamicsKeys, CsvKeys)) else "none"
+    return None if reading == "none" else reading
+
+
+def has_inputs(config: Config) -> bool:
+    """Return whether the field is to see inputs."""
+    found = data_of(config.dataset, config.extensions)
+    given = found[0].driven if found else bool(getattr(config.dataset, "inputs", ()))
+    return given and input_of(config.dataset) is not None
 
 
 def annotation_of(option: Parameter) -> Any:

@@ -35,6 +35,9 @@ Words = Annotated[tuple[str, ...], BeforeValidator(_words)]
 Columns = Annotated[Words, Field(min_length=1)]
 
 
+Reading = Literal["hold", "linear", "cubic", "none"]
+
+
 class Section(BaseModel):
     """Part of a config: unknown keys, NaN and infinity are refused, nothing can be changed."""
 
@@ -101,6 +104,7 @@ class DynamicsKeys(Dataset):
     validation: CountOrZero
     test: Count
     test_horizon: Annotated[float, Field(ge=1)]
+    input: Reading
 
 
 class SystemKeys(DynamicsKeys):
@@ -118,6 +122,8 @@ class CsvKeys(Dataset):
     time: Column | None
     states: Columns | None
     trajectory: Columns | None
+    inputs: Words
+    input: Reading
     step: Positive | None
     missing: Words
     repeats: Literal["refuse", "mean"]

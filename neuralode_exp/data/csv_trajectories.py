@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 from collections.abc import Sequence
@@ -40,7 +41,7 @@ class Measured:
     """What a file has: its trajectories, the names of the states, what was understood of it, and what looks odd."""
 
     trajectories: list[Trajectory]
-    states: list[str]
+    states: list[str]  # the first columns of z; inputs follow
     note: str
     warnings: list[str]
 
@@ -61,6 +62,7 @@ class Roles:
     time: Column | None
     states: list[Column]
     labels: list[Column]
+    inputs: list[Column]
 
 
 def read_trajectories(
@@ -72,6 +74,7 @@ def read_trajectories(
     step: float | None = None,
     missing: Sequence[str] = (),
     repeats: str = "refuse",
+    inputs: Sequence[str] = (),
 ) -> Measured:
     """Read a table of trajectories, at irregular times if need be.
 
@@ -82,6 +85,7 @@ def read_trajectories(
         trajectory: columns whose cells together name a row's trajectory; by itself one called trajectory.
         step: time from a row to the next, where there is no column of times.
         missing: cells that stand for a missing value, beside empty ones and the words that pandas knows.
+        inputs: columns that drive the states; they follow these in the columns of z.
         repeats: `refuse` times that stand twice in a trajectory, or take the `mean` of their rows.
 
     Raises:
@@ -89,8 +93,8 @@ def read_trajectories(
             line begins with a name in backticks where that argument is wrong.
     """
     table = read_table(path, missing)
-    roles = _roles(table, time, states, trajectory, step)
-    used = [*([roles.time] if roles.time else []), *roles.states]
+    roles = _roles(table, time, states, trajectory, step, inputs)
+    used = [*([roles.time] if roles.time else []), *roles.states, *roles.inputs]
     unread = [column for column in table.columns if column.values is None and column not in roles.labels]
     problems = table.problems([*used, *(unread if states is None else [])])
     if not roles.states and not problems:
@@ -104,7 +108,12 @@ def read_trajectories(
 
 
 def _roles(
-    table: Table, time: str | None, states: Sequence[str] | None, trajectory: Sequence[str] | None, step: float | None
+    table: Table,
+    time: str | None,
+    states: Sequence[str] | None,
+    trajectory: Sequence[str] | None,
+    step: float | None,
+    inputs: Sequence[str],
 ) -> Roles:
     problems: list[str] = []
 
@@ -120,7 +129,8 @@ def _roles(
     labels = chosen("trajectory", trajectory or [c.name for c in table.columns if _plain(c.name) == "trajectory"][:1])
     times = chosen("time", [time] if time is not None else [])
     picked = chosen("states", states or [])
-    for key, columns in (("time", times), ("states", picked)):
+    driving = chosen("inputs", inputs)
+    for key, columns in (("time", times), ("states", picked), ("inputs", driving)):
         problems += [
             f"`{key}` must be a column of numbers{' or dates' * (key == 'time')}, got {c.name} with {c.text[0]!r}"
             for c in columns
@@ -130,13 +140,13 @@ def _roles(
         problems.append(f"`step` must be left out where there is a column of times, got {step:g} and {time}")
     if not problems and time is None and step is None:
         try:
-            times = [_find_time(table, labels, picked)]
+            times = [_find_time(table, labels, [*picked, *driving])]
         except ValueError as error:
             problems.append(str(error))
     if problems:
         raise ValueError("\n".join([*problems, *table.problems([*times, *picked])]))
-    others = [c for c in table.numbers() if c not in times and c not in labels]
-    return Roles(times[0] if times else None, picked if states else others, labels)
+    others = [c for c in table.numbers() if c not in times and c not in labels and c not in driving]
+    return Roles(times[0] if times else None, picked if states else others, labels, driving)
 
 
 def _plain(name: str) -> str:
@@ -186,7 +196,8 @@ def _trajectories(table: Table, roles: Roles, step: float | None, repeats: str) 
     else:
         assert roles.time.values is not None
         times = _in_units(roles.time)
-    z = np.stack([c.values for c in roles.states], 1).astype(np.float64) if roles.states else times[:, None]  # type: ignore[misc]
+    columns = [c.values for c in (*roles.states, *roles.inputs)]
+    z = np.stack(columns, 1).astype(np.float64) if roles.states else times[:, None]  # type: ignore[arg-type]
     name = roles.time.name if roles.time else "t"
     apart = "" if roles.labels else ", or name the column that tells trajectories apart: dataset.trajectory=NAME"
     found = []
@@ -250,10 +261,11 @@ def _note(table: Table, roles: Roles, found: list[Trajectory], step: float | Non
     if roles.time and roles.time.dates:
         time += f" (dates, in {_unit(roles.time)})"
     states = ", ".join(f'"{column.name}"' for column in roles.states)
+    states += "".join(f'{", " if i else ", inputs "}"{column.name}"' for i, column in enumerate(roles.inputs))
     n = f"{len(found)} {'trajectory' if len(found) == 1 else 'trajectories'}"
     if roles.labels:
         n += " by " + ", ".join(f'"{column.name}"' for column in roles.labels)
-    used = [*roles.states, *roles.labels, roles.time]
+    used = [*roles.states, *roles.inputs, *roles.labels, roles.time]
     unused = [column.name or "row numbers" for column in table.columns if column not in used]
     left_out = f"; left out: {', '.join(unused)}" if unused else ""
     empty = sum(int(column.missing.sum()) for column in roles.states)
@@ -318,6 +330,7 @@ def observe(
     dtype: torch.dtype,
     units: str = "file",
     log: str = "false",
+    input: str = "hold",
     **columns: Any,
 ) -> Observed:
     """Read a file and split it, with states of `dtype`.
@@ -325,6 +338,7 @@ def observe(
     Args:
         path, validation, seed: for `read_trajectories` and `split`.
         dtype: of the states.
+        input: how inputs will be read between their times.
         units: `spread`: each state in standard deviations of its training part about its mean, and times from their
             own start in the usual step between observations; `file`: both as they are.
         log: in units of the spread, whether states are learned as their logarithm: `true`, `false`, or `auto`, those
@@ -343,20 +357,28 @@ def observe(
             f"a trajectory to train on must have at least {NOISE_FROM} observations, from which the noise is "
             f"estimated, the longest has {longest}; add rows"
         )
-    everything = [*parts.train, *parts.held_out]
+    d = len(measured.states)
+    of_both = [*parts.train, *parts.held_out]
+    everything = [replace(x, z=x.z[:, :d]) for x in of_both]
+    driving = [filled(x.t, x.z[:, d:]).to(dtype) for x in of_both] if d < of_both[0].z.shape[1] else []
+    n = len(parts.train)
     scale = None
     if units == "spread":
         _in_range(path, everything, LARGEST, "float64")
         logs = _logs(measured, log)
-        scale = scale_of([x.t for x in parts.train], [x.z for x in parts.train], measured.states, logs)
+        scale = scale_of([x.t for x in everything[:n]], [x.z for x in everything[:n]], measured.states, logs)
         everything = [Trajectory(x.name, *scale.scaled(x.t, x.z)) for x in everything]
     # As for systems: the square of a state must be finite too.
     _in_range(path, everything, largest_state(dtype), str(dtype).removeprefix("torch."))
-    train, held_out = everything[: len(parts.train)], everything[len(parts.train) :]
+    train, held_out = everything[:n], everything[n:]
     return Observed(
         [x.t for x in train],
         [x.z.to(dtype) for x in train],
-        validation=[Trajectories(x.t, filled(x.t, z := x.z.to(dtype))[:, None], z[:, None]) for x in held_out],
+        inputs=driving[:n],
+        validation=[
+            Trajectories(x.t, filled(x.t, z := x.z.to(dtype))[:, None], z[:, None], u)
+            for x, u in itertools.zip_longest(held_out, [u[:, None] for u in driving[n:]])
+        ],
         scale=scale,
         note=f"{measured.note}; {parts.note}",
         warnings=measured.warnings,

@@ -10,6 +10,7 @@ import scipy.linalg
 import torch
 from torch import Tensor
 
+from neuralode_exp.data.inputs import Input, random_samples
 from neuralode_exp.data.systems import System, make_system
 
 SAMPLINGS = ("regular", "random")
@@ -18,10 +19,11 @@ STREAMS = ("times", "train", "validation", "test")  # of random numbers; append 
 
 @dataclass(frozen=True, eq=False)
 class Observations:
-    """Trajectories at the times `Dynamics.t`: the truth and what was observed of it, each (T, N, d)."""
+    """Trajectories at the times `Dynamics.t`: truth and observations, each (T, N, d), and their inputs, (T, N, m)."""
 
     clean: Tensor
     noisy: Tensor
+    u: Tensor | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,6 +37,8 @@ class Dynamics:
         train, validation, test: the trajectories.
         t_long: regular times for the longer test, shape (T_long,), t_max / (T - 1) apart.
         z_long: the test trajectories there without noise, shape (T_long, n, d).
+        u_long: their inputs, shape (T_long, n, m).
+        input: how inputs are read between their times.
     """
 
     system: System
@@ -45,6 +49,8 @@ class Dynamics:
     test: Observations
     t_long: Tensor
     z_long: Tensor
+    u_long: Tensor | None = None
+    input: str = "hold"
 
 
 def make_dynamics(
@@ -60,6 +66,7 @@ def make_dynamics(
     validation: int = 16,
     test: int = 16,
     test_horizon: float = 2.0,
+    input: str = "hold",
     seed: int = 0,
     dtype: torch.dtype = torch.float32,
     **parameters: Any,
@@ -79,6 +86,7 @@ def make_dynamics(
         low, high: the box of initial states, a number or one for each dimension; None is the system's own.
         validation, test: numbers of further trajectories.
         test_horizon: length of the longer test in units of t_max.
+        input: how the random inputs of a driven system are read between observations, see `inputs.coefficients`.
         seed: of the data; the training set stays the same when the size of another set or the noise changes.
         dtype: of the result; the flow is computed in float64.
         parameters: of a system given by name (`matrix`, `mu`, ...).
@@ -99,19 +107,27 @@ def make_dynamics(
     streams = {name: _generator(seed, name) for name in STREAMS}
     t = (t_max * _times(points, sampling, streams["times"])).to(dtype)
     z0 = {name: low_ + (high_ - low_) * _uniform(streams[name], size, system.dim) for name, size in sizes.items()}
-    clean = {name: system.flow(z, t) for name, z in z0.items()}
+    steps = round(test_horizon * (points - 1))
+    u = {name: _inputs(system, size, max(points, steps + 1), _generator(seed, name)) for name, size in sizes.items()}
+
+    def flow(name: str, t: Tensor) -> Tensor:
+        given = u[name]
+        return system.flow(z0[name], t, None if given is None else Input.of(t, given[: len(t)], input))
+
+    clean = {name: flow(name, t) for name in z0}
     limit = largest_state(dtype)
     if not noise < limit:
         raise ValueError(f"`noise` must be below {limit:.1e}, got {noise:g}; 0.01 is a common choice")
     if any(_rows_in_range(z, limit) < points for z in clean.values()):
         raise ValueError(_out_of_range(system, torch.cat(list(z0.values())), t_max, limit, dtype))
-    observations = {name: _observe(z, noise, streams[name], dtype) for name, z in clean.items()}
+    observations = {name: _observe(z, noise, streams[name], dtype, u[name]) for name, z in clean.items()}
 
-    steps = round(test_horizon * (points - 1))
     t_long = (t_max * (torch.arange(steps + 1, dtype=torch.float64) / (points - 1))).to(dtype)
-    z_long = system.flow(z0["test"], t_long)
+    z_long = flow("test", t_long)
     rows = _rows_in_range(z_long, limit)
-    return Dynamics(system, noise, t, **observations, t_long=t_long[:rows], z_long=z_long[:rows].to(dtype))
+    u_long = None if u["test"] is None else u["test"][:rows].to(dtype)
+    z_long = z_long[:rows].to(dtype)
+    return Dynamics(system, noise, t, **observations, t_long=t_long[:rows], z_long=z_long, u_long=u_long, input=input)
 
 
 def check_times(t_max: float, points: int, dtype: torch.dtype) -> None:
@@ -177,9 +193,15 @@ def _times(points: int, sampling: str, generator: torch.Generator) -> Tensor:
     return 0.99 * random + 0.01 * torch.arange(points, dtype=torch.float64) / (points - 1)
 
 
-def _observe(clean: Tensor, noise: float, generator: torch.Generator, dtype: torch.dtype) -> Observations:
+def _inputs(system: System, n: int, points: int, generator: torch.Generator) -> Tensor | None:
+    return random_samples(n, points, system.inputs, generator) if system.inputs else None
+
+
+def _observe(
+    clean: Tensor, noise: float, generator: torch.Generator, dtype: torch.dtype, u: Tensor | None
+) -> Observations:
     noisy = clean + noise * torch.randn(clean.shape, generator=generator, dtype=torch.float64)
-    return Observations(clean.to(dtype), noisy.to(dtype))
+    return Observations(clean.to(dtype), noisy.to(dtype), None if u is None else u[: len(clean)].to(dtype))
 
 
 def largest_state(dtype: torch.dtype) -> float:

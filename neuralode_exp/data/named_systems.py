@@ -117,3 +117,17 @@ def van_der_pol(t: Any, z: Any, *, mu: NonNegative = 1.0) -> Any:
     """x' = v, v' = mu (1 - x^2) v - x, a limit cycle of amplitude 2; stiff for a large mu."""
     x, v = z[..., 0], z[..., 1]
     return stack(v, mu * (1 - x * x) * v - x)
+
+
+@system("duffing", dim=2, t_max=20.0, inputs=[(-1.0, 1.0)])
+def duffing(t: Any, z: Any, u: Any, *, damping: NonNegative = 0.3, stiffness: float = -1.0, cubic: float = 1.0) -> Any:
+    """A driven oscillator, x' = v, v' = u - damping v - stiffness x - cubic x^3: two wells of unit depth by itself."""
+    x, v = z[..., 0], z[..., 1]
+    return stack(v, u[..., 0] - damping * v - stiffness * x - cubic * x**3)
+
+
+@system("two-tanks", dim=2, low=0.2, high=1.0, t_max=20.0, inputs=[(0.2, 1.0)])
+def two_tanks(t: Any, z: Any, u: Any, *, inflow: Positive = 0.5, outflow: Positive = 0.5) -> Any:
+    """Levels of two tanks under a pump u, h' = inflow u - outflow sqrt(h) and l' = outflow (sqrt(h) - sqrt(l))."""
+    upper, lower = (z[..., i].clamp(min=1e-3).sqrt() for i in range(2))
+    return stack(inflow * u[..., 0] - outflow * upper, outflow * (upper - lower))

@@ -20,19 +20,22 @@ class Trajectories:
         t: times, shape (T,).
         z: states, shape (T, n, d): the truth if it is known, else what was observed, without gaps.
         observed: what was observed of them, shape (T, n, d), NaN where a cell is missing.
+        u: inputs, shape (T, n, m).
     """
 
     t: Tensor
     z: Tensor
     observed: Tensor
+    u: Tensor | None = None
 
     def to(self, device: torch.device) -> Trajectories:
-        return Trajectories(self.t.to(device), self.z.to(device), self.observed.to(device))
+        u = None if self.u is None else self.u.to(device)
+        return Trajectories(self.t.to(device), self.z.to(device), self.observed.to(device), u)
 
     def rescaled(self, ours: Scale, theirs: Scale) -> Trajectories:
         """Trajectories in the units of one scale in those of another."""
         z, observed = (theirs.inward(ours.outward(x)).to(x) for x in (self.z, self.observed))
-        return Trajectories(self.t * (ours.step / theirs.step), z, observed)
+        return Trajectories(self.t * (ours.step / theirs.step), z, observed, self.u)
 
     @property
     def judged(self) -> Tensor:
@@ -121,6 +124,7 @@ class Observed:
         times: of each training trajectory, shape (n,); those of a table in float64, see `cut`.
         states: of each training trajectory, shape (n, d), NaN where a cell is missing.
         noise: standard deviation of the states' noise; None where nobody knows it.
+        inputs: of each training trajectory, shape (n, m), in the user's units; empty without inputs.
         validation, test: unseen trajectories, each entry with times of its own.
         long: the test over a longer time.
         known: the system that was observed, and what it was without noise.
@@ -132,6 +136,7 @@ class Observed:
     times: list[Tensor]
     states: list[Tensor]
     noise: float | None = None
+    inputs: list[Tensor] = field(default_factory=list)
     validation: list[Trajectories] = field(default_factory=list)
     test: list[Trajectories] = field(default_factory=list)
     long: Trajectories | None = None
@@ -145,15 +150,16 @@ def of_system(data: Dynamics) -> Observed:
     """The observations of a known system."""
 
     def unseen(part: Observations) -> list[Trajectories]:
-        return [Trajectories(data.t, part.clean, part.noisy)] if part.clean.shape[1] else []
+        return [Trajectories(data.t, part.clean, part.noisy, part.u)] if part.clean.shape[1] else []
 
     states = list(data.train.noisy.unbind(1))
     return Observed(
         [data.t] * len(states),
         states,
         data.noise,
+        [] if data.train.u is None else list(data.train.u.unbind(1)),
         validation=unseen(data.validation),
         test=unseen(data.test),
-        long=Trajectories(data.t_long, data.z_long, data.z_long),
+        long=Trajectories(data.t_long, data.z_long, data.z_long, data.u_long),
         known=data,
     )

@@ -1,5 +1,6 @@
 """Dynamical systems dz/dt = f(t, z), and what is known of each: the flow, a fixed point and the eigenvalues there."""
 
+import itertools
 import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 
 from neuralode_exp.data import named_systems as named_systems  # registers them
+from neuralode_exp.data.inputs import Input
 from neuralode_exp.data.numbers import complete
 from neuralode_exp.extend import Registered, own
 
@@ -20,7 +22,7 @@ RTOL, ATOL = 1e-10, 1e-12
 
 # f(t, z) -> dz/dt with z of shape (..., d). It is called with torch tensors; a stiff system's also with NumPy
 # arrays, because LSODA asks for one state at a time and torch's cost per operation would be all of its time.
-VectorField = Callable[[Any, Any], Any]
+VectorField = Callable[..., Any]
 Box = tuple[tuple[float, float], ...]
 Side = float | Sequence[float]
 
@@ -36,6 +38,7 @@ class System:
         matrix: A of a linear system dz/dt = A z, shape (d, d), float64.
         fixed_point: a state with f = 0 whose eigenvalues describe the dynamics, shape (d,), float64.
         stiff: whether reference solutions need an implicit method.
+        inputs: the range of each input u of a driven system, whose f takes (t, z, u).
     """
 
     f: VectorField
@@ -44,6 +47,7 @@ class System:
     matrix: Tensor | None = None
     fixed_point: Tensor | None = None
     stiff: bool = False
+    inputs: Box = ()
 
     @property
     def dim(self) -> int:
@@ -69,7 +73,7 @@ class System:
             rows = [torch.autograd.grad(dz[:, i].sum(), z, retain_graph=True)[0] for i in range(self.dim)]
         return max(0.0, -float(torch.linalg.eigvals(torch.stack(rows, 1)).real.min()))
 
-    def flow(self, z0: Tensor, t: Tensor) -> Tensor:
+    def flow(self, z0: Tensor, t: Tensor, u: Input | None = None) -> Tensor:
         """Follow the system from z0 at t[0] through the times t, in float64.
 
         Linear systems by z(t) = exp((t - t0) A) z0, others by DOP853 or, stiff, LSODA at rtol 1e-10.
@@ -77,6 +81,7 @@ class System:
         Args:
             z0: initial states, shape (N, d).
             t: increasing times, shape (T,).
+            u: the input of a driven system, whose knots are among t.
 
         Returns:
             States of shape (T, N, d). Once a state has left float64's range, its later rows are not finite.
@@ -87,7 +92,17 @@ class System:
         if len(z0) == 0:
             return z0.new_empty(len(t), *z0.shape)
         solve = _solve_stiff if self.stiff else _solve
-        return torch.from_numpy(solve(self.f, z0.numpy(), t.numpy()))
+        if u is None:
+            return torch.from_numpy(solve(self.f, z0.numpy(), t.numpy()))
+        states, times = [z0.numpy()], t.numpy()
+        for start, end in itertools.pairwise(times):  # u may jump at each
+            states.append(solve(self._driven(u, start, end), states[-1], np.array((start, end)))[-1])
+        return torch.from_numpy(np.stack(states))
+
+    def _driven(self, u: Input, start: float, end: float) -> VectorField:
+        """f with the input between two of its knots: at the later one it has not jumped yet."""
+        inside = (start + (end - start) * 1e-9, end - (end - start) * 1e-9)
+        return lambda t, z: self.f(t, z, u(min(max(float(t), inside[0]), inside[1])))
 
 
 def _solve(f: VectorField, z0: np.ndarray, t: np.ndarray) -> np.ndarray:
@@ -135,6 +150,7 @@ def system_of(
     t_max: float = 10.0,
     stiff: bool = False,
     numpy: bool = False,
+    inputs: Sequence[tuple[float, float]] = (),
 ) -> System:
     """Return the system of a function of tensors, with a fixed point where there is one near its box.
 
@@ -144,17 +160,20 @@ def system_of(
         low, high: the box of initial states, a number or one for each dimension.
         t_max, stiff: as those of `System`.
         numpy: whether f takes arrays of NumPy too.
+        inputs: as those of `System`.
     """
     sides = [(end,) * dim if isinstance(end, (int, float)) else tuple(end) for end in (low, high)]
     if any(len(side) != dim for side in sides):
         raise ValueError(f"`low` and `high` must be one number or {dim}, one for each dimension, got {low} and {high}")
 
-    def of_tensors(t: Any, z: Any) -> Any:
+    def of_tensors(t: Any, z: Any, *u: Any) -> Any:
         if isinstance(z, np.ndarray):  # from a stiff solve
-            return f(t, z) if numpy else of_tensors(t, torch.from_numpy(z)).numpy()
-        return f(torch.as_tensor(t, dtype=z.dtype, device=z.device), z)
+            return f(t, z, *u) if numpy else of_tensors(t, torch.from_numpy(z), *u).numpy()
+        return f(torch.as_tensor(t, dtype=z.dtype, device=z.device), z, *u)
 
     box = tuple((float(a), float(b)) for a, b in zip(*sides, strict=True))
+    if inputs:
+        return System(of_tensors, box, t_max, stiff=stiff, inputs=tuple(inputs))
     if (matrix := _matrix(of_tensors, dim)) is not None:
         return System(of_tensors, box, t_max, matrix, matrix.new_zeros(dim))
     return System(of_tensors, box, t_max, fixed_point=_fixed_point(of_tensors, box), stiff=stiff)

@@ -13,16 +13,18 @@ from neuralode_exp.data.observed import Scale
 class InUserUnits(nn.Module):
     """z0 (..., d) and times t (T,) to z(t), shape (T, ..., d) in float64, all in the units of the table.
 
-    The flow sees states in units of the scale, and times from t[0] on in steps of the table.
+    The flow sees states in units of the scale, times from t[0] on in steps of the table, and inputs u (T, ..., m) as
+    they are in it.
     """
 
     def __init__(self, flow: nn.Module, scale: Scale) -> None:
         super().__init__()
         self.flow, self.scale = flow, scale
 
-    def forward(self, z0: Tensor, t: Tensor) -> Tensor:
+    def forward(self, z0: Tensor, t: Tensor, u: Tensor | None = None) -> Tensor:
         if z0.shape[-1:] != self.scale.unit.shape:
             raise ValueError(f"states must have the shape (batch, {len(self.scale.unit)}), got {tuple(z0.shape)}")
         dtype = next(self.flow.parameters()).dtype
-        x: Tensor = self.flow(self.scale.inward(z0).to(dtype), (t - t[0]).double() / self.scale.step)
+        inputs = {} if u is None else {"u": u.to(dtype)}
+        x: Tensor = self.flow(self.scale.inward(z0).to(dtype), (t - t[0]).double() / self.scale.step, **inputs)
         return self.scale.outward(x)

@@ -8,6 +8,7 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor, nn
 
+from neuralode_exp.data.inputs import Input
 from neuralode_exp.ode import FixedStep, Gradient, Method, Stats, TorchdiffeqMethod, solve
 
 Field = TypeVar("Field", bound=nn.Module)
@@ -24,6 +25,7 @@ class NeuralODE(nn.Module, Generic[Field]):
         field: f, called with a scalar t and a z of z0's shape.
         method: of the solves, from `make_method`.
         gradient: how they are differentiated, see `solve`.
+        input: how inputs u of a driven field are read between their times: `hold`, `linear` or `cubic`.
 
     Attributes:
         method, gradient: may be set anew at any time: a trained field can be solved by another method. They are no
@@ -50,11 +52,12 @@ class NeuralODE(nn.Module, Generic[Field]):
 
     first_step: Tensor | None
 
-    def __init__(self, field: Field, method: Method, gradient: Gradient = "backprop") -> None:
+    def __init__(self, field: Field, method: Method, gradient: Gradient = "backprop", input: str = "hold") -> None:
         super().__init__()
         self.field = field
         self.method = method
         self.gradient: Gradient = gradient
+        self.input = input
         self.integrals: tuple[Integrand, ...] = ()
         self.values: tuple[Tensor, ...] = ()
         self.stats = Stats()
@@ -73,6 +76,7 @@ class NeuralODE(nn.Module, Generic[Field]):
         t: Tensor | Sequence[float],
         f: Callable[[Tensor, State], State] | None = None,
         parameters: Sequence[Tensor] = (),
+        u: Tensor | None = None,
     ) -> State:
         """Solve to the times t.
 
@@ -82,6 +86,7 @@ class NeuralODE(nn.Module, Generic[Field]):
             f: what this solve evaluates in the place of the field: the field with what is the same at each of its
                 evaluations computed once, or together with something else.
             parameters: what f was computed from before the solve; what is not named is found by one more evaluation.
+            u: inputs at the times t, increasing, shape (T, ..., m), of a field that takes (t, z, u).
 
         Returns:
             shape (T, *z0.shape), or a tuple of such tensors.
@@ -89,6 +94,9 @@ class NeuralODE(nn.Module, Generic[Field]):
         Raises:
             SolverError: if the solve cannot be finished.
         """
+        if u is not None:
+            given = Input.of(torch.as_tensor(t), u, self.input)
+            return self._solve(z0, t, lambda t, z: self.field(t, z, given(t)), parameters, stops=given.stops)
         state: State = (self._with_integrals if self.integrals else self._solve)(z0, t, f or self.field, parameters)
         return state
 
@@ -116,13 +124,14 @@ class NeuralODE(nn.Module, Generic[Field]):
         f: Any,
         parameters: Sequence[Tensor],
         in_norm: Sequence[bool] | None = None,
+        stops: Sequence[float] = (),
     ) -> Any:
         method, previous = self.method, self.first_step if self.training else None
         if not self.training and not isinstance(method, TorchdiffeqMethod) and method.compile:
             method = replace(method, compile=False)  # evaluations have many shapes, each of them once
         if previous is not None and not isinstance(method, FixedStep) and not math.isnan(size := float(previous)):
             method = replace(method, first_step=size)
-        solution = solve(f, z0, t, method, self.gradient, parameters=parameters, in_norm=in_norm)
+        solution = solve(f, z0, t, method, self.gradient, parameters=parameters, in_norm=in_norm, stops=stops)
         self.stats = solution.stats
         if previous is not None and self.stats.opening is not None:
             previous.fill_(self.stats.opening)
@@ -147,6 +156,33 @@ class NeuralODE(nn.Module, Generic[Field]):
         longest = duration.max()
         pace = duration / longest
         return self(z0, [0.0, float(longest)], lambda s, z: pace * self.field(s, z))[-1]
+
+    def advance_driven(self, z0: Tensor, durations: Tensor, pieces: Tensor) -> Tensor:
+        """Solve over W pieces of an input, each of a time of its own in each state.
+
+        All are one solve in which piece k of every state begins and ends together, at the pace of the longest: the
+        input jumps at the same places for all.
+
+        Args:
+            z0: shape (..., d).
+            durations: of each piece, shape (W, ..., 1), not negative.
+            pieces: of the input, from `coefficients`, shape (W, degree + 1, ..., m).
+
+        Returns:
+            shape (..., d).
+
+        Raises:
+            SolverError: if the solve cannot be finished.
+        """
+        longest = durations.flatten(1).amax(1)
+        knots = [0.0, *longest.cumsum(0).tolist()]
+        paces = durations / longest.view(-1, *[1] * (durations.dim() - 1))
+        u, pace = Input(knots, pieces), Input(knots, paces[:, None])
+
+        def f(s: Tensor, z: Tensor) -> Any:
+            return pace(s) * self.field(s, z, u(s))
+
+        return self._solve(z0, [0.0, knots[-1]], f, (), stops=knots[1:-1])[-1]
 
     def eigenvalues(self, z: Tensor) -> Tensor:
         """Eigenvalues of df/dz at t = 0 and a state z, shape (..., d): the same shape, complex128."""

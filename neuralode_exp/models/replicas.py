@@ -152,19 +152,19 @@ class Stack(nn.Module):
         self.replicas = replicas
         self.batched = type(fields[0]) is MLPField
 
-    def forward(self, t: Tensor, z: Tensor) -> Tensor:
-        """Evaluate dz/dt, shape (R, B, d), at time t for z of shape (R, B, d)."""
+    def forward(self, t: Tensor, z: Tensor, *u: Tensor) -> Tensor:
+        """Evaluate dz/dt, shape (R, B, d), at time t for z (R, B, d) and, where there are, inputs (R, B, m)."""
         if z.dim() != 3 or len(z) != self.replicas.n:
             raise ValueError(
                 f"states of replicas must have the shape ({self.replicas.n}, batch, d), got {tuple(z.shape)}"
             )
         if self.batched and not self.replicas.some_out:
-            return self.stacked(t, z)
+            return self.stacked(t, z, *u)
         named = (*self.stacked.named_parameters(), *self.stacked.named_buffers())
         tensors = {name: self.replicas.masked(x) for name, x in named}
 
-        def f(tensors: dict[str, Tensor], z: Tensor) -> Tensor:
-            return functional_call(self.stacked, tensors, (t, z))
+        def f(tensors: dict[str, Tensor], *zu: Tensor) -> Tensor:
+            return functional_call(self.stacked, tensors, (t, *zu))
 
-        dz = f(tensors, z) if self.batched else vmap(f, randomness="different")(tensors, z)
+        dz = f(tensors, z, *u) if self.batched else vmap(f, randomness="different")(tensors, z, *u)
         return self.replicas.masked(dz)

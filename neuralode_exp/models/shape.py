@@ -20,6 +20,7 @@ class Shape:
         units: of states.
         dt: distance of two observations of a regular grid.
         channels: of an image.
+        inputs: that drive a state.
         width: pixels across an image; None: it is square.
         scale: the units of a table's states and times, where the model's are not those of the file.
     """
@@ -30,6 +31,7 @@ class Shape:
     dt: float | None = None
     scale: Scale | None = None
     channels: int = 1
+    inputs: int = 0
     width: int | None = None
 
     @property

@@ -34,22 +34,33 @@ def gradient_of(config: Config) -> Gradient:
     return Reversible(config.solver.coupling, config.solver.stored_states)
 
 
-def make_field(config: Config, dim: int) -> nn.Module:
-    """The field of the config, for d = dim: its options are `model.options`, or of the package's own keys of `model`.
+def make_field(config: Config, dim: int, inputs: int = 0) -> nn.Module:
+    """The field of the config, for states (..., dim) and inputs (..., inputs).
+
+    Its options are `model.options`, or of the package's own keys of `model`.
 
     Raises:
         ValueError: the files of `extensions` have not been imported.
     """
-    model = config.model
-    own = user_files.find("field", model.field, ())
-    entry = own or user_files.find("field", model.field, config.extensions)
-    if entry is None:
-        raise ValueError(f"{model.field} must be a field of a file that is imported, got {list(config.extensions)}")
+    model, entry = config.model, _field_entry(config)
     options = model.options
-    if own is not None:  # null is what the field has by itself
-        options = {key: value for key in own.options if (value := getattr(model, key)) is not None}
-    field: nn.Module = entry.make(dim, **options)
+    if user_files.find("field", model.field, ()):  # null is what the package's field has by itself
+        options = {key: value for key in entry.options if (value := getattr(model, key)) is not None}
+    field: nn.Module = entry.make(dim, *([inputs] if entry.driven else []), **options)
     return field
+
+
+def sees_inputs(config: Config) -> bool:
+    """Whether the field takes the inputs of the data."""
+    return _field_entry(config).driven
+
+
+def _field_entry(config: Config) -> extend.Registered:
+    entry = user_files.find("field", config.model.field, config.extensions)
+    if entry is None:
+        files = list(config.extensions)
+        raise ValueError(f"{config.model.field} must be a field of a file that is imported, got {files}")
+    return entry
 
 
 def registered_data(config: Config) -> tuple[extend.Registered, dict[str, Any]]:

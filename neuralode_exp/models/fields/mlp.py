@@ -18,12 +18,13 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 class MLPField(nn.Module):
     """dz/dt = h_L W_L + b_L, h_l = act(h_{l-1} W_{l-1} + b_{l-1}), h_0 = z, for states z of shape (..., d).
 
-    It does not depend on t. Weights, of shape (inputs, outputs), start uniform in +-1 / sqrt(inputs), as those of
-    `nn.Linear`. Biases have the shape (1, outputs): with one more axis of replicas before all of its parameters the
-    same code is batched products, on states of shape (R, B, d).
+    It does not depend on t. With inputs u of shape (..., m), h_0 is (z, u). Weights, of shape (inputs, outputs),
+    start uniform in +-1 / sqrt(inputs), as those of `nn.Linear`. Biases have the shape (1, outputs): with one more
+    axis of replicas before all of its parameters the same code is batched products, on states of shape (R, B, d).
 
     Args:
         dim: d.
+        inputs: m.
         width: units of a hidden layer.
         depth: number L of hidden layers; 0 makes the field affine.
         activation: `tanh`, `softplus` or `silu`.
@@ -35,22 +36,22 @@ class MLPField(nn.Module):
         torch.Size([10, 2])
     """
 
-    def __init__(self, dim: int, *, width: int = 64, depth: int = 2, activation: str = "silu") -> None:
+    def __init__(self, dim: int, inputs: int = 0, *, width: int = 64, depth: int = 2, activation: str = "silu") -> None:
         super().__init__()
         if activation not in ACTIVATIONS:
             raise ValueError(f"`activation` must be one of {', '.join(ACTIVATIONS)}, got {activation!r}")
         self.activation = ACTIVATIONS[activation]
         self.weights, self.biases = nn.ParameterList(), nn.ParameterList()
-        sizes = [dim, *[width] * depth, dim]
+        sizes = [dim + inputs, *[width] * depth, dim]
         for inputs, outputs in zip(sizes, sizes[1:], strict=False):
             bound = 1 / math.sqrt(inputs)
             for tensors, rows in ((self.weights, inputs), (self.biases, 1)):
                 tensors.append(torch.empty(rows, outputs).uniform_(-bound, bound))
 
-    def forward(self, t: Tensor, z: Tensor) -> Tensor:
-        """Evaluate dz/dt at z; t is not used."""
+    def forward(self, t: Tensor, z: Tensor, u: Tensor | None = None) -> Tensor:
+        """Evaluate dz/dt at z and u; t is not used."""
         *hidden, (weight, bias) = zip(self.weights, self.biases, strict=True)
-        h = z
+        h = z if u is None else torch.cat((z, u), -1)
         for w, b in hidden:
             h = self.activation(_affine(h, w, b))
         return _affine(h, weight, bias)

@@ -12,14 +12,14 @@ from neuralode_exp.extend import field
 
 
 @field("mlp")
-def mlp(dim: int, *, width: int = 64, depth: int = 2, activation: str = "silu") -> Any:
+def mlp(dim: int, inputs: int, *, width: int = 64, depth: int = 2, activation: str = "silu") -> Any:
     """A multilayer perceptron; of densities with a trace that its forward pass carries along."""
     from neuralode_exp.models.fields.mlp import MLPField
 
-    return MLPField(dim, width=width, depth=depth, activation=activation)
+    return MLPField(dim, inputs, width=width, depth=depth, activation=activation)
 
 
 @field("linear")
-def linear(dim: int) -> Any:
-    """An affine field, A z + b."""
-    return mlp(dim, depth=0)
+def linear(dim: int, inputs: int) -> Any:
+    """An affine field, A z + B u + b."""
+    return mlp(dim, inputs, depth=0)

@@ -18,11 +18,14 @@ class Units:
     Args:
         centre, scale: of the states; x = (z - centre) / scale is of order 1.
         rate: of dz/dt where |x| is about 1.
+        u_centre, u_scale: of the inputs that the field sees, shape (m,); None where it sees none.
     """
 
     centre: Tensor
     scale: Tensor
     rate: Tensor
+    u_centre: Tensor | None = None
+    u_scale: Tensor | None = None
 
     @staticmethod
     def none(dim: int) -> Units:
@@ -35,20 +38,33 @@ class Units:
 
 
 class Scaled(nn.Module, Generic[Field]):
-    """dz/dt = rate * field(t, (z - centre) / scale), on states of shape (..., d)."""
+    """dz/dt = rate * field(t, (z - centre) / scale), on states of shape (..., d).
+
+    Of a driven system the field gets (u - u_centre) / u_scale too, shape (..., m), if the units have these.
+    """
 
     centre: Tensor
     scale: Tensor
     rate: Tensor
+    u_centre: Tensor
+    u_scale: Tensor
 
     def __init__(self, field: Field, units: Units) -> None:
         super().__init__()
         self.field = field
         for name in ("centre", "scale", "rate"):
             self.register_buffer(name, getattr(units, name).clone())
+        self.driven = units.u_scale is not None
+        if units.u_centre is not None and units.u_scale is not None:
+            self.register_buffer("u_centre", units.u_centre.clone())
+            self.register_buffer("u_scale", units.u_scale.clone())
 
-    def forward(self, t: Tensor, z: Tensor) -> Tensor:
+    def forward(self, t: Tensor, z: Tensor, u: Tensor | None = None) -> Tensor:
         if z.shape[-1:] != self.scale.shape:
             raise ValueError(f"states must have the shape (batch, {len(self.scale)}), got {tuple(z.shape)}")
-        dx: Tensor = self.field(t, (z - self.centre) / self.scale)
+        x = (z - self.centre) / self.scale
+        if self.driven and u is None:
+            raise ValueError("`u` must be given, the field was trained with inputs; give it at the times t")
+        seen = () if u is None or not self.driven else ((u - self.u_centre) / self.u_scale,)
+        dx: Tensor = self.field(t, x, *seen)
         return dx * self.rate

@@ -10,6 +10,7 @@ from torch import nn
 
 from neuralode_exp.config import Config
 from neuralode_exp.config.cells import solves_ode
+from neuralode_exp.config.options import input_of
 from neuralode_exp.config.schema import CsvKeys, DynamicsKeys
 from neuralode_exp.data import csv_trajectories
 from neuralode_exp.data.dynamics import Dynamics, make_dynamics
@@ -36,7 +37,15 @@ from neuralode_exp.trainers.dynamics.shooting import (
 )
 from neuralode_exp.trainers.dynamics.task import Flow, LearnDynamics
 from neuralode_exp.trainers.dynamics.truth import truth_of
-from neuralode_exp.trainers.settings import dtype_of, gradient_of, make_field, method_of, ready, registered_data
+from neuralode_exp.trainers.settings import (
+    dtype_of,
+    gradient_of,
+    make_field,
+    method_of,
+    ready,
+    registered_data,
+    sees_inputs,
+)
 
 log = logging.getLogger(__name__)
 
@@ -46,35 +55,39 @@ MANY_STEPS = 500  # of an explicit method over a trajectory, for stability alone
 def build_model(config: Config, shape: Shape, replicas: Replicas | None = None) -> Flow:
     """The model of the config for states of a shape; of several replicas one that has all of them."""
     replicas = replicas or Replicas(config.trainer.replicas)
-    fields = [_field(config, shape.dim, config.seed + k) for k in range(replicas.n)]
+    fields = [_field(config, shape, config.seed + k) for k in range(replicas.n)]
     assert shape.units is not None
     field = Scaled(stack(fields, replicas), shape.units)
     if config.model.name == "resnet":
         assert shape.dt is not None
         return ready(ResidualFlow(field, shape.dt), config)
-    return ready(NeuralODE(field, method_of(config), gradient_of(config)), config)
+    reading = input_of(config.dataset) or "hold"
+    return ready(NeuralODE(field, method_of(config), gradient_of(config), reading), config)
 
 
-def _field(config: Config, dim: int, seed: int) -> nn.Module:
+def _field(config: Config, shape: Shape, seed: int) -> nn.Module:
     """A field whose weights are drawn from the seed alone."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        return make_field(config, dim)
+        return make_field(config, shape.dim, shape.inputs)
 
 
 def build(config: Config, device: torch.device) -> LearnDynamics:
     """Data and model of the config, on the device."""
     observed, trainer = _observe(config), config.trainer
+    reading = input_of(config.dataset)
+    seen = observed.inputs if reading and sees_inputs(config) else []
     windows = (trainer.window,) if trainer.window else windows_for(observed.states)
-    segments = cut(observed.times, observed.states, windows)
+    segments = cut(observed.times, observed.states, windows, seen, reading or "hold")
     t, known = observed.times[0], observed.known
     dt = float(t[-1]) / (len(t) - 1) if known else None
-    shape = Shape(segments.z.shape[1], units=units(segments), dt=dt, scale=observed.scale)
+    inputs = seen[0].shape[1] if seen else 0
+    shape = Shape(segments.z.shape[1], units=units(segments), dt=dt, scale=observed.scale, inputs=inputs)
     replicas = Replicas(trainer.replicas)
     flow = build_model(config, shape, replicas)
     flow, shooting = flow.to(device), _shooting(config, observed, segments, shape, replicas).to(device)
     bend = weight_for(len(segments.z)) if trainer.curvature is None else trainer.curvature
-    bend *= isinstance(flow.field.field, MLPField)  # of a field of their own the users know more
+    bend *= isinstance(flow.field.field, MLPField) and not seen  # of a field of their own the users know more
 
     def start() -> None:
         curves = smooth(observed.times, observed.states)
@@ -92,7 +105,7 @@ def build(config: Config, device: torch.device) -> LearnDynamics:
         error=partial(spread_error, scale=observed.scale) if observed.scale else trajectory_error,
         shape=shape,
         replicas=replicas,
-        start=start if trainer.collocation and config.weights is None else None,
+        start=start if trainer.collocation and config.weights is None and not seen else None,
         bend=bend,
         batch_size=trainer.batch_size,
         seed=config.seed,
@@ -119,7 +132,8 @@ def _shooting(
     config: Config, observed: Observed, segments: Segments, shape: Shape, replicas: Replicas
 ) -> MultipleShooting | SingleShooting:
     if config.trainer.shooting == "single":
-        return SingleShooting(observed.times[0], torch.stack(observed.states, 1), replicas)
+        u = torch.stack(observed.inputs, 1) if segments.u is not None else None
+        return SingleShooting(observed.times[0], torch.stack(observed.states, 1), replicas, u)
     assert shape.units is not None
     noise = estimate_noise(observed.states) if observed.noise is None else observed.noise
     return MultipleShooting(segments, shape.units, noise, replicas)
@@ -127,7 +141,7 @@ def _shooting(
 
 def _warn_of_stiffness(config: Config, data: Dynamics) -> None:
     """Say what a stiff system will cost an explicit method once its field is learned."""
-    if not solves_ode(config) or SOLVERS[config.solver.name].scipy is not None:
+    if not solves_ode(config) or data.system.inputs or SOLVERS[config.solver.name].scipy is not None:
         return
     rate, t_max = data.system.fastest_decay(data.train.clean.flatten(0, 1)), float(data.t[-1])
     steps = round(rate * t_max / 3)

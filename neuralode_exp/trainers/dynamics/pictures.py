@@ -28,7 +28,7 @@ def take_snapshot(task: LearnDynamics, step: int) -> None:
         return
     shown = known.z[0, : pictures.SHOWN]
     try:
-        learned = task.flow(task.replicas.expand(shown), known.t)
+        learned = task.lead_on(task.flow, known, shown, known.t)
     except SolverError:
         learned = torch.full((len(known.t), task.replicas.n, *shown.shape), torch.nan)
     task.steps.append(step)
@@ -52,7 +52,7 @@ def draw_all(task: LearnDynamics, step: int, recorder: Recorder) -> None:
         recorder.figure(
             step, "dynamics/eigenvalues", pictures.draw_eigenvalues(task.steps, learned, _array(truth.eigenvalues))
         )
-    if truth is not None and task.shape.dim == 2 and isinstance(task.flow, NeuralODE):
+    if truth is not None and truth.u is None and task.shape.dim == 2 and isinstance(task.flow, NeuralODE):
         states = _array(truth.states)
         x, y = (np.linspace(*limits(states[:, k], margin=0.0), GRID) for k in range(2))
         grid = torch.tensor(np.stack(np.meshgrid(x, y), axis=-1)).to(truth.states)

@@ -24,12 +24,13 @@ References: Bock 1983 (multiple shooting); Tremolet 2006, doi:10.1256/qj.05.224 
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
+from neuralode_exp.data.inputs import coefficients
 from neuralode_exp.data.observed import filled
 from neuralode_exp.models.fields.scaled import Units
 from neuralode_exp.models.replicas import Replicas
@@ -45,7 +46,9 @@ class Flow(Protocol):
 
     def advance(self, z0: Tensor, duration: Tensor) -> Tensor: ...
 
-    def __call__(self, z0: Tensor, t: Tensor) -> Tensor: ...
+    def advance_driven(self, z0: Tensor, durations: Tensor, pieces: Tensor) -> Tensor: ...
+
+    def __call__(self, z0: Tensor, t: Tensor, **inputs: Tensor) -> Tensor: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,6 +61,9 @@ class Segments:
         duration: time from start to end, shape (P, 1).
         first: places of the trajectories' first observations, shape (N,).
         known: whether a cell was observed, shape (M, d).
+        u: inputs there, shape (M, m); None without.
+        dt: time from an observation to the next, shape (M, 1), 0 at the end of a trajectory; None without inputs.
+        pieces: of the input from an observation to the next, see `coefficients`, shape (M, degree + 1, m).
     """
 
     z: Tensor
@@ -66,6 +72,9 @@ class Segments:
     duration: Tensor
     first: Tensor
     known: Tensor
+    u: Tensor | None = None
+    dt: Tensor | None = None
+    pieces: Tensor | None = None
 
 
 def windows_for(states: Sequence[Tensor]) -> tuple[int, ...]:
@@ -91,13 +100,21 @@ def windows_for(states: Sequence[Tensor]) -> tuple[int, ...]:
     return tuple(sorted({max(1, window // 2), window, min(2 * window, longest)}))
 
 
-def cut(times: Sequence[Tensor], states: Sequence[Tensor], windows: Sequence[int]) -> Segments:
-    """Pair each observation with those `windows` steps later; in a trajectory that is shorter, with the last one.
+def cut(
+    times: Sequence[Tensor],
+    states: Sequence[Tensor],
+    windows: Sequence[int],
+    inputs: Sequence[Tensor] = (),
+    reading: str = "hold",
+) -> Segments:
+    """Pair each observation with those `windows` steps later, or with the last one in a shorter trajectory.
 
     Args:
         times: of each trajectory, shape (n,), increasing, n >= 2.
         states: of each trajectory, shape (n, d), NaN where a cell is missing.
         windows: numbers of steps, each at least 1.
+        inputs: of each trajectory, shape (n, m); empty without.
+        reading: of the inputs between their times.
     """
     if min(windows) < 1:
         raise ValueError(f"`window` must be at least 1 step from an observation to a later one, got {min(windows)}")
@@ -114,7 +131,16 @@ def cut(times: Sequence[Tensor], states: Sequence[Tensor], windows: Sequence[int
     known = torch.cat([~z.isnan() for z in states])
     z = torch.cat([filled(t, z) for t, z in zip(times, states, strict=True)])
     duration = torch.cat(durations).to(z)[:, None]
-    return Segments(z, torch.cat(starts), torch.cat(ends), duration, torch.tensor(first), known)
+    segments = Segments(z, torch.cat(starts), torch.cat(ends), duration, torch.tensor(first), known)
+    if not inputs:
+        return segments
+    pieces = [coefficients(t.to(u), u, reading) for t, u in zip(times, inputs, strict=True)]
+    return replace(
+        segments,
+        u=torch.cat(list(inputs)).to(z),
+        dt=torch.cat([torch.cat((t.diff(), t.new_zeros(1))) for t in times]).to(z)[:, None],
+        pieces=torch.cat([torch.cat((c, c[-1:])) for c in pieces]).to(z),
+    )
 
 
 def units(segments: Segments) -> Units:
@@ -131,7 +157,11 @@ def units(segments: Segments) -> Units:
     start, end = segments.z[segments.start], segments.z[segments.end]
     speed = (end - start) / segments.duration / (1 + found.size(start).maximum(found.size(end)).square()).sqrt()
     rate = speed.square().mean(dim=0).sqrt()
-    return Units(found.centre, scale, torch.where(rate > 0, rate, 1.0))
+    of_states = Units(found.centre, scale, torch.where(rate > 0, rate, 1.0))
+    if segments.u is None:
+        return of_states
+    spread = segments.u.std(dim=0)
+    return replace(of_states, u_centre=segments.u.mean(dim=0), u_scale=torch.where(spread > 0, spread, 1.0))
 
 
 def estimate_noise(states: Sequence[Tensor]) -> Tensor:
@@ -175,6 +205,8 @@ class MultipleShooting(nn.Module):
     end: Tensor
     duration: Tensor
     known: Tensor
+    dt: Tensor
+    pieces: Tensor
 
     def __init__(
         self,
@@ -197,6 +229,10 @@ class MultipleShooting(nn.Module):
         self.register_buffer("start", segments.start)
         self.register_buffer("end", segments.end)
         self.register_buffer("duration", segments.duration)
+        self.driven = segments.pieces is not None
+        if segments.pieces is not None:
+            self.register_buffer("dt", segments.dt, persistent=False)
+            self.register_buffer("pieces", segments.pieces, persistent=False)
         self.e = nn.Parameter(self.replicas.expand(torch.zeros_like(z)).clone())
         length = torch.linalg.vector_norm((z[segments.end] - z[segments.start]) / units.scale, dim=1).double()
         evenly = torch.full_like(length, 1 / len(length))
@@ -217,7 +253,10 @@ class MultipleShooting(nn.Module):
         e_start = torch.take_along_dim(e, start[..., None], dim=-2)
         e_end = torch.take_along_dim(e, end[..., None], dim=-2)
         z_start = self.z[start] + self.sigma[start] * e_start
-        led_on = flow.advance(z_start, self.duration[segments])
+        if self.driven:
+            led_on = self._lead_driven(flow, z_start, start, end)
+        else:
+            led_on = flow.advance(z_start, self.duration[segments])
         miss = (led_on - self.z[end]) / self.sigma[end] - e_end
         of_end = self.known[end] * (e_end.square() + miss.square())
         return (self.known[start] * e_start.square() + of_end).mean(dim=(-2, -1))
@@ -233,6 +272,13 @@ class MultipleShooting(nn.Module):
         rows = rows.to(self.z.device)
         e = (z.to(self.z) - self.z[rows]) / self.sigma[rows]
         self.e[..., rows, :] = e.clamp(-FAR, FAR)
+
+    def _lead_driven(self, flow: Flow, z: Tensor, start: Tensor, end: Tensor) -> Tensor:
+        """Lead states on, observation by observation; shorter segments rest at their ends."""
+        at = start + torch.arange(int((end - start).max()), device=start.device).view(-1, *[1] * start.dim())
+        durations = torch.where((at < end)[..., None], self.dt[at.clamp(max=len(self.dt) - 1)], 0.0)
+        pieces = self.pieces[at.clamp(max=len(self.dt) - 1)]
+        return flow.advance_driven(z, durations, pieces.movedim(-2, 1))
 
     def __len__(self) -> int:
         """Number of segments."""
@@ -251,16 +297,18 @@ class SingleShooting(nn.Module):
         t: the times that all trajectories share, shape (T,).
         z: observed states, shape (T, N, d).
         replicas: the networks that are trained side by side.
+        u: inputs, shape (T, N, m).
     """
 
     t: Tensor
     z: Tensor
 
-    def __init__(self, t: Tensor, z: Tensor, replicas: Replicas | None = None) -> None:
+    def __init__(self, t: Tensor, z: Tensor, replicas: Replicas | None = None, u: Tensor | None = None) -> None:
         super().__init__()
         self.replicas = replicas or Replicas()
         self.register_buffer("t", t)
         self.register_buffer("z", z)
+        self.u = u
 
     def __len__(self) -> int:
         """Number of trajectories."""
@@ -274,4 +322,5 @@ class SingleShooting(nn.Module):
     def forward(self, flow: Flow, trajectories: Tensor) -> Tensor:
         """Evaluate the loss over a batch of trajectories, shape (B,); of replicas (R,), over (R, B)."""
         observed = self.z[:, trajectories]  # (T, B, d) or (T, R, B, d)
-        return (flow(observed[0], self.t) - observed).square().mean(dim=(0, -2, -1))
+        inputs = {} if self.u is None else {"u": self.u.to(self.z)[:, trajectories]}
+        return (flow(observed[0], self.t, **inputs) - observed).square().mean(dim=(0, -2, -1))

@@ -46,6 +46,7 @@ class Truth:
         eigenvalues: of the Jacobian of f there, shape (d,), complex, or None.
         least_squares: errors of a linear fit without a network, by tag.
         f: the field anywhere, for pictures.
+        u: the inputs of the states, shape (M, m).
     """
 
     states: Tensor
@@ -54,6 +55,7 @@ class Truth:
     eigenvalues: Tensor | None
     least_squares: Mapping[str, float]
     f: Any
+    u: Tensor | None = None
 
 
 class LearnDynamics(Task):
@@ -136,6 +138,14 @@ class LearnDynamics(Task):
     def _generators(self, stream: str, step: int) -> list[torch.Generator]:
         return [seeded(self.seed + k, stream, step) for k in range(self.replicas.n)]
 
+    def lead_on(self, flow: Flow, known: Trajectories, z0: Tensor, t: Tensor) -> Tensor:
+        """First states z0 (n, d) of known trajectories, led on by every replica to the times t: (T, n, d)."""
+        inputs = {}
+        if self.shape.inputs and known.u is not None:
+            u = known.u[:, : z0.shape[0]].to(z0)
+            inputs["u"] = u if self.replicas.n == 1 else u[:, None].expand(-1, self.replicas.n, -1, -1)
+        return flow(self.replicas.expand(z0), t, **inputs)
+
     def evaluate(self) -> dict[str, float]:
         values = {}
         if self.validation:
@@ -176,7 +186,8 @@ class LearnDynamics(Task):
         if self.truth is None:
             return {}
         states = self.truth.states
-        learned = self.flow.field(states.new_zeros(()), self.replicas.expand(states))
+        inputs = (self.replicas.expand(self.truth.u),) if self.shape.inputs and self.truth.u is not None else ()
+        learned = self.flow.field(states.new_zeros(()), self.replicas.expand(states), *inputs)
         if isinstance(self.flow, ResidualFlow):
             learned = learned * self.flow.dt
         values = {"dynamics/field_error": relative_error(learned, self.truth.field)}
@@ -190,7 +201,7 @@ class LearnDynamics(Task):
         errors, counts = [], []
         for known in trajectories:
             try:
-                learned = self.flow(self.replicas.expand(known.z[0]), known.t)
+                learned = self.lead_on(self.flow, known, known.z[0], known.t)
                 errors.append(self.error(learned, known.judged).cpu())
             except SolverError:
                 errors.append(self.replicas.expand(torch.tensor(torch.inf, dtype=torch.float64)))
@@ -213,7 +224,7 @@ class LearnDynamics(Task):
         tag = "dynamics/trajectory_error" if self.test else "dynamics/validation_error"
         learned, nfe, began = [], [], time.perf_counter()
         for known in trajectories:
-            learned.append(self.flow(self.replicas.expand(known.z[0]), known.t))
+            learned.append(self.lead_on(self.flow, known, known.z[0], known.t))
             nfe.append(self.flow.stats.nfe_forward)
         seconds = time.perf_counter() - began
         errors = [
@@ -239,7 +250,7 @@ class LearnDynamics(Task):
         judged = known[0].judged[:, :SAMPLES]
 
         def measure(flow: Flow) -> tuple[Tensor, Tensor]:
-            learned = flow(self.replicas.expand(z[0]), t)
+            learned = self.lead_on(flow, known[0], z[0], t)
             return learned, self.error(learned, judged).mean()
 
         return consistency(self.flow, measure)

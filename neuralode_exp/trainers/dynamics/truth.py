@@ -20,11 +20,12 @@ def truth_of(data: Dynamics, flow: Flow, device: torch.device) -> Truth:
     system = data.system
     states = data.train.clean.flatten(0, 1)
     zero = states.new_zeros((), dtype=torch.float64)
+    u = None if data.train.u is None else data.train.u.flatten(0, 1)
     if isinstance(flow, ResidualFlow):
         end = system.flow(states.double(), torch.tensor([0.0, flow.dt], dtype=torch.float64))[1]
         field = end - states.double()
     else:
-        field = system.f(zero, states.double())
+        field = system.f(zero, states.double(), *([] if u is None else [u.double()]))
     return Truth(
         states=states.to(device),
         field=field.to(device),
@@ -32,6 +33,7 @@ def truth_of(data: Dynamics, flow: Flow, device: torch.device) -> Truth:
         eigenvalues=None if system.eigenvalues is None else system.eigenvalues.to(device),
         least_squares=least_squares_errors(data),
         f=system.f,
+        u=None if u is None else u.to(device),
     )
 
 
