@@ -82,6 +82,7 @@ class Registered:
 
 
 _registered: dict[Path, list[Registered]] = {}
+_sources: dict[str, Callable[[str], None]] = {}
 
 
 def field(name: str) -> Callable[[Made], Made]:
@@ -123,6 +124,8 @@ def system(
     stiff: Setting[bool] = False,
     numpy: bool = False,
     inputs: Sequence[tuple[float, float]] = (),
+    start: Sequence[float] | None = None,
+    lyapunov: float | None = None,
 ) -> Callable[[Made], Made]:
     """Register a function as a known system dz/dt = f(t, z): `dataset=system dataset.system=NAME`.
 
@@ -138,6 +141,8 @@ def system(
         stiff: whether the trajectories need an implicit method.
         inputs: of a driven system dz/dt = f(t, z, u(t)) the range of each input, from which every trajectory draws its
             own. Its function takes (t, z, u), u of shape (..., number of inputs).
+        start: a state that an attractor draws near; initial states are drawn from there, not from the box.
+        lyapunov: its largest Lyapunov exponent, with which the run reports the valid prediction time.
         numpy: whether the function takes arrays of NumPy too, with which a stiff solve is many times as fast.
 
     Example:
@@ -151,7 +156,16 @@ def system(
                 angle, speed = z.unbind(-1)
                 return torch.stack((speed, -torch.sin(angle) / length), -1)
     """
-    settings = {"dim": dim, "low": low, "high": high, "t_max": t_max, "stiff": stiff, "numpy": numpy, "inputs": inputs}
+    settings: dict[str, Any] = {
+        "dim": dim,
+        "low": low,
+        "high": high,
+        "t_max": t_max,
+        "stiff": stiff,
+        "numpy": numpy,
+        "inputs": inputs,
+    }
+    settings |= {"start": start, "lyapunov": lyapunov}
     return _decorator("system", name, settings, *_caller())
 
 
@@ -209,6 +223,18 @@ def metric(name: str, *, on: Literal["dynamics", "densities"] = "dynamics") -> C
                 return (z[-1, :, 0] - known.z[-1, :, 0]).abs().mean()
     """
     return _decorator("metric", name, {"on": on}, *_caller())
+
+
+def add_source(prefix: str, register: Callable[[str], None]) -> None:
+    """Let a function register what is asked for by a name with this prefix, such as a system of another package."""
+    _sources[prefix] = register
+
+
+def ask_sources(name: str) -> None:
+    """Let whoever has a name register it."""
+    for prefix, register in _sources.items():
+        if name.startswith(prefix):
+            register(name)
 
 
 def in_file(path: Path) -> list[Registered]:

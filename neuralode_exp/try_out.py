@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from neuralode_exp import extend, user_files
 from neuralode_exp.config.errors import Mistake
+from neuralode_exp.config.options import has_inputs, known_of
 from neuralode_exp.config.readable import dimension
 from neuralode_exp.config.schema import Config, DensityKeys, SystemKeys
 from neuralode_exp.extend import Registered
@@ -33,6 +34,8 @@ def try_out(config: Config) -> Mistake | None:
     with torch.random.fork_rng(devices=[]):
         try:
             dim = _of_data(config)
+            if config.model.field == "hybrid" and dim is not None:
+                _of_hybrid(config, dim)
             field = user_files.find("field", config.model.field, config.extensions)
             if field is not None and field not in extend.of_package("field") and dim is not None:
                 _of_field(field, config, dim)
@@ -59,6 +62,19 @@ def _of_system(config: Config) -> int:
     dz = _call("dataset.system", entry, lambda: entry.make(t, z, **options))
     _must_be("dataset.system", entry, "dz/dt of the shape of z", dz, tuple(z.shape))
     return int(dim)
+
+
+def _of_hybrid(config: Config, dim: int) -> None:
+    entry = known_of(config.model, config.dataset, config.extensions)
+    assert entry is not None  # by validation
+    needs = entry.setting("dim", config.model.options)
+    if needs != dim:
+        rule = f"must be a system of {dim} dimensions, as the data"
+        raise Wrong(Mistake("model.system", rule, f"{entry.name} of {needs}", "choose another"))
+    if entry.driven and not has_inputs(config):
+        raise Wrong(
+            Mistake("model.system", "must have its inputs in the data", entry.name, "name them: dataset.inputs")
+        )
 
 
 def _of_density(config: Config) -> int:

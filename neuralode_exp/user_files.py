@@ -44,6 +44,7 @@ def loaded(given: Sequence[str]) -> list[File] | None:
 
 def find(kind: Kind, name: str, given: Sequence[str]) -> Registered | None:
     """Return what a name stands for, in the package or in imported files; imports nothing."""
+    extend.ask_sources(name)
     return next((entry for entry in [*extend.of_package(kind), *entries(kind, given)] if entry.name == name), None)
 
 

@@ -52,6 +52,8 @@ def with_effect(config: Config) -> dict[str, Any]:
     unread |= {"momentum"} if trainer["optimizer"] != "sgd" else set()
     unread |= {"rise"} if trainer["schedule"] != "one-cycle" else set()
     sections["trainer"] = _only(trainer, trainer.keys() - unread)
+    if config.model.field == "hybrid" and not config.model.residual:
+        sections["model"] = _only(sections["model"], sections["model"].keys() - {"width", "depth", "activation"})
     if user_files.find("field", config.model.field, ()) is None:  # it has options in their place
         sections["model"] = _only(sections["model"], sections["model"].keys() - {"width", "depth", "activation"})
     flat = flatten(sections)

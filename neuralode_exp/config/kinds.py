@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 ODE_MODELS = ("odenet", "rknet")
 FIELD = ("field", "options", "width", "depth")
+HYBRID = ("system", "free", "residual")
 
 
 @dataclass(frozen=True)
@@ -148,8 +149,8 @@ add_kind(
         trainer="dynamics",
         models={
             "resnet": (*FIELD, "activation"),
-            "rknet": (*FIELD, "activation", "gradient"),
-            "odenet": (*FIELD, "activation", "gradient"),
+            "rknet": (*FIELD, *HYBRID, "activation", "gradient"),
+            "odenet": (*FIELD, *HYBRID, "activation", "gradient"),
         },
         objectives=("dynamics/validation_error", "dynamics/field_error", "dynamics/eigenvalue_error", "loss/train"),
         trainer_keys=("shooting", "window", "collocation", "curvature", "replicas"),
@@ -172,6 +173,13 @@ add_kind(
                 "maps one time of a regular grid to the next",
                 "dataset=csv, which may have any times",
                 "pick model=odenet or model=rknet",
+            ),
+            Gap(
+                lambda c: c.model.name == "resnet" and c.model.field == "hybrid",
+                "model=resnet",
+                "has no field dz/dt that could be known",
+                "model.field=hybrid",
+                "pick model=odenet",
             ),
             Gap(
                 lambda c: c.model.name == "resnet" and has_inputs(c),
@@ -237,6 +245,13 @@ add_kind(
                 "must leave steps for the likelihood",
                 "{c.trainer.matching_steps} of trainer.max_steps={c.trainer.max_steps}",
                 "lower it or pick trainer.loss=flow-matching",
+            ),
+            Gap(
+                lambda c: c.model.field == "hybrid",
+                "model.field=hybrid",
+                "is for dynamics",
+                "dataset={c.dataset.name}",
+                "pick model.field=mlp",
             ),
         ),
         unfit={"resnet": "has no density, its blocks need not be invertible"},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import types
 import typing
+from collections.abc import Sequence
 from functools import cache
 from inspect import Parameter
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
@@ -18,14 +19,15 @@ from neuralode_exp.config.schema import (
     DensitiesKeys,
     DensityKeys,
     DynamicsKeys,
+    Model,
     Section,
     SystemKeys,
 )
-from neuralode_exp.data import named_densities, named_systems
+from neuralode_exp.data import dysts_systems, named_densities, named_systems
 from neuralode_exp.extend import Kind, Registered
 from neuralode_exp.models.fields import named as named_fields
 
-REGISTERED_BY_IMPORT = (named_systems, named_densities, named_fields)
+REGISTERED_BY_IMPORT = (named_systems, dysts_systems, named_densities, named_fields)
 # Of a kind of data: what is registered for it, and the keys that all such datasets have.
 OF_DATA: dict[str, tuple[Kind, type[Dataset]]] = {
     "dynamics": ("system", DynamicsKeys),
@@ -72,6 +74,14 @@ def data_of(dataset: Dataset, extensions: tuple[str, ...]) -> tuple[Registered, 
         entry = user_files.find(kind, dataset.name, ()) if kind else None
         return (entry, {name: getattr(dataset, name) for name in entry.options}) if entry else None
     return (entry, dict(dataset.options)) if entry else None
+
+
+def known_of(model: Model, dataset: Dataset, extensions: Sequence[str]) -> Registered | None:
+    """Return the system that `model.field=hybrid` takes for known: `model.system`, or that of the dataset."""
+    if model.system is not None:
+        return user_files.find("system", model.system, extensions)
+    found = data_of(dataset, tuple(extensions))
+    return found[0] if found and found[0].kind == "system" else None
 
 
 def dim_of(dataset: Dataset, extensions: tuple[str, ...]) -> int | None:

@@ -12,9 +12,10 @@ from hydra.core.override_parser.types import Override
 from omegaconf import OmegaConf
 
 from neuralode_exp import extend, user_files
-from neuralode_exp.config.errors import ConfigError, Mistake, must_be_one_of
-from neuralode_exp.config.options import annotation_of
+from neuralode_exp.config.errors import ConfigError, Mistake, must_be_one_of, near_miss
+from neuralode_exp.config.options import annotation_of, known_of
 from neuralode_exp.config.schema import DATASETS, Config, Dataset, DensityKeys, Model, SystemKeys
+from neuralode_exp.data import dysts_systems
 from neuralode_exp.extend import ExtensionError, Kind, Registered
 from neuralode_exp.tags import TAGS
 
@@ -65,15 +66,41 @@ def _of_names(entries: Iterable[Registered]) -> Iterable[Mistake]:
                 yield Mistake("extensions", rule, f"{name} of {entry.name} ({entry.place})", f"as {name}: float = 1.0")
 
 
-def registered_field(model: Model, extensions: Sequence[str], mistakes: list[Mistake]) -> Registered | None:
-    """Return what `model.field` stands for, None for a field of the package."""
+def registered_field(
+    model: Model, dataset: Dataset | None, extensions: Sequence[str], mistakes: list[Mistake]
+) -> Registered | None:
+    """Return what has `model.options`: the user's field, or the system of a hybrid; None for another of the package."""
     own = _of_package("field")
+    if model.field == "hybrid":
+        return _hybrid(model, dataset, extensions, mistakes)
+    if model.system is not None or model.free:
+        rule = f"is not read by model.field={model.field}"
+        mistakes.append(Mistake("model.free" if model.free else "model.system", rule, fix="add model.field=hybrid"))
     if model.field in own:
         if model.options:
             fix = "leave them out, or choose a registered field"
             mistakes.append(Mistake("model.options", f"are not read by model.field={model.field}", fix=fix))
         return None
     return _chosen("field", "model.field", model.field, own, extensions, mistakes)
+
+
+def _hybrid(
+    model: Model, dataset: Dataset | None, extensions: Sequence[str], mistakes: list[Mistake]
+) -> Registered | None:
+    """Return the system that is known; its free constants must be numbers of its signature."""
+    if dataset is None or user_files.loaded(extensions) is None:
+        return None
+    entry = known_of(model, dataset, extensions)
+    if entry is None and model.system is None:
+        fix = "add model.system=NAME"
+        mistakes.append(Mistake("model.system", f"must be given for dataset={dataset.name}", fix=fix))
+    elif entry is None:
+        names = [x.name for x in (*extend.of_package("system"), *user_files.entries("system", extensions))]
+        mistakes.append(must_be_one_of("model.system", str(model.system), names))
+    else:
+        numbers = [key for key, option in entry.options.items() if isinstance(option.default, (int, float))]
+        mistakes += [must_be_one_of("model.free", name, numbers) for name in model.free if name not in numbers]
+    return entry
 
 
 def registered_data(dataset: Dataset, extensions: Sequence[str], mistakes: list[Mistake]) -> Registered | None:
@@ -97,7 +124,13 @@ def _chosen(
         return None
     entry = user_files.find(kind, name, extensions)
     names = [*own, *(entry.name for entry in user_files.entries(kind, extensions))]
-    if entry is None and names:
+    if entry is None and name.startswith(dysts_systems.PREFIX):
+        if names := list(dysts_systems.facts()):
+            mistakes.append(Mistake(key, "must be a system of dysts", name, near_miss(name, names)))
+        else:
+            fix = "pip install 'neuralode-exp[dysts]' brings it"
+            mistakes.append(Mistake(key, "needs an optional part of the install", name, fix))
+    elif entry is None and names:
         mistakes.append(must_be_one_of(key, name, names))
     elif entry is None:
         fix = "give it, as extensions=[my_file.py]"

@@ -206,7 +206,7 @@ def _of_weights(config: Config) -> list[Mistake]:
 
 
 def _of_own_code(config: Config) -> list[Mistake]:
-    if not config.extensions:
+    if not config.extensions and config.model.field != "hybrid":
         return []
     from neuralode_exp.try_out import try_out  # brings torch, as the user's files do
 

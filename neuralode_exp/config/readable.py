@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from neuralode_exp.config.errors import Mistake, spell
 from neuralode_exp.config.folders import wrong_folder
 from neuralode_exp.config.image_files import of_own_images
-from neuralode_exp.config.options import dim_of
+from neuralode_exp.config.options import dim_of, input_of
 from neuralode_exp.config.schema import (
     Config,
     CsvKeys,
@@ -98,7 +98,7 @@ def _of_trajectories(dataset: Dataset, precision: str) -> tuple[Mistake, ...]:
         elif not isinstance(dataset, DynamicsKeys) or find("system", dataset.name, ()) is None:
             pass  # the run says what it is missing
         elif _may_leave(dataset):
-            make_dynamics(dataset.name, dtype=dtype, **dataset.arguments())
+            make_dynamics(dataset.name, dtype=dtype, **{**dataset.arguments(), "input": input_of(dataset) or "hold"})
         else:
             constants = {key: x for key, x in dataset.arguments().items() if key not in DynamicsKeys.model_fields}
             check_times(dataset.t_max or make_system(dataset.name, **constants).t_max, dataset.points, dtype)

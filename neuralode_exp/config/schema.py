@@ -178,6 +178,9 @@ class Model(Section):
     hidden: Count
     field: str
     options: dict[str, Any]
+    system: str | None
+    free: Words
+    residual: bool
     width: Count
     depth: Count | None
     activation: Literal["tanh", "softplus", "silu"] | None

@@ -61,7 +61,7 @@ def validate(values: Mapping[str, Any]) -> Config:
     if dataset := _check_dataset(values.get("dataset"), mistakes):
         dataset = _with_options("dataset", dataset, registered_data(dataset, extensions, mistakes), mistakes)
     if model := check_section("model", Model, values.get("model"), mistakes):
-        model = _with_options("model", model, registered_field(model, extensions, mistakes), mistakes)
+        model = _with_options("model", model, registered_field(model, dataset, extensions, mistakes), mistakes)
     solver = check_section("solver", Solver, values.get("solver"), mistakes)
     trainer = check_section("trainer", Trainer, values.get("trainer"), mistakes)
     mistakes += across_sections(top, dataset, model, solver, trainer)

@@ -106,7 +106,8 @@ def make_dynamics(
 
     streams = {name: _generator(seed, name) for name in STREAMS}
     t = (t_max * _times(points, sampling, streams["times"])).to(dtype)
-    z0 = {name: low_ + (high_ - low_) * _uniform(streams[name], size, system.dim) for name, size in sizes.items()}
+    box = torch.stack((low_, high_))
+    z0 = {name: system.initial(box, _uniform(streams[name], size, system.dim)) for name, size in sizes.items()}
     steps = round(test_horizon * (points - 1))
     u = {name: _inputs(system, size, max(points, steps + 1), _generator(seed, name)) for name, size in sizes.items()}
 

@@ -119,6 +119,13 @@ def van_der_pol(t: Any, z: Any, *, mu: NonNegative = 1.0) -> Any:
     return stack(v, mu * (1 - x * x) * v - x)
 
 
+@system("lorenz", dim=3, low=(-15.0, -20.0, 10.0), high=(15.0, 20.0, 40.0), t_max=2.0, lyapunov=0.9056)
+def lorenz(t: Any, z: Any, *, sigma: Positive = 10.0, rho: Positive = 28.0, beta: Positive = 8 / 3) -> Any:
+    """Chaos of three numbers, x' = sigma (y - x), y' = x (rho - z) - y, z' = x y - beta z."""
+    x, y, w = z[..., 0], z[..., 1], z[..., 2]
+    return stack(sigma * (y - x), x * (rho - w) - y, x * y - beta * w)
+
+
 @system("duffing", dim=2, t_max=20.0, inputs=[(-1.0, 1.0)])
 def duffing(t: Any, z: Any, u: Any, *, damping: NonNegative = 0.3, stiffness: float = -1.0, cubic: float = 1.0) -> Any:
     """A driven oscillator, x' = v, v' = u - damping v - stiffness x - cubic x^3: two wells of unit depth by itself."""

@@ -19,6 +19,8 @@ from neuralode_exp.extend import Registered, own
 
 # Tolerances of the reference solutions: far below any noise and any trained network's error.
 RTOL, ATOL = 1e-10, 1e-12
+# In units of t_max: when a trajectory is on the attractor, and for how long it is followed there.
+SETTLES, SPREADS = 10.0, 100.0
 
 # f(t, z) -> dz/dt with z of shape (..., d). It is called with torch tensors; a stiff system's also with NumPy
 # arrays, because LSODA asks for one state at a time and torch's cost per operation would be all of its time.
@@ -39,6 +41,8 @@ class System:
         fixed_point: a state with f = 0 whose eigenvalues describe the dynamics, shape (d,), float64.
         stiff: whether reference solutions need an implicit method.
         inputs: the range of each input u of a driven system, whose f takes (t, z, u).
+        start: a state whose trajectory goes to an attractor, of which initial states are drawn, shape (d,).
+        lyapunov: the largest Lyapunov exponent, in 1 / time.
     """
 
     f: VectorField
@@ -48,6 +52,8 @@ class System:
     fixed_point: Tensor | None = None
     stiff: bool = False
     inputs: Box = ()
+    start: Tensor | None = None
+    lyapunov: float | None = None
 
     @property
     def dim(self) -> int:
@@ -98,6 +104,13 @@ class System:
         for start, end in itertools.pairwise(times):  # u may jump at each
             states.append(solve(self._driven(u, start, end), states[-1], np.array((start, end)))[-1])
         return torch.from_numpy(np.stack(states))
+
+    def initial(self, box: Tensor, uniform: Tensor) -> Tensor:
+        """Initial states (n, d) from as many draws of the unit cube: in a box (2, d), or on the attractor."""
+        if self.start is None:
+            return box[0] + (box[1] - box[0]) * uniform
+        times = self.t_max * (SETTLES + uniform[:, 0].sort().values * SPREADS)
+        return self.flow(self.start[None], torch.cat((times.new_zeros(1), times)))[1:, 0]
 
     def _driven(self, u: Input, start: float, end: float) -> VectorField:
         """f with the input between two of its knots: at the later one it has not jumped yet."""
@@ -151,6 +164,8 @@ def system_of(
     stiff: bool = False,
     numpy: bool = False,
     inputs: Sequence[tuple[float, float]] = (),
+    start: Sequence[float] | None = None,
+    lyapunov: float | None = None,
 ) -> System:
     """Return the system of a function of tensors, with a fixed point where there is one near its box.
 
@@ -160,7 +175,7 @@ def system_of(
         low, high: the box of initial states, a number or one for each dimension.
         t_max, stiff: as those of `System`.
         numpy: whether f takes arrays of NumPy too.
-        inputs: as those of `System`.
+        inputs, start, lyapunov: as those of `System`.
     """
     sides = [(end,) * dim if isinstance(end, (int, float)) else tuple(end) for end in (low, high)]
     if any(len(side) != dim for side in sides):
@@ -174,9 +189,13 @@ def system_of(
     box = tuple((float(a), float(b)) for a, b in zip(*sides, strict=True))
     if inputs:
         return System(of_tensors, box, t_max, stiff=stiff, inputs=tuple(inputs))
+    if start is not None:
+        at = torch.tensor(start, dtype=torch.float64)
+        return System(of_tensors, box, t_max, stiff=stiff, start=at, lyapunov=lyapunov)
     if (matrix := _matrix(of_tensors, dim)) is not None:
         return System(of_tensors, box, t_max, matrix, matrix.new_zeros(dim))
-    return System(of_tensors, box, t_max, fixed_point=_fixed_point(of_tensors, box), stiff=stiff)
+    fixed_point = _fixed_point(of_tensors, box)
+    return System(of_tensors, box, t_max, fixed_point=fixed_point, stiff=stiff, lyapunov=lyapunov)
 
 
 def _matrix(f: VectorField, dim: int) -> Tensor | None:

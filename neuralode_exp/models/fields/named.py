@@ -19,6 +19,18 @@ def mlp(dim: int, inputs: int, *, width: int = 64, depth: int = 2, activation: s
     return MLPField(dim, inputs, width=width, depth=depth, activation=activation)
 
 
+@field("hybrid")
+def hybrid(dim: int, inputs: int, *, width: int = 64, depth: int = 2, activation: str = "silu") -> Any:
+    """A known system, `model.system`, whose constants in `model.free` are learned, and a network for what it lacks."""
+    import torch
+
+    network = mlp(dim, inputs, width=width, depth=depth, activation=activation)
+    with torch.no_grad():  # nothing is lacking at first
+        network.weights[-1].zero_()
+        network.biases[-1].zero_()
+    return network
+
+
 @field("linear")
 def linear(dim: int, inputs: int) -> Any:
     """An affine field, A z + B u + b."""

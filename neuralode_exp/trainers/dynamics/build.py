@@ -10,12 +10,13 @@ from torch import nn
 
 from neuralode_exp.config import Config
 from neuralode_exp.config.cells import solves_ode
-from neuralode_exp.config.options import input_of
+from neuralode_exp.config.options import data_of, input_of, known_of
 from neuralode_exp.config.schema import CsvKeys, DynamicsKeys
 from neuralode_exp.data import csv_trajectories
 from neuralode_exp.data.dynamics import Dynamics, make_dynamics
 from neuralode_exp.data.observed import Observed, of_system
 from neuralode_exp.data.systems import known_system
+from neuralode_exp.models.fields.hybrid import Hybrid
 from neuralode_exp.models.fields.mlp import MLPField
 from neuralode_exp.models.fields.scaled import Scaled
 from neuralode_exp.models.neural_ode import NeuralODE
@@ -69,7 +70,16 @@ def _field(config: Config, shape: Shape, seed: int) -> nn.Module:
     """A field whose weights are drawn from the seed alone."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        return make_field(config, shape.dim, shape.inputs)
+        made = make_field(config, shape.dim, shape.inputs)
+        return _hybrid(config, shape, made) if config.model.field == "hybrid" else made
+
+
+def _hybrid(config: Config, shape: Shape, network: nn.Module) -> Hybrid:
+    model, entry = config.model, known_of(config.model, config.dataset, config.extensions)
+    assert entry is not None
+    assert shape.units is not None
+    rest = network if model.residual else None
+    return Hybrid(entry.make, model.options, model.free, shape.units, shape.scale, driven=entry.driven, rest=rest)
 
 
 def build(config: Config, device: torch.device) -> LearnDynamics:
@@ -110,7 +120,14 @@ def build(config: Config, device: torch.device) -> LearnDynamics:
         batch_size=trainer.batch_size,
         seed=config.seed,
         figures=config.figures,
+        constants=_true_constants(config),
     )
+
+
+def _true_constants(config: Config) -> dict[str, float]:
+    """Of a hybrid of the system that made the data."""
+    found, known = data_of(config.dataset, config.extensions), known_of(config.model, config.dataset, config.extensions)
+    return {name: float(found[1][name]) for name in config.model.free} if found and found[0] is known else {}
 
 
 def _observe(config: Config) -> Observed:
@@ -123,6 +140,7 @@ def _observe(config: Config) -> Observed:
         return observed
     entry, options = registered_data(config)
     sizes = {key: x for key, x in dataset.arguments().items() if key in DynamicsKeys.model_fields}
+    sizes["input"] = input_of(dataset) or "hold"  # the system is driven, also where the field does not see it
     data = make_dynamics(known_system(entry, options), dtype=dtype, **sizes)
     _warn_of_stiffness(config, data)
     return of_system(data)

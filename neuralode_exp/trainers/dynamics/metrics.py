@@ -52,6 +52,25 @@ def spread_error(learned: Tensor, true: Tensor, scale: Scale) -> Tensor:
     return (off.square().sum(dim=(0, -1)) / known.sum(dim=(0, -1))).sqrt().mean(dim=-1)
 
 
+def valid_time(learned: Tensor, true: Tensor, t: Tensor, lyapunov: float) -> Tensor:
+    """Mean over trajectories of the time until ||z' - z|| exceeds 0.4 of the spread of z, in Lyapunov times.
+
+    The whole time of a trajectory that never exceeds it (Vlachas et al. 2020, arXiv 1910.05266, Sec. 4.3).
+
+    Args:
+        learned: z', shape (T, n, d).
+        true: z, shape (T, n, d).
+        t: shape (T,).
+        lyapunov: the largest exponent, in 1 / time.
+    """
+    learned, true = learned.double(), true.double()
+    spread = (true - true.mean(dim=(0, 1))).square().sum(-1).mean().sqrt()
+    other = true[:, None] if learned.dim() > true.dim() else true
+    good = torch.linalg.vector_norm(learned - other, dim=-1) <= 0.4 * spread
+    last = good.long().cumprod(0).sum(0) - 1
+    return lyapunov * t.double()[last].mean(-1)
+
+
 def _known(learned: Tensor, true: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """z' - z and z in float64, 0 where z is not known, and where it is."""
     learned, true = learned.double(), true.double()

@@ -9,12 +9,14 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from neuralode_exp.data.observed import Trajectories
+from neuralode_exp.models.fields.hybrid import Hybrid
 from neuralode_exp.models.fields.scaled import Scaled
 from neuralode_exp.models.neural_ode import NeuralODE
 from neuralode_exp.models.replicas import Replicas
@@ -23,7 +25,13 @@ from neuralode_exp.models.shape import Shape
 from neuralode_exp.ode import SolverError, Stats
 from neuralode_exp.trainers.consistency import SAMPLES, consistency
 from neuralode_exp.trainers.dynamics.curvature import curvature
-from neuralode_exp.trainers.dynamics.metrics import eigenvalue_error, relative_error, spread_error, trajectory_error
+from neuralode_exp.trainers.dynamics.metrics import (
+    eigenvalue_error,
+    relative_error,
+    spread_error,
+    trajectory_error,
+    valid_time,
+)
 from neuralode_exp.trainers.dynamics.shooting import MultipleShooting, SingleShooting
 from neuralode_exp.trainers.task import Solved, Task, seeded
 
@@ -47,6 +55,7 @@ class Truth:
         least_squares: errors of a linear fit without a network, by tag.
         f: the field anywhere, for pictures.
         u: the inputs of the states, shape (M, m).
+        lyapunov: the largest Lyapunov exponent.
     """
 
     states: Tensor
@@ -56,6 +65,7 @@ class Truth:
     least_squares: Mapping[str, float]
     f: Any
     u: Tensor | None = None
+    lyapunov: float | None = None
 
 
 class LearnDynamics(Task):
@@ -77,6 +87,7 @@ class LearnDynamics(Task):
         batch_size: segments or trajectories a step, of each replica.
         seed: of the batches.
         figures: whether to draw.
+        constants: the true ones of a hybrid field, where they are known.
     """
 
     evaluate_every = 100
@@ -99,6 +110,7 @@ class LearnDynamics(Task):
         batch_size: int,
         seed: int,
         figures: bool,
+        constants: Mapping[str, float] = MappingProxyType({}),
     ) -> None:
         self.module = nn.ModuleDict({"flow": flow, "shooting": shooting})
         self.flow, self.shooting = flow, shooting
@@ -106,6 +118,8 @@ class LearnDynamics(Task):
         self.batch_size, self.seed, self.figures = batch_size, seed, figures
         self.start, self.bend = start, bend
         self.error, self.shape, self.replicas = error, shape, replicas
+        self.hybrid = next((part for part in flow.modules() if isinstance(part, Hybrid)), None)
+        self.constants = constants
         self.steps_per_epoch = max(1, len(shooting) // batch_size)
         self.objective = "dynamics/validation_error" if validation else None
         if isinstance(shooting, SingleShooting):
@@ -150,7 +164,7 @@ class LearnDynamics(Task):
         values = {}
         if self.validation:
             values["dynamics/validation_error"] = self._trajectory_error(self.validation)
-        return self._summarise(values | self._against_truth()) | self._persistence()
+        return self._summarise(values | self._against_truth() | self._constants()) | self._persistence()
 
     def final(self) -> dict[str, float]:
         values = {}
@@ -160,7 +174,9 @@ class LearnDynamics(Task):
             values["dynamics/validation_error"] = self._trajectory_error(self.validation)
         if self.long is not None:
             values["dynamics/long_trajectory_error"] = self._trajectory_error([self.long])
-        summary = self._summarise(values | self._against_truth()) | self._persistence() | self._consistency()
+            values |= self._valid_time(self.long)
+        values |= self._against_truth() | self._constants()
+        summary = self._summarise(values) | self._persistence() | self._consistency()
         self._warn_of_persistence(summary)
         if self.replicas.n > 1:
             summary["dynamics/active_replicas"] = float((~self.replicas.frozen).sum())
@@ -195,6 +211,25 @@ class LearnDynamics(Task):
             learned_eigenvalues = self.flow.eigenvalues(self.replicas.expand(self.truth.fixed_point))
             values["dynamics/eigenvalue_error"] = eigenvalue_error(learned_eigenvalues, self.truth.eigenvalues)
         return values
+
+    def _valid_time(self, known: Trajectories) -> dict[str, Tensor]:
+        """Of a chaotic system."""
+        if self.truth is None or self.truth.lyapunov is None:
+            return {}
+        try:
+            learned = self.lead_on(self.flow, known, known.z[0], known.t)
+        except SolverError:
+            return {}
+        return {"dynamics/valid_time": valid_time(learned, known.z, known.t, self.truth.lyapunov)}
+
+    def _constants(self) -> dict[str, Tensor]:
+        """The learned constants of a hybrid field, and the largest of their relative errors."""
+        if self.hybrid is None:
+            return {}
+        learned = {name: value.detach().double() for name, value in self.hybrid.learned().items()}
+        values = {f"constants/{name}": value for name, value in learned.items()}
+        off = [(learned[name] - true).abs() / (abs(true) or 1.0) for name, true in self.constants.items()]
+        return values | ({"dynamics/constants_error": torch.stack(off).amax(0)} if off else {})
 
     def _trajectory_error(self, trajectories: Sequence[Trajectories]) -> Tensor:
         """Mean over all trajectories, of each replica; infinite where the learned field cannot be solved."""

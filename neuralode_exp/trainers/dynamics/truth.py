@@ -34,6 +34,7 @@ def truth_of(data: Dynamics, flow: Flow, device: torch.device) -> Truth:
         least_squares=least_squares_errors(data),
         f=system.f,
         u=None if u is None else u.to(device),
+        lyapunov=system.lyapunov,
     )
 
 

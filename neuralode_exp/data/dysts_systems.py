@@ -1,0 +1,127 @@
+"""The chaotic systems of dysts (Gilpin 2021, arXiv 2110.05266), by the names `dysts/NAME`; with the extra `[dysts]`.
+
+Each is in standard deviations of its attractor about the mean, and in its period, as dysts has measured them: then one
+learning rate, one window and one noise suit all. Its options are the parameters of dysts.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from functools import cache
+from importlib.util import find_spec
+from inspect import Parameter, Signature, signature
+from pathlib import Path
+from types import FunctionType, MethodType, SimpleNamespace
+from typing import Any
+
+from neuralode_exp.extend import add_source, of_package, system
+
+PREFIX = "dysts/"
+PERIODS = 2.0  # of a trajectory
+
+
+@cache
+def facts() -> dict[str, dict[str, Any]]:
+    """Return what dysts knows of its autonomous systems without delay; nothing where it is not installed."""
+    spec = find_spec("dysts")
+    if spec is None or spec.origin is None:
+        return {}
+    known = json.loads((Path(spec.origin).parent / "data" / "chaotic_attractors.json").read_text())
+    return {
+        PREFIX + name: x
+        for name, x in known.items()
+        if not (x["delay"] or x["nonautonomous"]) and x.get("std") and x.get("period")
+    }
+
+
+def register(name: str) -> None:
+    """Register a system of dysts, once; a name that dysts does not have is none."""
+    if name not in facts() or any(entry.name == name for entry in of_package("system")):
+        return
+    known = facts()[name]
+    lists = {key: value for key, value in known["parameters"].items() if isinstance(value, list)}
+
+    def f(t: Any, z: Any, **numbers: Any) -> Any:
+        import torch
+
+        centre, size = (z.new_tensor(known[key]) for key in ("mean", "std"))
+        state = (centre + size * z).reshape(-1, z.shape[-1]).T
+        of_lists = {key: z.new_tensor(x).view(len(x), -1) for key, x in lists.items()}
+        values = _right_hand_side(name, state, known["period"] * t, {**numbers, **of_lists})
+        dz = torch.stack([torch.as_tensor(x, dtype=z.dtype, device=z.device).expand(state.shape[1:]) for x in values])
+        return known["period"] * dz.T.reshape(z.shape) / size
+
+    given = [Parameter(key, Parameter.POSITIONAL_OR_KEYWORD) for key in ("t", "z")]
+    numbers = {key: value for key, value in known["parameters"].items() if key not in lists}
+    options = [Parameter(key, Parameter.KEYWORD_ONLY, default=value) for key, value in numbers.items()]
+    f.__signature__ = Signature([*given, *options])  # type: ignore[attr-defined]
+    f.__doc__ = known["description"]
+    at = zip(known["initial_conditions"], known["mean"], known["std"], strict=True)
+    system(
+        name,
+        dim=known["embedding_dimension"],
+        t_max=PERIODS,
+        start=[(x - mean) / std for x, mean, std in at],
+        lyapunov=known["maximum_lyapunov_estimated"] * known["period"],
+    )(f)
+
+
+def _right_hand_side(name: str, state: Any, t: Any, parameters: Mapping[str, Any]) -> Any:
+    """Evaluate dysts' dz/dt, the components of a state of shape (d, n), with parameters of one's own.
+
+    Most are a static `_rhs` of numbers; the others a method `rhs` of an object that has the parameters.
+    """
+    functions = _functions(name.removeprefix(PREFIX))
+    if "rhs" not in functions:
+        return functions["_rhs"](*state, t, **parameters)
+    model = SimpleNamespace(**parameters)
+    for key, function in functions.items():
+        is_method = next(iter(signature(function).parameters), "") == "self"
+        setattr(model, key, MethodType(function, model) if is_method else function)
+    return model.rhs(state, t)
+
+
+@cache
+def _functions(name: str) -> dict[str, FunctionType]:
+    """Return the functions of one of dysts' classes for tensors: they are arithmetic, and calls of NumPy."""
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of numba, which is not needed
+        from dysts import flows
+
+    found: dict[str, FunctionType] = {}
+    for base in reversed(getattr(flows, name).__mro__):
+        for key, value in vars(base).items() if base.__module__ == flows.__name__ else ():
+            function = getattr(value, "__func__", value)  # of a static method
+            function = getattr(function, "py_func", function)  # numba compiles for numbers alone
+            if isinstance(function, FunctionType):
+                numpy = _NumPy()
+                of_tensors = {"np": numpy, "max": numpy.maximum, "min": numpy.minimum}
+                found[key] = FunctionType(function.__code__, {**function.__globals__, **of_tensors}, key)
+    return found
+
+
+class _NumPy:
+    """NumPy's functions for numbers, torch's of the same name for tensors."""
+
+    def __getattr__(self, name: str) -> Any:
+        import numpy as np
+        import torch
+
+        of_numbers: Any = getattr(np, name)
+        of_tensors: Any = getattr(torch, name, None)
+        if name == "dot":  # of vectors, whose components are rows here
+            of_tensors = lambda a, b: (a * b).sum(0)  # noqa: E731
+        if not callable(of_numbers):
+            return of_numbers
+
+        def call(*values: Any) -> Any:
+            like = next((x for x in values if isinstance(x, torch.Tensor)), None)
+            return of_numbers(*values) if like is None else of_tensors(*(torch.as_tensor(x).to(like) for x in values))
+
+        return call
+
+
+add_source(PREFIX, register)
