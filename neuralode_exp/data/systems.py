@@ -20,7 +20,7 @@ from neuralode_exp.extend import Registered, own
 # Tolerances of the reference solutions: far below any noise and any trained network's error.
 RTOL, ATOL = 1e-10, 1e-12
 # In units of t_max: when a trajectory is on the attractor, and for how long it is followed there.
-SETTLES, SPREADS = 10.0, 100.0
+SETTLES, SPREADS = 1.0, 10.0
 
 # f(t, z) -> dz/dt with z of shape (..., d). It is called with torch tensors; a stiff system's also with NumPy
 # arrays, because LSODA asks for one state at a time and torch's cost per operation would be all of its time.
