@@ -33,7 +33,7 @@ test: lint
 	$(BIN)/python -m pytest
 
 test-extras: setup
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev,ray,search]"
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev,ray,search,dysts]"
 	$(BIN)/python -m pytest -m extras
 
 test-browser: setup

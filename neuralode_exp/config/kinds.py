@@ -189,6 +189,13 @@ add_kind(
                 "pick model=odenet or dataset.input=none",
             ),
             Gap(
+                lambda c: has_inputs(c) and c.solver.compile,
+                "solver.compile",
+                "is for fields without inputs, whose pieces are found by their times on the host",
+                "dataset={c.dataset.name} with inputs",
+                "pick solver.compile=false or dataset.input=none",
+            ),
+            Gap(
                 lambda c: has_inputs(c) and c.solver.engine == "torchdiffeq",
                 "solver.engine=torchdiffeq",
                 "steps over the times at which inputs change",

@@ -18,6 +18,7 @@ from neuralode_exp.ode.solvers import SOLVERS
 
 FILES = sorted(CONF.rglob("*.yaml"))
 NEEDS_A_PATH = ("csv", "images", "points")
+NEEDS_AN_EXTRA = ("search-dynamics", "chaos")  # tests/sweep/test_search.py, tests/data/test_dysts.py
 NEEDS_A_FILE_OF_CODE = ("system", "density")  # tests/test_own_code.py
 
 
@@ -59,8 +60,7 @@ def test_the_trainer_can_be_chosen_on_the_command_line(name: str, compose) -> No
     assert trainer == {"measured": "dynamics"}.get(name, name)
 
 
-# Searches need an extra: tests/sweep/test_extras.py.
-@pytest.mark.parametrize("name", [name for name in options("experiment") if not name.startswith("search-")])
+@pytest.mark.parametrize("name", [name for name in options("experiment") if name not in NEEDS_AN_EXTRA])
 def test_every_experiment_validates_in_every_cell(name: str) -> None:
     answer = preflight(["-m", f"experiment={name}", "check=true"]).answer
     assert answer is not None

@@ -49,6 +49,12 @@ def test_initial_states_are_on_the_attractor_and_parameters_are_options(compose:
         preflight(["dataset=system", "dataset.system=dysts/Lorentz"])
 
 
+@pytest.mark.extras
+@pytest.mark.skipif(not NAMES, reason="needs the extra dysts")
+def test_the_experiment_validates_in_every_cell() -> None:
+    assert str(preflight(["-m", "experiment=chaos", "check=true"]).answer).startswith("ok: 12 cells, 12 runs")
+
+
 @pytest.mark.skipif(bool(NAMES), reason="the extra is installed")
 def test_without_the_extra_it_is_named() -> None:
     with pytest.raises(ConfigError) as caught:
