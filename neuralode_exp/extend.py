@@ -9,6 +9,7 @@ registered by the same calls, in modules without torch: the preflight reads this
 from __future__ import annotations
 
 import difflib
+import functools
 import inspect
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -249,8 +250,13 @@ def forget(path: Path) -> None:
 
 def of_package(kind: Kind) -> list[Registered]:
     """Return the package's own of a kind."""
-    own = (entry for path, found in _registered.items() if path.is_relative_to(PACKAGE) for entry in found)
+    own = (entry for path, found in _registered.items() if _is_own(path) for entry in found)
     return [entry for entry in own if entry.kind == kind]
+
+
+@functools.cache
+def _is_own(path: Path) -> bool:
+    return path.is_relative_to(PACKAGE)
 
 
 def own(kind: Kind, name: str) -> Registered:

@@ -23,7 +23,7 @@ def start(tmp_path: Path, monkeypatch) -> Callable[..., tuple[int, list]]:
     def start(run: Callable, *words: str) -> tuple[int, list]:
         calls = []
 
-        def recorded(*arguments, bar, prune=None):
+        def recorded(*arguments, **further):
             calls.append(arguments)
             return run(*arguments)
 

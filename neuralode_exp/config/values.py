@@ -61,7 +61,7 @@ def _merge(into: dict[str, Any], values: Mapping[str, Any]) -> None:
 
 
 def resolved(values: dict[str, Any]) -> dict[str, Any]:
-    """Return a config with the values that its references stand for.
+    """Put into a config the values that its references stand for, and return it.
 
     Nearly every one is to a single value, which needs no OmegaConf.
 
@@ -69,23 +69,26 @@ def resolved(values: dict[str, Any]) -> dict[str, Any]:
         ConfigError: a reference is to nothing.
     """
     flat = flatten(values)
-    referring = {key: value for key, value in flat.items() if "${" in str(value)}
-    found = {key: REFERENCE.fullmatch(str(value)) for key, value in referring.items()}
+    found = {key: REFERENCE.fullmatch(str(value)) for key, value in flat.items() if _refers(value)}
     if not all(match and _is_plain(flat.get(match[1], "???")) for match in found.values()):
         return plain(values)
-    result = copied(values)
     for key, match in found.items():
         assert match is not None
-        section = result
-        for part in key.split(".")[:-1]:
+        *sections, name = key.split(".")
+        section = values
+        for part in sections:
             section = section[part]
-        section[key.rpartition(".")[2]] = flat[match[1]]
-    return result
+        section[name] = flat[match[1]]
+    return values
+
+
+def _refers(value: object) -> bool:
+    return isinstance(value, (str, list)) and "${" in str(value)
 
 
 def _is_plain(value: object) -> bool:
     """Whether OmegaConf reads no more in a value than its text."""
-    return not isinstance(value, list) and "${" not in str(value) and value != "???"
+    return not isinstance(value, list) and not _refers(value) and value != "???"
 
 
 def plain(config: Any, *, resolve: bool = True) -> dict[str, Any]:
