@@ -86,7 +86,7 @@ _registered: dict[Path, list[Registered]] = {}
 _sources: dict[str, Callable[[str], None]] = {}
 
 
-def field(name: str) -> Callable[[Made], Made]:
+def field(name: str, *, on: Literal["vectors", "images"] = "vectors") -> Callable[[Made], Made]:
     """Register a class as a vector field dz/dt = f(t, z; theta): `model.field=NAME`, `model.options.KEY=VALUE`.
 
     It is an `nn.Module`, or a function that makes one. It is made with the number d of dimensions and called with a
@@ -94,6 +94,10 @@ def field(name: str) -> Callable[[Made], Made]:
     order 1. It serves dynamics and densities, there with the trace of its Jacobian by forward-mode derivatives, and any
     number of replicas. One that is made with (dim, inputs) and called with (t, z, u) sees the inputs u of the data,
     shape (..., inputs), where they have some.
+
+    Args:
+        name: of `model.field`.
+        on: `images`: it is made with the number of channels, and z has the shape (batch, channels, height, width).
 
     Example:
         A whole file, for `model.field=damped model.options.damping=0.2`:
@@ -112,7 +116,7 @@ def field(name: str) -> Callable[[Made], Made]:
                 def forward(self, t, z):
                     return self.net(z) - self.damping * z
     """
-    return _decorator("field", name, {}, *_caller())
+    return _decorator("field", name, {"on": on}, *_caller())
 
 
 def system(
@@ -200,13 +204,14 @@ def density(name: str, *, dim: Setting[int] | None = None) -> Callable[[Made], M
     return _decorator("density", name, {"dim": dim}, *_caller())
 
 
-def metric(name: str, *, on: Literal["dynamics", "densities"] = "dynamics") -> Callable[[Made], Made]:
+def metric(name: str, *, on: Literal["dynamics", "densities", "images"] = "dynamics") -> Callable[[Made], Made]:
     """Register a function as a metric: each run of that kind with the file in `extensions` records it.
 
     At each evaluation it gets the model in evaluation mode, as `load_run` gives it, and the held-out data: of dynamics
     a list of trajectories, each with times `t`, shape (T,), and states `z` and `observed`, shape (T, n, d); of
-    densities points, shape (n, d). It gives a number, whose tag is the name, or a mapping from tags to numbers.
-    `objective=NAME` minimises it.
+    densities points, shape (n, d); of images a pair of normalised images, shape (n, c, h, w), and labels, shape (n,).
+    It gives a number, whose tag is the name, or a mapping from tags to numbers. `objective=NAME` minimises it. Of
+    several replicas it gets one after the other, and the mean is recorded with the standard deviation.
 
     Args:
         name: the tag.

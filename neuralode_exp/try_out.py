@@ -19,6 +19,7 @@ from neuralode_exp.models.replicas import Replicas, stack
 from neuralode_exp.trainers.settings import registered_data
 
 ROWS = 3
+SIDES = (6, 6)  # of the features of an image of 28 x 28
 Result = TypeVar("Result")
 
 
@@ -33,7 +34,7 @@ def try_out(config: Config) -> Mistake | None:
     """Return what is wrong with the registered field, system or density of a config, None if they work."""
     with torch.random.fork_rng(devices=[]):
         try:
-            dim = _of_data(config)
+            dim = config.model.channels if config.dataset.kind == "images" else _of_data(config)
             if config.model.field == "hybrid" and dim is not None:
                 _of_hybrid(config, dim)
             field = user_files.find("field", config.model.field, config.extensions)
@@ -94,7 +95,7 @@ def _of_field(entry: Registered, config: Config, dim: int) -> None:
     fields = [_call(key, entry, lambda: entry.make(dim, **config.model.options)) for _ in range(min(n, 2))]
     if not isinstance(fields[0], nn.Module):
         raise Wrong(Mistake(key, "must be an nn.Module", f"{entry.name} ({entry.place})", "derive the class from it"))
-    t, z = torch.zeros(()), torch.full((ROWS, dim), 0.1)
+    t, z = torch.zeros(()), torch.full((ROWS, dim, *SIDES) if config.dataset.kind == "images" else (ROWS, dim), 0.1)
     dz = _call(key, entry, lambda: fields[0](t, z))
     _must_be(key, entry, "dz/dt of the shape of z", dz, tuple(z.shape))
     if config.dataset.kind == "densities":

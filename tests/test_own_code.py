@@ -24,7 +24,7 @@ from neuralode_exp.evaluate import evaluate
 from neuralode_exp.load import NotLoadable
 from neuralode_exp.report.report import make_report, text
 from neuralode_exp.tracking.summary import read_summary
-from tests.conftest import ROOT, train, train_here
+from tests.conftest import ROOT, TINY_IMAGES, train, train_here
 
 OWN = """
 import torch
@@ -323,7 +323,15 @@ def test_a_metric_is_recorded_shown_and_may_be_the_objective(
     assert summary is not None
     assert summary["objective"] == summary["metrics"]["swing/last_angle_error"] > 0
     assert "mean/likelihood" not in summary["metrics"]
-    assert mistakes("extensions=[more.py]", *FEW, "trainer.replicas=2").startswith("trainer.replicas must be 1 for met")
+    again = ("extensions=[more.py]", *FEW, "trainer.replicas=2", "hydra.run.dir=two")
+    assert train(*again, cwd=here).returncode == 0
+    two = read_summary(here / "two")
+    assert two is not None
+    one, both = summary["metrics"], two["metrics"]
+    lower, upper = (both["swing/last_angle_error"] + k * both["swing/last_angle_error_std"] / 2**0.5 for k in (-1, 1))
+    # Replica 0 is the run alone: of two numbers the mean is half of their distance away from each.
+    alone = one["swing/last_angle_error"]
+    assert min(abs(lower - alone), abs(upper - alone)) < 1e-3 * alone
     assert mistakes("extensions=[more.py]", *FEW, "objective=mean/likelihood").startswith("objective must be a tag of")
 
 
@@ -356,3 +364,50 @@ def test_a_density_without_a_log_density_has_a_likelihood_and_no_divergence(
     assert summary is not None
     assert "density/nll" in summary["metrics"]
     assert "density/kl" not in summary["metrics"]
+
+
+ON_IMAGES = """
+import torch
+from torch import nn
+from neuralode_exp.extend import field, metric
+
+@field("blur", on="images")
+class Blur(nn.Module):
+    def __init__(self, channels: int, *, size: int = 3):
+        super().__init__()
+        self.net = nn.Conv2d(channels, channels, size, padding=size // 2, groups=channels)
+
+    def forward(self, t, z):
+        return torch.tanh(self.net(z)) * (1 + t)
+
+@metric("mean/confidence", on="images")
+def confidence(model, data):
+    images, labels = data
+    assert len(images) == len(labels)
+    return model(images).softmax(1).amax(1).mean()
+"""
+
+
+def test_a_field_on_images_has_the_place_of_the_convolutions(here: Path) -> None:
+    (here / "pictures.py").write_text(ON_IMAGES)
+    words = ("extensions=[pictures.py,my_fields.py]", *TINY_IMAGES, "model.channels=4", "solver=euler")
+    done = train(*words, "model.field=blur", "model.options.size=5", "hydra.run.dir=run", cwd=here)
+    assert done.returncode == 0, done.stderr
+    summary = read_summary(here / "run")
+    assert summary is not None
+    assert 0.1 < summary["metrics"]["mean/confidence"] <= 1
+    model, _ = load_run(here / "run", extensions=["pictures.py", "my_fields.py"])
+    assert model.state_dict()["body.ode.field.net.weight"].shape == (4, 1, 5, 5)
+    assert mistakes(*words, "model.field=damped").startswith(
+        'model.field must be a field on images for dataset=mnist, got damped (my_fields.py, line 6), on="vectors"; '
+    )
+    assert mistakes(words[0], "model.field=blur").startswith("model.field must be a field on vectors for dataset=spir")
+
+
+@pytest.mark.parametrize(("data", "dim"), [("torus", 3), ("gaussians-3d", 3), ("gaussian", 4), ("csv", 3)])
+def test_the_trial_has_the_dimension_of_the_data(data: str, dim: int, here: Path) -> None:
+    rows = [f"{t},{t},{t * t},{1 - t}" for t in range(8)]
+    (here / "table.csv").write_text("\n".join(["t,a,b,c", *rows]))
+    more = {"gaussian": ["dataset.dim=4"], "csv": ["dataset.path=table.csv"]}.get(data, [])
+    got = mistakes("extensions=[my_fields.py]", "model.field=narrow", f"dataset={data}", *more)
+    assert got.startswith(f"model.field must give dz/dt of the shape of z, (3, {dim}) in a trial, got (3, 1)")

@@ -39,6 +39,8 @@ def with_effect(config: Config) -> dict[str, Any]:
     """Return the dotted keys that the result of a run depends on, without those that its cell does not read."""
     sections = config.model_dump()
     keys = KINDS[config.dataset.kind].models.get(config.model.name)
+    if keys is not None and user_files.find("field", config.model.field, ()) is None:
+        keys = (*keys, "field", "options")  # images have one of their own
     if keys is not None:  # a cell without meaning keeps all its keys
         sections["model"] = _only(sections["model"], {"name", *keys})
     if config.model.trace == "exact":

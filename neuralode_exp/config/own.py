@@ -81,7 +81,13 @@ def registered_field(
             fix = "leave them out, or choose a registered field"
             mistakes.append(Mistake("model.options", f"are not read by model.field={model.field}", fix=fix))
         return None
-    return _chosen("field", "model.field", model.field, own, extensions, mistakes)
+    entry = _chosen("field", "model.field", model.field, own, extensions, mistakes)
+    on = "images" if dataset is not None and dataset.kind == "images" else "vectors"
+    if entry is not None and dataset is not None and entry.settings["on"] != on:
+        got = f'{entry.name} ({entry.place}), on="{entry.settings["on"]}"'
+        fix = f'register it by @field("{entry.name}", on="{on}")'
+        mistakes.append(Mistake("model.field", f"must be a field on {on} for dataset={dataset.name}", got, fix))
+    return entry
 
 
 def _hybrid(

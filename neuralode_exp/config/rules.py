@@ -65,9 +65,6 @@ def _of_trainer(top: Top | None, trainer: Trainer) -> Iterator[Mistake]:
     own = user_files.entries("metric", top.extensions) if top else []
     of_data = [metric for metric in own if metric.settings["on"] in [kind.name for kind in kinds]]
     objectives += [metric.name for metric in of_data]
-    if of_data and trainer.replicas > 1:
-        rule = f"must be 1 for metrics of your own ({of_data[0].name}, {of_data[0].place})"
-        yield Mistake("trainer.replicas", rule, spell(trainer.replicas), "use -m seed=0,1,2")
     known = top is not None and user_files.loaded(top.extensions) is not None
     if kinds and top and known and top.objective not in (None, *objectives):
         fix = suggest(str(top.objective), objectives)

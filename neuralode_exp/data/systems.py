@@ -1,5 +1,6 @@
 """Dynamical systems dz/dt = f(t, z), and what is known of each: the flow, a fixed point and the eigenvalues there."""
 
+import functools
 import itertools
 import math
 import warnings
@@ -109,8 +110,14 @@ class System:
         """Initial states (n, d) from as many draws of the unit cube: in a box (2, d), or on the attractor."""
         if self.start is None:
             return box[0] + (box[1] - box[0]) * uniform
-        times = self.t_max * (SETTLES + uniform[:, 0].sort().values * SPREADS)
-        return self.flow(self.start[None], torch.cat((times.new_zeros(1), times)))[1:, 0]
+        return self._attractor[(uniform[:, 0] * len(self._attractor)).long()]
+
+    @functools.cached_property
+    def _attractor(self) -> Tensor:
+        """States of a trajectory that has settled, shape (n, d)."""
+        assert self.start is not None
+        times = self.t_max * torch.linspace(0, SETTLES + SPREADS, 2001, dtype=torch.float64)
+        return self.flow(self.start[None], times)[times > self.t_max * SETTLES, 0]
 
     def _driven(self, u: Input, start: float, end: float) -> VectorField:
         """f with the input between two of its knots: at the later one it has not jumped yet."""

@@ -116,12 +116,12 @@ class ODEBlock(nn.Module):
     Under autocast f is evaluated in the lower precision, and the state keeps that of the weights.
     """
 
-    def __init__(self, channels: int, method: Method, gradient: Gradient) -> None:
+    def __init__(self, field: nn.Module, method: Method, gradient: Gradient) -> None:
         super().__init__()
-        self.ode = NeuralODE(ConvField(channels), method, gradient)
+        self.ode = NeuralODE(field, method, gradient)
 
     def forward(self, z: Tensor) -> Tensor:
-        return self.ode(z.to(self.ode.field.conv1.bias.dtype), (0.0, 1.0))[-1]
+        return self.ode(z.to(next(self.ode.field.parameters(), z).dtype), (0.0, 1.0))[-1]
 
     @property
     def stats(self) -> Stats:
@@ -176,6 +176,7 @@ def image_model(
     channels: int = 64,
     blocks: int = 6,
     hidden: int = 300,
+    field: nn.Module | None = None,
 ) -> ConvNet | MLP:
     """Make a network for normalised images (B, *image), floats, that returns logits (B, classes).
 
@@ -184,6 +185,7 @@ def image_model(
         method, gradient: of the ODE block; None is `backprop` for rknet and `adjoint` for odenet.
         channels: of stem and blocks: at most 32, or a multiple of 32.
         blocks, hidden: residual blocks of resnet; width of mlp.
+        field: of the ODE block, on (B, channels, h, w); None is the package's own.
     """
     defaults: dict[str, Gradient] = {"rknet": "backprop", "odenet": "adjoint"}
     if name not in (names := ("mlp", "stem", "resnet", *defaults)):
@@ -194,7 +196,7 @@ def image_model(
         return ConvNet(image, classes, channels, ResidualBlocks(channels, blocks if name == "resnet" else 0))
     if method is None:
         raise ValueError(f"{name} solves an ODE and needs `method`, got None; make one with make_method")
-    return ConvNet(image, classes, channels, ODEBlock(channels, method, gradient or defaults[name]))
+    return ConvNet(image, classes, channels, ODEBlock(field or ConvField(channels), method, gradient or defaults[name]))
 
 
 def _check(x: Tensor, image: Image) -> None:

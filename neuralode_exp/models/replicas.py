@@ -152,6 +152,13 @@ class Stack(nn.Module):
         self.replicas = replicas
         self.batched = type(fields[0]) is MLPField
 
+    def one(self, k: int) -> nn.Module:
+        """A copy of the k-th network, for states (B, d)."""
+        network = copy.deepcopy(self.stacked)
+        for x in (*network.parameters(), *network.buffers()):
+            x.data = x.data[k].clone()
+        return network
+
     def forward(self, t: Tensor, z: Tensor, *u: Tensor) -> Tensor:
         """Evaluate dz/dt, shape (R, B, d), at time t for z (R, B, d) and, where there are, inputs (R, B, m)."""
         if z.dim() != 3 or len(z) != self.replicas.n:

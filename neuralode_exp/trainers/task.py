@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import statistics
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -96,13 +97,27 @@ class Task(ABC):
         """What a registered metric is given beside the model; None where nothing is held out."""
         return None
 
+    def networks(self) -> Iterator[nn.Module]:
+        """The model, or each of its replicas alone."""
+        yield self.model
+
     def measure(self) -> dict[str, float]:
-        """The registered metrics on held-out data, by tag."""
-        values: dict[str, float] = {}
+        """The registered metrics on held-out data, by tag; of replicas their mean and standard deviation."""
         data = self.held_out() if self.metrics else None
-        for tag, metric in self.metrics.items() if data is not None else ():
+        if data is None:
+            return {}
+        rows = [self._of_metrics(network, data) for network in self.networks()]
+        columns = {name: [row[name] for row in rows] for name in rows[0]}
+        values = {name: statistics.fmean(column) for name, column in columns.items()}
+        if len(rows) > 1:
+            values |= {f"{name}_std": statistics.stdev(column) for name, column in columns.items()}
+        return values
+
+    def _of_metrics(self, network: nn.Module, data: Any) -> dict[str, float]:
+        values: dict[str, float] = {}
+        for tag, metric in self.metrics.items():
             try:
-                result = metric(self.model, data)
+                result = metric(network, data)
             except Exception as error:
                 error.add_note(f"in the metric {tag} of your own")
                 raise

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from neuralode_exp import user_files
 from neuralode_exp.config import Config
 from neuralode_exp.config.schema import AnyImagesKeys, ImagesKeys, OwnImagesKeys
 from neuralode_exp.data.images import Images, load_images
@@ -11,7 +12,7 @@ from neuralode_exp.data.mnist import SETS, load_mnist
 from neuralode_exp.models.images import MLP, ConvNet, image_model
 from neuralode_exp.models.shape import Shape
 from neuralode_exp.trainers.classification.task import Classification
-from neuralode_exp.trainers.settings import gradient_of, method_of, ready
+from neuralode_exp.trainers.settings import gradient_of, make_field, method_of, ready
 
 
 def build_model(config: Config, shape: Shape) -> ConvNet | MLP:
@@ -27,6 +28,7 @@ def build_model(config: Config, shape: Shape) -> ConvNet | MLP:
         channels=model.channels,
         blocks=model.blocks,
         hidden=model.hidden,
+        field=None if user_files.find("field", model.field, ()) else make_field(config, model.channels),
     )
     return ready(module, config)
 

@@ -98,6 +98,10 @@ class Classification(Task):
         loss, error = self._measure(self.module, self.data.validation)
         return {"loss/validation": loss, "error/validation": error}
 
+    def held_out(self) -> tuple[Tensor, Tensor] | None:
+        split = self.data.validation
+        return (self.data.normalise(split.images).to(self.dtype), split.labels) if len(split.labels) else None
+
     def final(self) -> dict[str, float]:
         self._predicted = self._logits(self.module, self.data.test.images).argmax(1)
         return {"error/test": _error(self._predicted, self.data.test.labels)} | self._consistency()

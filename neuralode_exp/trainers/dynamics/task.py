@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import csv
 import logging
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
@@ -243,6 +244,15 @@ class LearnDynamics(Task):
             counts.append(known.z.shape[1])
         weights = torch.tensor(counts, dtype=torch.float64) / sum(counts)
         return torch.tensordot(weights, torch.stack(errors), 1)
+
+    def networks(self) -> Iterator[nn.Module]:
+        if self.replicas.n == 1:
+            yield self.flow
+            return
+        for k in range(self.replicas.n):
+            alone = copy.deepcopy(self.flow)
+            alone.field.field = alone.field.field.one(k)  # type: ignore[operator]
+            yield alone
 
     def held_out(self) -> Sequence[Trajectories] | None:
         return self.validation or None
