@@ -121,7 +121,22 @@ class _Program:
         self.count += 1
         if self.count > MOST:
             raise RuntimeError("f is another program at each call; it must not change numbers of its own, as a counter")
+        if self.backend == "inductor":
+            return inductor(graph, inputs)
         return torch._dynamo.lookup_backend(self.backend)(graph, inputs)
+
+
+def inductor(graph: Any, inputs: Any) -> Any:
+    """torch.compile's own backend, also for forward derivatives: their zeros have no memory for its C++ to write to."""
+    from torch._inductor.compile_fx import compile_fx
+    from torch._inductor.decomposition import select_decomp_table
+
+    own = {torch.ops.aten._efficientzerotensor.default: _zeros}
+    return compile_fx(graph, inputs, decompositions={**select_decomp_table(), **own})
+
+
+def _zeros(size: Sequence[int], *, dtype: Any = None, device: Any = None, **_: object) -> Tensor:
+    return torch.zeros(size, dtype=dtype, device=device)
 
 
 def _reason(error: Exception) -> str:

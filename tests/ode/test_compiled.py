@@ -15,6 +15,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from neuralode_exp.models.flows import Flow
 from neuralode_exp.ode import MaxStepsExceeded, Method, NonFiniteState, Solution, make_method, solve
 from neuralode_exp.ode.compiled import _PROGRAMS, CompilationWarning
 from tests.ode.problems import Z0, TimeMLP, gradients
@@ -137,3 +138,25 @@ class Counter(TimeMLP):
 def test_a_field_that_is_never_the_same_is_given_up() -> None:
     with pytest.warns(CompilationWarning, match="as a counter"):
         solve(Counter(), Z0, [0.0, 5.0], compiled(RK4))
+
+
+@pytest.mark.compiled
+@pytest.mark.parametrize("mode", ["backprop", "checkpoint"])
+def test_a_trace_by_forward_derivatives(mode: Any) -> None:
+    """Of a network whose tangents are zero in part: those have no memory of their own."""
+    x, found = torch.linspace(-1.0, 1.0, 12).view(6, 2), []
+    for method in (make_method("rk4", step_size=0.4), make_method("rk4", step_size=0.4, compile=True)):
+        torch.manual_seed(0)
+        flow = Flow(2, field=Gained(), method=method, gradient=mode)
+        found.append(torch.autograd.grad(flow.log_prob(x).sum(), tuple(flow.parameters())))
+    for g, exact in zip(*found, strict=True):
+        assert torch.allclose(g, exact, rtol=1e-4, atol=1e-5)  # float32
+
+
+class Gained(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nn.Sequential(nn.Linear(2, 8), nn.Tanh(), nn.Linear(8, 2))
+
+    def forward(self, t: Tensor, z: Tensor) -> Tensor:
+        return self.net(z) * torch.cos(t)
