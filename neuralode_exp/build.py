@@ -12,6 +12,7 @@ from neuralode_exp import user_files
 from neuralode_exp.config import Config
 from neuralode_exp.config.kinds import KINDS
 from neuralode_exp.models.shape import Shape
+from neuralode_exp.trainers.regularity import Regularity
 from neuralode_exp.trainers.task import Task
 
 
@@ -43,6 +44,7 @@ def build_task(config: Config, device: torch.device) -> Task:
     """Data and model of the config, on the device."""
     task: Task = _builders(config).build(config, device)
     of_user = user_files.entries("metric", config.extensions)
+    task.regularity = Regularity(task.model, config.trainer, task.state_axes)
     task.metrics = {entry.name: entry.make for entry in of_user if entry.settings["on"] == config.dataset.kind}
     return task
 

@@ -6,8 +6,11 @@ from typing import Any
 
 from neuralode_exp.config.errors import Mistake
 from neuralode_exp.config.kinds import KINDS, ODE_MODELS, Gap, unfit
+from neuralode_exp.config.options import has_inputs
 from neuralode_exp.config.schema import Config, Solver
 from neuralode_exp.ode.solvers import SOLVERS
+
+REGULARISERS = ("kinetic", "jacobian", "taylor", "steer")  # keys of `trainer`
 
 
 def read_by_solver(solver: Solver, gradient: str | None = None) -> dict[str, Any]:
@@ -45,6 +48,27 @@ GAPS = (
         "is the ODE block with model.gradient=backprop",
         "model.gradient={c.model.gradient}",
         "pick model=odenet",
+    ),
+    Gap(
+        lambda c: not solves_ode(c) and any(getattr(c.trainer, key) for key in REGULARISERS),
+        "trainer.kinetic, jacobian, taylor and steer",
+        "are of an ODE's solution",
+        "model={c.model.name}",
+        "pick model=odenet or leave them at 0",
+    ),
+    Gap(
+        lambda c: has_inputs(c) and any(getattr(c.trainer, key) for key in REGULARISERS),
+        "trainer.kinetic, jacobian and taylor",
+        "are of a field of t and z alone",
+        "dataset={c.dataset.name} with inputs",
+        "leave them at 0 or pick dataset.input=none",
+    ),
+    Gap(
+        lambda c: c.trainer.steer > 0 and c.dataset.kind == "dynamics",
+        "trainer.steer",
+        "moves the end of a solve, where dynamics have an observation",
+        "dataset={c.dataset.name}",
+        "pick trainer.steer=0",
     ),
     Gap(
         lambda c: c.model.name == "odenet" and c.model.gradient == "backprop",

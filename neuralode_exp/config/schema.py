@@ -222,6 +222,10 @@ class Trainer(Section):
     loss: Literal["likelihood", "flow-matching", "flow-matching+likelihood"]
     matching_steps: Count
     pairing: Literal["independent", "optimal"]
+    kinetic: NonNegative
+    jacobian: NonNegative
+    taylor: NonNegative
+    steer: Annotated[float, Field(ge=0, lt=1)]
     shooting: Literal["multiple", "single"]
     window: Count | None
     collocation: CountOrZero

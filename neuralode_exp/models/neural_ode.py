@@ -14,6 +14,8 @@ from neuralode_exp.ode import FixedStep, Gradient, Method, Stats, TorchdiffeqMet
 Field = TypeVar("Field", bound=nn.Module)
 State = TypeVar("State", Tensor, tuple[Tensor, ...])
 Integrand = Callable[[Tensor, Tensor, Tensor], Tensor]
+VectorField = Callable[[Tensor, Tensor], Tensor]
+Integral = Callable[[VectorField, Tensor], Integrand]
 
 
 class NeuralODE(nn.Module, Generic[Field]):
@@ -30,9 +32,13 @@ class NeuralODE(nn.Module, Generic[Field]):
     Attributes:
         method, gradient: may be set anew at any time: a trained field can be solved by another method. They are no
             part of the state_dict.
-        integrals: integrands g(t, z, dz/dt), one number for each of a batch of states, carried along by each solve:
-            parts of its state that the error norm leaves out. May be set at any time.
-        values: int g dt over the last solve, of each integrand, with gradients like those of z.
+        integrals: what makes, from the field and z0, the integrand g(t, z, dz/dt) of a solve: one number for each of
+            a batch of states, carried along as a part of the state that the error norm leaves out. May be set at any
+            time.
+        values: int g dt over the last solve, of each integrand, with gradients like those of z; of a solve backwards
+            in time with the sign of dt.
+        steer: in training the end of a solve between two times is drawn from [t1 - steer, t1 + steer] (Ghosh et al.
+            2020, https://arxiv.org/abs/2006.10711).
         stats: what the last solve cost; backward fills in its part.
 
     Example:
@@ -43,7 +49,7 @@ class NeuralODE(nn.Module, Generic[Field]):
         ...     def forward(self, t, z):
         ...         return -z
         >>> ode = NeuralODE(Decay(), make_method("rk4", step_size=0.1))
-        >>> ode.integrals = (lambda t, z, dz: dz.square().sum(-1),)
+        >>> ode.integrals = (lambda f, z0: lambda t, z, dz: dz.square().sum(-1),)
         >>> ode(torch.ones(10, 2), torch.linspace(0, 1, 5)).shape, ode.stats.nfe_forward
         (torch.Size([5, 10, 2]), 48)
         >>> ode.values[0].shape
@@ -58,8 +64,9 @@ class NeuralODE(nn.Module, Generic[Field]):
         self.method = method
         self.gradient: Gradient = gradient
         self.input = input
-        self.integrals: tuple[Integrand, ...] = ()
+        self.integrals: tuple[Integral, ...] = ()
         self.values: tuple[Tensor, ...] = ()
+        self.steer = 0.0
         self.stats = Stats()
         self.register_buffer("first_step", None)
 
@@ -97,6 +104,8 @@ class NeuralODE(nn.Module, Generic[Field]):
         if u is not None:
             given = Input.of(torch.as_tensor(t), u, self.input)
             return self._solve(z0, t, lambda t, z: self.field(t, z, given(t)), parameters, stops=given.stops)
+        if self.steer and self.training and len(t) == 2:
+            t = [float(t[0]), float(t[1]) + self.steer * (2 * float(torch.rand(())) - 1)]
         state: State = (self._with_integrals if self.integrals else self._solve)(z0, t, f or self.field, parameters)
         return state
 
@@ -105,14 +114,15 @@ class NeuralODE(nn.Module, Generic[Field]):
     ) -> Any:
         several, n = isinstance(z0, tuple), len(self.integrals)
         parts: tuple[Tensor, ...] = z0 if several else (z0,)
+        integrands = [begin(self.field, parts[0].detach()) for begin in self.integrals]
 
         def extended(t: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
             dz = f(t, state[:-n]) if several else (f(t, state[0]),)
-            return (*dz, *(g(t, state[0], dz[0]) for g in self.integrals))
+            return (*dz, *(g(t, state[0], dz[0]) for g in integrands))
 
         with torch.enable_grad():  # an integrand may differentiate dz/dt; anything of its shape tells the integral's
             z = parts[0].detach().requires_grad_()
-            start = [torch.zeros_like(g(z.new_full((), float(t[0])), z, z)).detach() for g in self.integrals]
+            start = [torch.zeros_like(g(z.new_full((), float(t[0])), z, z)).detach() for g in integrands]
         states = self._solve((*parts, *start), t, extended, parameters, (True,) * len(parts) + (False,) * n)
         self.values = tuple(integral[-1] for integral in states[-n:])
         return states[:-n] if several else states[0]

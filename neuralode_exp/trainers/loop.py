@@ -194,14 +194,14 @@ class Loop:
             self.meter.add("loss/train", float(losses[good].mean()))
 
     def _without_hooks(self, step: int) -> Tensor:
-        losses = self.task.loss(step)
-        losses.sum().backward()
+        losses, penalised = self.task.penalised_loss(step)
+        penalised.sum().backward()
         return losses
 
     def _with_hooks(self, step: int) -> Tensor:
         with memory.SavedTensors(exclude=self.task.module) as probe:
-            losses = self.task.loss(step)
-            total = losses.sum()
+            losses, penalised = self.task.penalised_loss(step)
+            total = penalised.sum()
             probe.backward_starts()
             total.backward()
         self.metrics["memory/saved_mib"] = probe.saved_mib
@@ -218,7 +218,7 @@ class Loop:
     def _evaluate(self) -> dict[str, float]:
         self.task.module.eval()
         with averaged(self), torch.no_grad():
-            values = self.task.evaluate() | self.task.measure()
+            values = self.task.evaluate() | self.task.measure() | self.task.hardness()
             if self.objective is not None:
                 score = {**self.metrics, **values}.get(self.objective, math.nan)
                 better = score < self.best

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from neuralode_exp.models.replicas import Replicas
 from neuralode_exp.models.shape import Shape
 from neuralode_exp.ode import Stats
+from neuralode_exp.trainers.regularity import Regularity
 
 if TYPE_CHECKING:
     from neuralode_exp.tracking.recorder import Recorder
@@ -52,6 +53,8 @@ class Task(ABC):
         replicas: the networks that are trained side by side; None for one alone.
         log_every, evaluate_every: steps, where the config leaves them open.
         objective: tag that is minimised, where the config leaves it open; None where nothing is held out.
+        state_axes: number of axes of one state of the ODE.
+        regularity: of the ODE that is solved.
         metrics: what the user registered for this kind of data, by tag.
         advice: what usually helps where training ends in NaN or infinity.
     """
@@ -63,6 +66,8 @@ class Task(ABC):
     log_every: int = 10
     evaluate_every: int
     objective: str | None
+    state_axes: int = 1
+    regularity: Regularity | None = None
     metrics: Mapping[str, Callable[[nn.Module, Any], Any]] = MappingProxyType({})
     advice: str = "a lower trainer.lr usually helps"
 
@@ -124,6 +129,19 @@ class Task(ABC):
             found = result if isinstance(result, Mapping) else {tag: result}
             values |= {str(name): float(value) for name, value in found.items()}
         return values
+
+    def penalised_loss(self, step: int) -> tuple[Tensor, Tensor]:
+        """The loss of a step, and what is differentiated: the loss with its penalty."""
+        if self.regularity is None:
+            return (loss := self.loss(step)), loss
+        return self.regularity.penalised(lambda: self.loss(step))
+
+    def hardness(self) -> dict[str, float]:
+        """How hard the ODE is to solve, by tag: every regulariser over a few held-out data."""
+        return self.regularity.measure(self.solve_few) if self.regularity else {}
+
+    def solve_few(self) -> None:  # noqa: B027 - the counterpart of a regularity of None
+        """Solve for a few of the held-out data, if there are any."""
 
     def solved(self) -> Solved | None:
         """Solve the test data, or what else is held out; None if nothing is."""

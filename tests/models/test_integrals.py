@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from neuralode_exp.models.fields.mlp import MLPField
 from neuralode_exp.models.flows import BASE, DATA, Flow
 from neuralode_exp.models.images import image_model
-from neuralode_exp.models.neural_ode import NeuralODE
+from neuralode_exp.models.neural_ode import Integrand, NeuralODE
 from neuralode_exp.models.replicas import Replicas, stack
 from neuralode_exp.ode import Method, SolverError, make_method, solve
 
@@ -17,8 +17,8 @@ TIGHT = make_method("dopri5", rtol=1e-7, atol=1e-7)
 Case = tuple[nn.Module, NeuralODE[nn.Module], Callable[[], object], Callable[[], Tensor], list[float]]
 
 
-def of_states(t: Tensor, z: Tensor, dz: Tensor) -> Tensor:
-    return dz.square().sum(-1)
+def of_states(f: object, z0: Tensor) -> Integrand:
+    return lambda t, z, dz: dz.square().sum(-1)
 
 
 def dynamics(gradient: str) -> Case:
@@ -39,7 +39,7 @@ def density(gradient: str) -> Case:
 def images(gradient: str) -> Case:
     model = image_model("odenet", method=TIGHT, gradient=gradient, channels=4).double()
     x = torch.rand(3, 1, 28, 28, dtype=torch.float64)
-    model.body.ode.integrals = (lambda t, z, dz: dz.square().flatten(1).sum(1),)
+    model.body.ode.integrals = (lambda f, z0: lambda t, z, dz: dz.square().flatten(1).sum(1),)
     return model, model.body.ode, lambda: model(x), lambda: model.features(x), [0.0, 1.0]
 
 
@@ -76,7 +76,10 @@ def test_the_error_norm_leaves_integrals_out() -> None:
     ode = NeuralODE(MLPField(2, width=8), make_method("dopri5", rtol=1e-4, atol=1e-4))
     z0 = torch.randn(5, 2)
     alone, accepted = ode(z0, [0.0, 0.4, 1.0]), ode.stats.accepted
-    ode.integrals = (lambda t, z, dz: 1e6 * dz.square().sum(-1), lambda t, z, dz: 1 + 0 * dz[..., 0])
+    ode.integrals = (
+        lambda f, z0: lambda t, z, dz: 1e6 * dz.square().sum(-1),
+        lambda f, z0: lambda t, z, dz: 1 + 0 * dz[..., 0],
+    )
     torch.testing.assert_close(ode(z0, [0.0, 0.4, 1.0]), alone)
     assert ode.stats.accepted == accepted
     torch.testing.assert_close(ode.values[1], torch.ones(5))
@@ -90,7 +93,7 @@ def test_an_integrand_may_differentiate_the_field() -> None:
     def jacobian(t: Tensor, z: Tensor, dz: Tensor) -> Tensor:
         return torch.autograd.grad(dz, z, v.expand_as(dz), create_graph=True)[0].square().sum(-1)
 
-    ode.integrals = (jacobian,)
+    ode.integrals = (lambda f, z0: jacobian,)
     ode(torch.randn(5, 2, dtype=torch.float64), [0.0, 1.0])
     expected = (ode.field.weights[0] @ v).square().sum()
     torch.testing.assert_close(ode.values[0], expected.expand(5))

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from neuralode_exp.tracking.recorder import Recorder
 
 EVALUATION_BATCH = 500
+FEW = 50  # images whose paths are looked at
 
 
 class Classification(Task):
@@ -40,6 +41,8 @@ class Classification(Task):
         seed: of the order, the shifts and the warps.
         figures: whether to draw.
     """
+
+    state_axes = 3
 
     def __init__(
         self,
@@ -129,6 +132,10 @@ class Classification(Task):
         return consistency(
             self.module, lambda model: (model.body(model.features(images)), self._measure(model, few)[1])
         )
+
+    def solve_few(self) -> None:
+        held_out = self.data.validation if len(self.data.validation.labels) else self.data.test
+        self._evaluated(self.module, self.data.normalise(held_out.images[:FEW]))
 
     def solved(self) -> Solved:
         """Features after the blocks; of a network without blocks its logits."""

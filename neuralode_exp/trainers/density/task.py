@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from neuralode_exp.tracking.recorder import Recorder
 
 ROWS = 60_000  # in one solve without gradients: a point has one, and one for each tangent of its trace
+FEW = 500  # points whose paths are looked at
 GRID = 300  # points a side of the grid that the mass is summed on
 MARGIN = 1.5  # side of that grid over the side of the box of the truth
 
@@ -84,6 +85,15 @@ class DensityEstimation(Task):
         x = self.target.sample(self.batch_size, seeded(self.seed, "batch", step), self.dtype)
         self.solves = step > self.matching
         return -self.module.log_prob(x.to(self.device)).mean() if self.solves else self._matching_loss(x, step)
+
+    def penalised_loss(self, step: int) -> tuple[Tensor, Tensor]:
+        if step <= self.matching:  # nothing is solved
+            return (loss := self.loss(step)), loss
+        return super().penalised_loss(step)
+
+    def solve_few(self) -> None:
+        if len(self.validation):
+            self.module.to_base(self.validation[:FEW].to(self.device, self.dtype))
 
     def _matching_loss(self, x1: Tensor, step: int) -> Tensor:
         assert isinstance(self.module, Flow)

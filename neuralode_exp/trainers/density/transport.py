@@ -8,6 +8,7 @@ from torch import Tensor
 
 from neuralode_exp.models.density_model import BASE, DATA
 from neuralode_exp.models.flows import Flow
+from neuralode_exp.models.regularisers import kinetic
 from neuralode_exp.ode import make_method
 from neuralode_exp.trainers.density.matching import assignment
 
@@ -34,7 +35,7 @@ def sampling(flow: Flow, z0: Tensor, data: Tensor) -> dict[str, float]:
     accurate.ode.method = make_method("dopri5", rtol=TOLERANCE, atol=TOLERANCE, max_steps=100_000)
     accurate.ode(z0, [BASE, DATA])
     nfe = accurate.stats.nfe_forward
-    accurate.ode.integrals = (lambda t, z, dz: dz.square().sum(1),)
+    accurate.ode.integrals = (kinetic,)
     accurate.ode(z0, [BASE, DATA])
     least = wasserstein(z0, data) ** 2
     return {"nfe/sample": float(nfe), "density/path_energy": (float(accurate.ode.values[0].mean()) - least) / least}

@@ -43,6 +43,8 @@ Flow = NeuralODE[Scaled[nn.Module]] | ResidualFlow
 
 log = logging.getLogger(__name__)
 
+FEW = 16  # trajectories whose paths are looked at
+
 
 @dataclass(frozen=True, eq=False)
 class Truth:
@@ -256,6 +258,11 @@ class LearnDynamics(Task):
 
     def held_out(self) -> Sequence[Trajectories] | None:
         return self.validation or None
+
+    def solve_few(self) -> None:
+        if self.validation:
+            known = self.validation[0]
+            self.flow(self.replicas.expand(known.z[0][:FEW]), known.t[[0, -1]])
 
     def take_units(self, shape: Shape) -> None:
         if (ours := self.shape.scale) and (theirs := shape.scale):

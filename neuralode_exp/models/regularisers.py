@@ -1,0 +1,57 @@
+"""What makes a solution cheap to follow, as integrals int_0^T g(t, z) dt along it, for `NeuralODE.integrals`.
+
+Each function takes the field f, the initial states of a solve and the number of axes of one state, and returns the
+integrand. z has shape (..., *state), an integral (...).
+"""
+
+import torch
+import torch.autograd.forward_ad as fwAD
+from torch import Tensor
+
+from neuralode_exp.models.neural_ode import Integrand, VectorField
+
+
+def kinetic(f: VectorField, z0: Tensor, axes: int = 1) -> Integrand:
+    """g = |dz/dt|^2: how fast states move (Finlay et al. 2020, https://arxiv.org/abs/2002.02798, eq. 4)."""
+    return lambda t, z, dz: squared_norm(dz, axes)
+
+
+def jacobian(f: VectorField, z0: Tensor, axes: int = 1) -> Integrand:
+    """g = |v^T df/dz|^2 for one v ~ N(0, I) a solve, in expectation the Frobenius norm |df/dz|^2 (ibid., eq. 8)."""
+    v = torch.randn(z0.shape, dtype=z0.dtype, device=z0.device)
+
+    def integrand(t: Tensor, z: Tensor, dz: Tensor) -> Tensor:
+        differentiable = torch.is_grad_enabled()
+        with torch.enable_grad():
+            z = z if z.requires_grad else z.detach().requires_grad_()
+            (product,) = torch.autograd.grad(f(t, z), z, v, create_graph=differentiable, materialize_grads=True)
+        return squared_norm(product, axes)
+
+    return integrand
+
+
+def taylor(f: VectorField, z0: Tensor, axes: int = 1) -> Integrand:
+    """g = |d^2z/dt^2|^2 = |df/dt + (df/dz) f|^2: how much paths bend or change their pace (Kelly et al. 2020,
+    https://arxiv.org/abs/2007.04504, Sec. 3, order 2), by a forward-mode derivative of f along (1, f).
+    """
+
+    def integrand(t: Tensor, z: Tensor, dz: Tensor) -> Tensor:
+        velocity = f(t, z)
+        # A solve evaluates the field inside an autograd.Function too, where tangents are switched off.
+        with fwAD.dual_level(), fwAD._set_fwd_grad_enabled(True):
+            moving = f(fwAD.make_dual(t, torch.ones_like(t)), fwAD.make_dual(z, velocity))
+            acceleration: Tensor | None = fwAD.unpack_dual(moving).tangent
+        if acceleration is None:  # f is constant
+            acceleration = torch.zeros_like(z)
+        return squared_norm(acceleration, axes)
+
+    return integrand
+
+
+def squared_norm(x: Tensor, axes: int) -> Tensor:
+    """|x|^2 over the last axes."""
+    return x.square().flatten(-axes).sum(-1)
+
+
+# By the key of `trainer` that has its weight.
+REGULARISERS = {"kinetic": kinetic, "jacobian": jacobian, "taylor": taylor}

@@ -1,0 +1,70 @@
+"""Penalties on an ODE that is hard to solve: what they add to a loss, and what they are where nobody asked for them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from neuralode_exp.config.schema import Trainer
+from neuralode_exp.models.neural_ode import NeuralODE
+from neuralode_exp.models.regularisers import REGULARISERS
+from neuralode_exp.ode import SolverError
+
+
+class Regularity:
+    """The regularisers of a model's ODE, weighted by `trainer.kinetic`, `trainer.jacobian` and `trainer.taylor`.
+
+    Args:
+        model: with one `NeuralODE` in it, or none: then there is no penalty and nothing to measure.
+        trainer: the weights.
+        axes: of one state.
+    """
+
+    def __init__(self, model: nn.Module, trainer: Trainer, axes: int) -> None:
+        self.ode = next((part for part in model.modules() if isinstance(part, NeuralODE)), None)
+        self.axes = axes
+        self.weights = {name: getattr(trainer, name) for name in REGULARISERS if getattr(trainer, name)}
+        if self.ode is not None:
+            self.ode.steer = trainer.steer
+
+    def penalised(self, loss: Callable[[], Tensor]) -> tuple[Tensor, Tensor]:
+        """The loss, and the loss with its penalty: a mean over the states of its last solve, for each replica."""
+        if self.ode is None or not self.weights:
+            value = loss()
+            return value, value
+        with self._carried(self.weights):
+            value = loss()
+        terms = [weight * x for weight, x in zip(self.weights.values(), self._means(), strict=True)]
+        return value, value + torch.stack(terms).sum(0)
+
+    def measure(self, solve: Callable[[], object]) -> dict[str, float]:
+        """Every regulariser over the last solve of a call, by tag; none where it fails."""
+        if self.ode is None:
+            return {}
+        # What is drawn here must not move what training draws.
+        with torch.random.fork_rng(devices=[]), self._carried(REGULARISERS):
+            try:
+                solve()
+            except SolverError:
+                return {}
+        means = [float(x.detach().mean()) for x in self._means()]
+        return {f"regularity/{name}": x for name, x in zip(REGULARISERS, means, strict=True)} if means else {}
+
+    def _means(self) -> list[Tensor]:
+        assert self.ode is not None
+        # A solve backwards in time has its integrals with the other sign.
+        return [value.abs().mean(-1) for value in self.ode.values]
+
+    @contextmanager
+    def _carried(self, names: Iterable[str]) -> Iterator[None]:
+        assert self.ode is not None
+        self.ode.values = ()
+        self.ode.integrals = tuple(partial(REGULARISERS[name], axes=self.axes) for name in names)
+        try:
+            yield
+        finally:
+            self.ode.integrals = ()
