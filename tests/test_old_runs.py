@@ -71,7 +71,8 @@ def test_a_key_that_came_later_may_be_given_to_evaluate(key: str) -> None:
 
 
 # The defaults of tables changed.
-AS_THEN = ["dataset.units=file", "dataset.log=false", "trainer=dynamics", "solver.rtol=1e-4", "solver.first_step=null"]
+AS_THEN = ["dataset.units=file", "dataset.log=false", "dataset.delays=0", "dataset.hold_out=trajectories"]
+AS_THEN += ["dataset.forecast=null", "trainer=dynamics", "solver.rtol=1e-4", "solver.first_step=null"]
 
 
 @pytest.mark.parametrize("kind", KINDS)

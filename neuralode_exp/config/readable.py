@@ -122,7 +122,7 @@ def dimension(config: Config) -> int | None:
 def _table(dataset: CsvKeys, precision: str) -> Observed:
     import torch
 
-    from neuralode_exp.data.csv_trajectories import observe
+    from neuralode_exp.data.measured import observe
 
     return observe(dtype=getattr(torch, precision), **dataset.arguments())
 

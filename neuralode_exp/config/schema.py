@@ -129,6 +129,9 @@ class CsvKeys(Dataset):
     repeats: Literal["refuse", "mean"]
     units: Literal["spread", "file"]
     log: Literal["auto", "true", "false"]
+    delays: CountOrZero | Literal["auto"]
+    hold_out: Literal["auto", "trajectories", "ends", "both"]
+    forecast: Count | None
     seed: CountOrZero
     validation: Fraction
 

@@ -1,27 +1,19 @@
-"""Measured trajectories from a table: which columns are time, states and labels, and what is held out."""
+"""Measured trajectories from a table: which columns are time, states and labels."""
 
 from __future__ import annotations
 
-import itertools
-import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from neuralode_exp.data.dynamics import largest_state
-from neuralode_exp.data.observed import Observed, Trajectories, filled, scale_of
 from neuralode_exp.data.tables import TIME_UNITS, Column, Table, problem, read_table, suspects
 
 EXACT = 2**53  # whole numbers up to here are exact in float64
-DECADE = 10
-LARGEST = 1e150  # whose square is a float64
-NOISE_FROM = 5  # rows in a row, from which the noise is estimated
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,15 +36,6 @@ class Measured:
     states: list[str]  # the first columns of z; inputs follow
     note: str
     warnings: list[str]
-
-
-@dataclass(frozen=True, eq=False)
-class Split:
-    """Trajectories to train on and trajectories held out; `note` says in words which were."""
-
-    train: list[Trajectory]
-    held_out: list[Trajectory]
-    note: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -280,130 +263,3 @@ def _odd(roles: Roles) -> list[str]:
         for column in roles.states
         for value in suspects(column)
     ]
-
-
-def split(trajectories: Sequence[Trajectory], validation: float = 0.2, seed: int = 0) -> Split:
-    """Hold out a random fraction of the trajectories, at least one; of a single trajectory, its last part in time.
-
-    Args:
-        trajectories: from `read_trajectories`.
-        validation: the fraction, of trajectories or of the single one's observations; 0 holds out nothing.
-        seed: of the choice.
-
-    Raises:
-        ValueError: `validation` is not in [0, 1), or a single trajectory is too short to give two observations to
-            either part.
-    """
-    if not 0 <= validation < 1:
-        raise ValueError(f"`validation` must be a fraction in [0, 1), got {validation}")
-    n = len(trajectories)
-    if validation == 0:
-        return Split(list(trajectories), [], "nothing is held out")
-    if n == 1:
-        return _split_in_time(trajectories[0], validation)
-    size = min(max(round(validation * n), 1), n - 1)
-    order = torch.randperm(n, generator=torch.Generator().manual_seed(seed)).tolist()
-    train, held_out = sorted(order[size:]), sorted(order[:size])
-    note = f"held out: {size} of {n} trajectories"
-    return Split([trajectories[i] for i in train], [trajectories[i] for i in held_out], note)
-
-
-def _split_in_time(trajectory: Trajectory, validation: float) -> Split:
-    n = len(trajectory.t)
-    if n < 4:
-        raise ValueError(
-            f"a single trajectory must have at least 4 observations to hold out its last part, {trajectory.name!r} "
-            f"has {n}; add rows, or use validation=0"
-        )
-    cut = n - min(max(round(validation * n), 2), n - 2)
-    train, held_out = (
-        Trajectory(trajectory.name, trajectory.t[part], trajectory.z[part]) for part in (slice(cut), slice(cut, n))
-    )
-    note = f"held out: the last {n - cut} of {n} observations, from t = {held_out.t[0]:g} on, of the only trajectory"
-    return Split([train], [held_out], note)
-
-
-def observe(
-    path: str | Path,
-    validation: float,
-    seed: int,
-    dtype: torch.dtype,
-    units: str = "file",
-    log: str = "false",
-    input: str = "hold",
-    **columns: Any,
-) -> Observed:
-    """Read a file and split it, with states of `dtype`.
-
-    Args:
-        path, validation, seed: for `read_trajectories` and `split`.
-        dtype: of the states.
-        input: how inputs will be read between their times.
-        units: `spread`: each state in standard deviations of its training part about its mean, and times from their
-            own start in the usual step between observations; `file`: both as they are.
-        log: in units of the spread, whether states are learned as their logarithm: `true`, `false`, or `auto`, those
-            that are positive where one of them spans more than a decade.
-        columns: further arguments of `read_trajectories`.
-
-    Raises:
-        ValueError: from `read_trajectories` and `split`; no trajectory to train on is long enough to estimate the
-            noise, or the states leave the range of `dtype`.
-    """
-    measured = read_trajectories(path, **columns)
-    parts = split(measured.trajectories, validation, seed)
-    longest = max(len(x.t) for x in parts.train)
-    if longest < NOISE_FROM:
-        raise ValueError(
-            f"a trajectory to train on must have at least {NOISE_FROM} observations, from which the noise is "
-            f"estimated, the longest has {longest}; add rows"
-        )
-    d = len(measured.states)
-    of_both = [*parts.train, *parts.held_out]
-    everything = [replace(x, z=x.z[:, :d]) for x in of_both]
-    driving = [filled(x.t, x.z[:, d:]).to(dtype) for x in of_both] if d < of_both[0].z.shape[1] else []
-    n = len(parts.train)
-    scale = None
-    if units == "spread":
-        _in_range(path, everything, LARGEST, "float64")
-        logs = _logs(measured, log)
-        scale = scale_of([x.t for x in everything[:n]], [x.z for x in everything[:n]], measured.states, logs)
-        everything = [Trajectory(x.name, *scale.scaled(x.t, x.z)) for x in everything]
-    # As for systems: the square of a state must be finite too.
-    _in_range(path, everything, largest_state(dtype), str(dtype).removeprefix("torch."))
-    train, held_out = everything[:n], everything[n:]
-    return Observed(
-        [x.t for x in train],
-        [x.z.to(dtype) for x in train],
-        inputs=driving[:n],
-        validation=[
-            Trajectories(x.t, filled(x.t, z := x.z.to(dtype))[:, None], z[:, None], u)
-            for x, u in itertools.zip_longest(held_out, [u[:, None] for u in driving[n:]])
-        ],
-        scale=scale,
-        note=f"{measured.note}; {parts.note}",
-        warnings=measured.warnings,
-    )
-
-
-def _logs(measured: Measured, log: str) -> Tensor | None:
-    """The columns that are learned as their logarithm, shape (d,); None: no column."""
-    z = torch.cat([x.z for x in measured.trajectories])
-    low, high = (
-        z.nan_to_num(nan=end).amin(0) if end > 0 else z.nan_to_num(nan=end).amax(0) for end in (math.inf, -math.inf)
-    )
-    positive = low > 0
-    if log == "true" and not positive.all():
-        k = int((~positive).nonzero()[0, 0])
-        raise ValueError(f"`log` must be false where a state is not positive, got {low[k]:g} in {measured.states[k]}")
-    spans = positive & (high > DECADE * low)
-    return positive if log == "true" or (log == "auto" and spans.any()) else None
-
-
-def _in_range(path: str | Path, trajectories: Sequence[Trajectory], limit: float, precision: str) -> None:
-    largest = max(float(x.z.abs().nan_to_num().max()) for x in trajectories)
-    if largest > limit:
-        fix = "use other units" + ("" if precision == "float64" else " or precision=float64")
-        raise ValueError(
-            f"`path` must have states below {limit:.1e}, whose squares {precision} can hold, got {path} with "
-            f"{largest:.1e}; {fix}"
-        )

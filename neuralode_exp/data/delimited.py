@@ -175,7 +175,12 @@ def _heads(row: list[str], below: list[list[str]], *, units: bool = False) -> bo
 
 def _decimal_comma(rows: Rows) -> None:
     """Write numbers with a decimal point, and refuse a file that has both decimals."""
-    commas = [(i, k) for i, row in enumerate(rows.cells) for k, cell in enumerate(row) if DECIMAL_COMMA.fullmatch(cell)]
+    commas = [
+        (i, k)
+        for i, row in enumerate(rows.cells)
+        for k, cell in enumerate(row)
+        if "," in cell and DECIMAL_COMMA.fullmatch(cell)
+    ]
     if not commas:
         return
     points = ((i, cell) for i, row in enumerate(rows.cells) for cell in row if DECIMAL_POINT.fullmatch(cell))

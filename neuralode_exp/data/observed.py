@@ -32,6 +32,11 @@ class Trajectories:
         u = None if self.u is None else self.u.to(device)
         return Trajectories(self.t.to(device), self.z.to(device), self.observed.to(device), u)
 
+    def to_dtype(self, dtype: torch.dtype) -> Trajectories:
+        """The same with states of `dtype`; times stay as they are."""
+        u = None if self.u is None else self.u.to(dtype)
+        return Trajectories(self.t, self.z.to(dtype), self.observed.to(dtype), u)
+
     def rescaled(self, ours: Scale, theirs: Scale) -> Trajectories:
         """Trajectories in the units of one scale in those of another."""
         z, observed = (theirs.inward(ours.outward(x)).to(x) for x in (self.z, self.observed))
@@ -79,6 +84,21 @@ class Scale:
         z = self.offset.to(x.device) + self.unit.to(x.device) * x.double()
         return z if self.log is None else torch.where(self.log.to(z.device), z.exp(), z)
 
+    def slopes(self, z: Tensor, dx: Tensor) -> Tensor:
+        """dz/dt of the table at its states z, of a field dx/dt of the scale."""
+        dz = dx * self.unit / self.step
+        return dz if self.log is None else torch.where(self.log, z * dz, dz)
+
+    def with_past(self, past: Sequence[str]) -> Scale:
+        """The scale of states that also have values of the past, each set `past` (times, in words) before."""
+
+        def again(x: Tensor) -> Tensor:
+            return x.repeat(len(past) + 1)
+
+        names = [*self.names, *(f"{name} {ago} before" for ago in past for name in self.names)]
+        log, spread = (None if x is None else again(x) for x in (self.log, self.spread))
+        return Scale(names, again(self.offset), again(self.unit), self.step, log, spread)
+
     def spreads(self, x: Tensor) -> Tensor:
         """States in units of the scale in standard deviations of the columns as the table has them."""
         if self.log is None or self.spread is None:
@@ -102,6 +122,27 @@ def _mean_and_spread(z: Tensor) -> tuple[Tensor, Tensor]:
     unit = (z - offset).square().nanmean(dim=0).sqrt().nan_to_num()
     floor = 1e-12 * offset.abs()  # rounding of a mean
     return offset, torch.where(unit > floor, unit, 1.0)
+
+
+def steps_to_move(states: Sequence[Tensor], amount: float) -> int | None:
+    """The fewest steps after which states have moved by `amount`; None if they never do.
+
+    It is the mean square of their differences over all columns, in variances: 1 where their autocorrelation has fallen
+    to one half, 2 where it has fallen to 0. Steps are tried a fifth apart.
+
+    Args:
+        states: of each trajectory, shape (n, d), NaN where a cell is missing.
+        amount: positive.
+    """
+    longest = max(len(z) for z in states) - 1
+    z = torch.cat(list(states)).double()
+    variance = (z - z.nanmean(0)).square().nanmean(0)
+    variance = torch.where(variance > 0, variance, torch.inf)  # of a column that never changes
+    for steps in sorted({round(1.2**k) for k in range(100) if round(1.2**k) <= longest}):
+        off = torch.cat([z[steps:] - z[:-steps] for z in states if len(z) > steps]).double()
+        if float((off.square() / variance).nanmean()) >= amount:
+            return steps
+    return None
 
 
 def filled(t: Tensor, z: Tensor) -> Tensor:

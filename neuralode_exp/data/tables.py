@@ -12,6 +12,7 @@ import numpy as np
 
 from neuralode_exp.data.delimited import MISSING, parse
 
+BUNDLED = Path(__file__).parent / "assets"
 DAY_AND_MONTH = re.compile(r"(\d{1,2})([/.-])(\d{1,2})\2(\d{4})(.*)")
 TIME_UNITS = {"days": 86400e9, "hours": 3600e9, "minutes": 60e9, "seconds": 1e9, "nanoseconds": 1.0}
 EXTRAS = {".parquet": "pyarrow", ".xlsx": "openpyxl"}
@@ -112,13 +113,16 @@ def read_table(path: str | Path, missing: Iterable[str] = ()) -> Table:
     """Read a file.
 
     Args:
-        path: text (csv, tsv, txt, dat or any other name), npy, npz, parquet, xlsx or mat.
+        path: text (csv, tsv, txt, dat or any other name), npy, npz, parquet, xlsx or mat; or the name of a set that
+            comes with the package.
         missing: cells that stand for a missing value, beside the empty ones and the words that pandas knows.
 
     Raises:
         ValueError: there is no such file, or it is no table.
     """
     path = Path(path)
+    if not path.is_file() and path.name == str(path) and (BUNDLED / path).is_file():
+        path = BUNDLED / path
     if not path.is_file():
         raise ValueError(f"`path` must name a file, got {path}, which does not exist")
     read = READERS.get(path.suffix.lower())

@@ -12,7 +12,7 @@ import pytest
 import torch
 from scipy.io import savemat
 
-from neuralode_exp.data.csv_trajectories import observe
+from neuralode_exp.data.measured import observe
 from neuralode_exp.data.observed import Observed
 
 T = np.arange(60) / 8

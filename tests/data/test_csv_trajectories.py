@@ -8,7 +8,8 @@ import pytest
 import torch
 
 import neuralode_exp.data
-from neuralode_exp.data.csv_trajectories import Trajectory, observe, read_trajectories, split
+from neuralode_exp.data.csv_trajectories import Trajectory, read_trajectories
+from neuralode_exp.data.measured import observe, split
 
 LYNX_HARE = Path(neuralode_exp.data.__file__).parent / "assets" / "lynx-hare.csv"
 HEADER = "trajectory,t,z1,z2\n"
@@ -200,13 +201,13 @@ def test_what_cannot_be_told_apart_is_refused_with_the_line_to_type(tmp_path: Pa
 def test_split_by_trajectories() -> None:
     trajectories = [line(str(i), [0, 1]) for i in range(10)]
     parts = split(trajectories, 0.3, seed=1)
-    names = [[trajectory.name for trajectory in part] for part in (parts.train, parts.held_out)]
+    names = [[x.name for x in parts.train], [part.held_out.name for part in parts.held_out]]
     assert sorted(names[0] + names[1]) == sorted(str(i) for i in range(10))
     assert len(names[1]) == 3
     assert parts.note == "held out: 3 of 10 trajectories"
     again = split(trajectories, 0.3, seed=1)
-    assert [trajectory.name for trajectory in again.held_out] == names[1]
-    others = {tuple(trajectory.name for trajectory in split(trajectories, 0.3, seed).held_out) for seed in range(10)}
+    assert [part.held_out.name for part in again.held_out] == names[1]
+    others = {tuple(part.held_out.name for part in split(trajectories, 0.3, seed).held_out) for seed in range(10)}
     assert len(others) > 5
     assert len(split(trajectories[:2], 0.9).train) == 1
     assert len(split(trajectories, 0.01).held_out) == 1
@@ -216,12 +217,27 @@ def test_split_by_trajectories() -> None:
 def test_split_of_one_trajectory_is_in_time() -> None:
     parts = split(read_trajectories(LYNX_HARE).trajectories, 0.2)
     assert parts.train[0].t.tolist() == list(range(1900, 1917))
-    assert parts.held_out[0].t.tolist() == list(range(1917, 1921))
+    assert parts.held_out[0].held_out.t.tolist() == list(range(1917, 1921))
     assert parts.note == "held out: the last 4 of 21 observations, from t = 1917 on, of the only trajectory"
     with pytest.raises(ValueError, match=r"must have at least 4 observations .*, 'a' has 3; add rows"):
         split([line("a", [0, 1, 2])])
     with pytest.raises(ValueError, match=r"`validation` must be a fraction in \[0, 1\), got 1"):
         split([line("a", [0, 1, 2])], 1)
+
+
+def test_of_few_trajectories_one_and_the_ends_of_the_others_are_held_out() -> None:
+    trajectories = [line(str(i), list(range(10))) for i in range(4)]
+    parts = split(trajectories, 0.2)
+    assert parts.note == "held out: 1 of 4 trajectories and the last part of 3 others"
+    whole, *ends = parts.held_out
+    assert len(whole.held_out.t) == 10
+    assert whole.held_out.name not in {x.name for x in parts.train}
+    for end, train in zip(ends, parts.train, strict=True):
+        assert end.held_out.name == train.name
+        assert torch.cat([train.t, end.held_out.t]).tolist() == list(range(10))
+    assert len(split(trajectories, 0.2, hold_out="trajectories").held_out) == 1
+    assert [len(part.held_out.t) for part in split(trajectories, 0.2, hold_out="ends").held_out] == [2] * 4
+    assert len(split([*trajectories, trajectories[0]], 0.2).held_out) == 1
 
 
 def rows(n: int, shift: str = "", *, factor: float = 1, offset: float = 0, start: int = 0) -> str:

@@ -20,17 +20,21 @@ from neuralode_exp.tracking.figures.style import (
 )
 
 SHOWN = 4  # trajectories in one picture
-SUBSCRIPTS = "₁₂₃₄"  # plain characters: Matplotlib's mathematics costs as much as a picture
+NAMES = ("z₁", "z₂", "z₃", "z₄")  # plain characters: Matplotlib's mathematics costs as much as a picture
 
 
 @dataclass(frozen=True)
 class Trajectories:
-    """Observed points, the truth where it is known, and what was learned; each (T, N, d), learned (R, T, N, d)."""
+    """Observed points, the truth where it is known, and what was learned; each (T, N, d), learned (R, T, N, d).
+
+    `names` are those of the d coordinates.
+    """
 
     t: np.ndarray
     observed: np.ndarray
     true: np.ndarray | None
     learned: np.ndarray
+    names: Sequence[str] = NAMES
 
     @property
     def median(self) -> np.ndarray:
@@ -53,18 +57,18 @@ def draw_trajectories(data: Trajectories) -> Figure:
     shown = data.observed if data.true is None else data.true
     plane.set_xlim(*limits(shown[:, :n, 0]))
     plane.set_ylim(*limits(shown[:, :n, 1 % shown.shape[-1]]))
-    label(plane, "phase plane", "z₁", "z₂")
+    label(plane, "phase plane", *data.names[:2])
     plane.legend(fontsize=7, loc="best", framealpha=0.7)
     for k, style in zip(range(data.observed.shape[-1]), ("-", ":", "-.", "--"), strict=False):
         series.plot(data.t, data.observed[:, 0, k], ".", color=OBSERVED, ms=2.5)
         if data.true is not None:
             series.plot(data.t, data.true[:, 0, k], style, color=TRUE, lw=1.8)
-        series.plot(data.t, data.median[:, 0, k], style, color=LEARNED, lw=1.2, label=f"z{SUBSCRIPTS[k]}")
+        series.plot(data.t, data.median[:, 0, k], style, color=LEARNED, lw=1.2, label=data.names[k])
         if len(data.learned) > 1:
             low, high = np.percentile(data.learned[:, :, 0, k], (10, 90), axis=0)
             series.fill_between(data.t, low, high, color=LEARNED, alpha=0.2, lw=0)
     series.set_ylim(*limits(shown[:, 0]))
-    label(series, "one trajectory against time", "t", "z")
+    label(series, "one trajectory against time", "t", "z" if data.names is NAMES else "")
     series.legend(fontsize=7, loc="best", framealpha=0.7)
     return figure
 
@@ -127,7 +131,7 @@ def learning_frames(steps: Sequence[int], snapshots: Sequence[Trajectories]) -> 
             ax.plot(*first.true[:, i, :2].T, color=TRUE, lw=1.6)
     ax.set_xlim(*limits(shown[:, :n, 0]))
     ax.set_ylim(*limits(shown[:, :n, 1 % shown.shape[-1]]))
-    label(ax, "learning", "z₁", "z₂")
+    label(ax, "learning", *first.names[:2])
     lines = [ax.plot([], [], "--", color=LEARNED, lw=1.4)[0] for _ in range(n)]
     text = ax.text(0.02, 0.96, "", transform=ax.transAxes, fontsize=9, va="top")
 

@@ -12,8 +12,8 @@ from neuralode_exp.config import Config
 from neuralode_exp.config.cells import solves_ode
 from neuralode_exp.config.options import data_of, input_of, known_of
 from neuralode_exp.config.schema import CsvKeys, DynamicsKeys
-from neuralode_exp.data import csv_trajectories
 from neuralode_exp.data.dynamics import Dynamics, make_dynamics
+from neuralode_exp.data.measured import observe
 from neuralode_exp.data.observed import Observed, of_system
 from neuralode_exp.data.systems import known_system
 from neuralode_exp.models.fields.hybrid import Hybrid
@@ -133,7 +133,7 @@ def _true_constants(config: Config) -> dict[str, float]:
 def _observe(config: Config) -> Observed:
     dataset, dtype = config.dataset, dtype_of(config)
     if isinstance(dataset, CsvKeys):
-        observed = csv_trajectories.observe(dtype=dtype, **dataset.arguments())
+        observed = observe(dtype=dtype, **dataset.arguments())
         log.info(observed.note)
         for warning in observed.warnings:
             log.warning(warning)

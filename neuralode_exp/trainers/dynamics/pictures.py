@@ -12,7 +12,9 @@ from neuralode_exp.data.observed import Trajectories
 from neuralode_exp.models.neural_ode import NeuralODE
 from neuralode_exp.ode import SolverError
 from neuralode_exp.tracking.figures import dynamics as pictures
+from neuralode_exp.tracking.figures import measured
 from neuralode_exp.tracking.figures.style import limits
+from neuralode_exp.trainers.dynamics.shooting import MultipleShooting
 
 if TYPE_CHECKING:
     from neuralode_exp.tracking.recorder import Recorder
@@ -43,6 +45,10 @@ def draw_all(task: LearnDynamics, step: int, recorder: Recorder) -> None:
     known = _drawn(task)
     if known is None or not task.snapshots:
         return
+    if task.shape.scale is not None:
+        _draw_measured(task, known, step, recorder)
+    if task.shape.dim < 2:
+        return
     views = [_view(task, known, learned) for learned in task.snapshots]
     recorder.figure(step, "dynamics/trajectories", pictures.draw_trajectories(views[-1]))
     recorder.gif(step, "learning", pictures.learning_frames(task.steps, views), frame_seconds=0.25)
@@ -62,15 +68,47 @@ def draw_all(task: LearnDynamics, step: int, recorder: Recorder) -> None:
         recorder.figure(step, "dynamics/field", figure)
 
 
+def _draw_measured(task: LearnDynamics, known: Trajectories, step: int, recorder: Recorder) -> None:
+    """The forecast of a held-out trajectory and the learned field, in the units of the table."""
+    scale, learned = task.shape.scale, task.snapshots[-1][:, :, 0]
+    assert scale is not None
+    now = ~known.observed.isnan().all(dim=0)[0].cpu()  # not values of the past, nor columns without any
+    names = [name for name, column in zip(scale.names, now.tolist(), strict=True) if column]
+    if not names:
+        return
+    forecast = measured.Forecast(
+        names,
+        _array(known.t) * scale.step,
+        _array(scale.outward(known.observed[:, 0]))[:, now],
+        _array(scale.outward(learned))[..., now],
+        _array(scale.unit if scale.spread is None else scale.spread)[now],
+    )
+    recorder.figure(step, "dynamics/forecast", measured.draw_forecast(forecast))
+    of_states = task.shape.dim == 2 and not task.shape.inputs
+    if of_states and isinstance(task.flow, NeuralODE) and isinstance(task.shooting, MultipleShooting):
+        states = task.shooting.observed()
+        seen = _array(scale.outward(states))
+        x, y = (np.linspace(*limits(seen[:, k]), GRID) for k in range(2))
+        grid = torch.tensor(np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2))
+        at = scale.inward(grid).to(states)
+        slope = task.flow.field(at.new_zeros(()), task.replicas.expand(at)).view(-1, GRID * GRID, 2).mean(0)
+        field = scale.slopes(grid, slope.cpu()).view(GRID, GRID, 2)
+        picture = measured.draw_learned_field(scale.names, x, y, _array(field), [seen])
+        recorder.figure(step, "dynamics/learned_field", picture)
+
+
 def _drawn(task: LearnDynamics) -> Trajectories | None:
     known = task.test or task.validation
     return known[0] if known else None
 
 
 def _view(task: LearnDynamics, known: Trajectories, learned: Tensor) -> pictures.Trajectories:
-    n = learned.shape[2]
+    n, scale = learned.shape[2], task.shape.scale
     true = _array(known.z[:, :n]) if task.truth is not None else None
-    return pictures.Trajectories(_array(known.t), _array(known.observed[:, :n]), true, _array(learned))
+    if scale is None:
+        return pictures.Trajectories(_array(known.t), _array(known.observed[:, :n]), true, _array(learned))
+    t, observed, led_on = known.t * scale.step, scale.outward(known.observed[:, :n]), scale.outward(learned)
+    return pictures.Trajectories(_array(t), _array(observed), None, _array(led_on), scale.names)
 
 
 def _array(x: Tensor) -> np.ndarray:

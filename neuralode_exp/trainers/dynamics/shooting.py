@@ -31,7 +31,7 @@ import torch
 from torch import Tensor, nn
 
 from neuralode_exp.data.inputs import coefficients
-from neuralode_exp.data.observed import filled
+from neuralode_exp.data.observed import filled, steps_to_move
 from neuralode_exp.models.fields.scaled import Units
 from neuralode_exp.models.replicas import Replicas
 
@@ -87,16 +87,7 @@ def windows_for(states: Sequence[Tensor]) -> tuple[int, ...]:
         states: of each trajectory, shape (n, d), NaN where a cell is missing.
     """
     longest = max(len(z) for z in states) - 1
-    spread = torch.cat(list(states)).double()
-    spread = (spread - spread.nanmean(0)).square().nanmean(0)
-    spread = torch.where(spread > 0, spread, torch.inf)
-
-    def moved(steps: int) -> float:
-        off = torch.cat([z[steps:] - z[:-steps] for z in states if len(z) > steps]).double()
-        return float((off.square() / spread).nanmean(0).nanmean())
-
-    lengths = sorted({round(1.2**k) for k in range(80) if 1.2**k <= longest}) or [1]
-    window = next((steps for steps in lengths if moved(steps) >= 1), min(LONG, longest))
+    window = steps_to_move(states, 1.0) or min(LONG, longest)
     return tuple(sorted({max(1, window // 2), window, min(2 * window, longest)}))
 
 
@@ -260,6 +251,10 @@ class MultipleShooting(nn.Module):
         miss = (led_on - self.z[end]) / self.sigma[end] - e_end
         of_end = self.known[end] * (e_end.square() + miss.square())
         return (self.known[start] * e_start.square() + of_end).mean(dim=(-2, -1))
+
+    def observed(self) -> Tensor:
+        """The observations, shape (M, d), NaN where a cell is missing."""
+        return torch.where(self.known.bool(), self.z, torch.nan)
 
     @torch.no_grad()
     def start_from(self, rows: Tensor, z: Tensor) -> None:

@@ -318,7 +318,7 @@ class LearnDynamics(Task):
     def draw(self, step: int, recorder: Recorder, *, last: bool) -> None:
         if last and self.replicas.n > 1:
             self._write_replicas(recorder)
-        if not self.figures or self.shape.dim < 2:
+        if not self.figures or (self.shape.dim < 2 and self.shape.scale is None):
             return
         from neuralode_exp.trainers.dynamics.pictures import draw_all, take_snapshot
 
