@@ -6,7 +6,8 @@ program; each shape of the state has its own. f itself is a program where a step
 steps, and where a step begins anew. The first evaluation of each solve is never compiled: it shows what f depends on.
 
 A program belongs to the module f, or to the code of the function f; its numbers are those of the steps to round-off.
-What cannot be compiled runs as it is, and a warning says why.
+What cannot be compiled runs as it is, and a warning says why; so do steps while something watches every operation of
+torch, as a probe of memory does. A gradient of compiled steps can be differentiated once in every mode.
 """
 
 from __future__ import annotations
@@ -62,6 +63,11 @@ class Compiler:
         dz: Tensor | None = self._run(_evaluate, (), f, z, t, z)
         return dz
 
+    @property
+    def failed(self) -> bool:
+        """Whether something of f could not be compiled."""
+        return any(program.failure for program in self._programs.values())
+
     def _run(self, function: Callable[..., Any], kind: Hashable, f: VectorField, z: Tensor, *arguments: Any) -> Any:
         if torch._C._len_torch_dispatch_stack() > 0:  # whoever watches every operation, as a probe of memory
             return None
@@ -72,9 +78,10 @@ class Compiler:
             program = self._programs[key] = _Program(function, self.backend)
         if program.failure:
             return None
+        known = self.failed
         result = program(f.f, f.how, *arguments)
-        if result is None and [bool(p.failure) for p in self._programs.values()].count(True) == 1:
-            warn_uncompiled(program.failure)  # once for each f: its programs have one reason
+        if result is None and not known:  # once for each f: its programs have one reason
+            warn_uncompiled(program.failure)
         return result
 
 
@@ -262,7 +269,7 @@ class Compiled(Stepper):
         self, f: VectorField, span: Span, z: Tensor, cotangents: Cotangents, kept: Any = None
     ) -> tuple[Tensor, Terms]:
         """As a whole: the program of a step under autograd holds the stages of one step, not of one stage."""
-        if f.compiler is None or kept is not None:
+        if f.compiler is None or f.compiler.failed or kept is not None:
             return self.inner.pull_back(f, span, z, cotangents, kept)
         more = cotangents.inside or cotangents.of_error is not None
         return Stepper.pull_back(self if more else self.plain, f, span, z, cotangents)
