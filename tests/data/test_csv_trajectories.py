@@ -43,6 +43,25 @@ def test_lynx_and_hare() -> None:
     assert trajectory.z.sum(dim=0) == pytest.approx([715.7, 423.5])
 
 
+@pytest.mark.parametrize("path", sorted(LYNX_HARE.parent.glob("*.csv")), ids=lambda path: path.stem)
+def test_a_set_of_the_package_is_known_by_its_name(path: Path) -> None:
+    named, there = read_trajectories(path.name), read_trajectories(path)
+    assert named.note == there.note
+    assert "trajectory" in named.note
+    assert path.read_text().startswith("# ")  # its source
+
+
+def test_a_long_forecast_is_made_of_short_ones(tmp_path: Path) -> None:
+    path = write(tmp_path, rows(100))
+    whole = observe(path, 0.5, 0, torch.float64)
+    assert [len(x.t) for x in whole.validation] == [50]
+    parts = observe(path, 0.5, 0, torch.float64, forecast=20).validation
+    assert [x.t.tolist() for x in parts] == [
+        [float(k) for k in range(a, b)] for a, b in ((50, 71), (70, 91), (90, 100))
+    ]
+    assert len(observe(path, 0.5, 0, torch.float64, forecast=1).validation) == 20
+
+
 def test_alternating_irregular_trajectories(tmp_path: Path) -> None:
     path = write(tmp_path, HEADER + "b,0,1,2\n7,-1,5,6\nb,0.25,3,4\n7,1e1,7,8\nb,0.5, 1 ,0\n")
     b, seven = read_trajectories(path).trajectories

@@ -1,5 +1,7 @@
 """A start by collocation against a linear system, and the curvature of fields whose second derivative is known."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -7,6 +9,8 @@ from torch import Tensor, nn
 from neuralode_exp.models.fields.mlp import MLPField
 from neuralode_exp.models.fields.scaled import Scaled, Units
 from neuralode_exp.models.replicas import Replicas, stack
+from neuralode_exp.run import run
+from neuralode_exp.tracking.summary import read_summary
 from neuralode_exp.trainers.dynamics.collocation import BETWEEN, BLOCK, MOST, collocate, smooth
 from neuralode_exp.trainers.dynamics.curvature import curvature, weight_for
 
@@ -70,6 +74,23 @@ def test_curvature_is_that_of_a_square_and_none_of_an_affine_field() -> None:
     draws = generator()
     found = [float(curvature(Scaled(Square(), units), z, draws, Replicas())) for _ in range(20)]
     assert sum(found) / 20 == pytest.approx(0.75, rel=0.05)
+
+
+def test_lynx_and_hare_are_forecast_with_half_the_error_of_holding(tmp_path: Path, compose) -> None:
+    config = compose("dataset=csv", "dataset.path=lynx-hare.csv", "trainer.max_steps=40", "threads=1")
+    run(config, tmp_path, config.model_dump(mode="json"))
+    metrics = read_summary(tmp_path)["metrics"]
+    assert metrics["dynamics/validation_error"] < 0.55 * metrics["dynamics/persistence_error"]
+    assert metrics["nfe/forward"] < 40
+    assert {"dynamics-forecast.png", "dynamics-learned_field.png"} <= {x.name for x in (tmp_path / "figures").iterdir()}
+
+
+def test_one_column_has_a_picture_of_its_forecast(tmp_path: Path, compose) -> None:
+    config = compose(
+        "dataset=csv", "dataset.path=yeast.csv", "trainer.max_steps=2", "threads=1", "trainer.collocation=5"
+    )
+    run(config, tmp_path, config.model_dump(mode="json"))
+    assert [x.name for x in (tmp_path / "figures").iterdir()] == ["dynamics-forecast.png"]
 
 
 def test_the_prior_gives_way_to_observations() -> None:

@@ -72,7 +72,7 @@ def _draw_measured(task: LearnDynamics, known: Trajectories, step: int, recorder
     """The forecast of a held-out trajectory and the learned field, in the units of the table."""
     scale, learned = task.shape.scale, task.snapshots[-1][:, :, 0]
     assert scale is not None
-    now = ~known.observed.isnan().all(dim=0)[0].cpu()  # not values of the past, nor columns without any
+    now = ~np.isnan(_array(known.observed[:, 0])).all(axis=0)  # not values of the past, nor columns without any
     names = [name for name, column in zip(scale.names, now.tolist(), strict=True) if column]
     if not names:
         return
