@@ -11,17 +11,14 @@ the CPU; the images are the sample of the tests. With --against, exit status 1 i
 from __future__ import annotations
 
 import argparse
-import contextlib
-import io
 import json
-import math
 import sys
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
-COMMON = ("device=cpu", "threads=1", "seed=1", "log_every=1", "figures=false", "trainer.epochs=null")
+from opening import ROOT, largest_difference, opening
+
+COMMON = ("seed=1",)
 IMAGES = (
     "dataset=mnist",
     f"dataset.root={ROOT / 'tests' / 'assets' / 'mnist-sample'}",
@@ -53,6 +50,7 @@ CASES: dict[str, tuple[str, ...]] = {
     "dynamics, odenet, tsit5": (*DYNAMICS, "model=odenet", "solver=tsit5"),
     "dynamics, odenet, dopri8": (*DYNAMICS, "model=odenet", "solver=dopri8"),
     "dynamics, odenet, torchdiffeq": (*DYNAMICS, "model=odenet", "solver.engine=torchdiffeq"),
+    "densities, planar": (*DENSITIES, "model=planar"),
     "densities, rknet": (*DENSITIES, "model=rknet", "model.width=16"),
     "densities, odenet": (*DENSITIES, "model=odenet", "model.width=16"),
     "densities, odenet (checkpoint)": (*DENSITIES, "model=odenet", "model.gradient=checkpoint", "model.width=16"),
@@ -64,20 +62,8 @@ def first_losses(words: tuple[str, ...], steps: int) -> list[float]:
     """Return the training loss of each of the first `steps` steps of the run that the words ask for."""
     from benchmarks.compose import compose  # after the parser: --help need not wait for torch
 
-    from neuralode_exp.run import run
-    from neuralode_exp.tracking.metrics import read_metrics
-
-    config = compose(*COMMON, *words, f"trainer.max_steps={steps}", f"trainer.evaluate_every={steps}")
-    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
-        run(config, Path(folder), config.model_dump(mode="json"), bar=False)
-        return read_metrics(Path(folder))["loss/train"][1]
-
-
-def largest_difference(losses: list[float], others: list[float]) -> float:
-    """Return the largest |a - b| / max(|a|, |b|): 0 where all are equal bit for bit, infinity where numbers differ."""
-    if len(losses) != len(others):
-        return math.inf
-    return max(abs(a - b) / max(abs(a), abs(b)) if a != b else 0.0 for a, b in zip(losses, others, strict=True))
+    losses: list[float] = opening(compose(*COMMON, *words).model_dump(mode="json"), steps)["losses"]
+    return losses
 
 
 def compare(now: Mapping[str, list[float]], before: Mapping[str, list[float]]) -> dict[str, float]:

@@ -3,8 +3,12 @@
     python scripts/results.py add SWEEP --as hidden-dynamics   # results/hidden-dynamics/*.json, one a finished run
     python scripts/results.py add SWEEP --as NAME --replace    # the same, and nothing of what was kept before
     python scripts/results.py render                           # RESULTS.md from all of results/
+    python scripts/results.py stale                            # those that today's code would not give again
 
-Exit status: 0 done, 2 the request is wrong.
+A result keeps the losses of its first 20 steps and an evaluation after them; `stale` trains them again, which takes
+minutes, and lists what differs by more than 1e-3, what has no such record, and tables with missing rows.
+
+Exit status: 0 done, 1 something is stale, 2 the request is wrong.
 """
 
 from __future__ import annotations
@@ -18,7 +22,10 @@ from pathlib import Path
 from typing import Any
 
 from claims.experiments import CLAIMS, FURTHER_COLUMNS, LEFT_OUT
+from opening import opening
+from staleness import stale
 
+from neuralode_exp.config import stored_config
 from neuralode_exp.report import tables
 from neuralode_exp.report.columns import chosen_columns, default_columns
 from neuralode_exp.report.grouping import default_keys, group_runs
@@ -43,11 +50,18 @@ def main(argv: list[str] | None = None) -> int:
     add.add_argument("--as", dest="name", required=True, help="name of the experiment")
     add.add_argument("--replace", action="store_true", help="drop what was kept of this experiment before")
     commands.add_parser("render", help="write RESULTS.md")
+    commands.add_parser("stale", help="list results that today's code would not give again")
     args = parser.parse_args(argv)
     if args.command == "render":
         PAGE.write_text(render())
         print(PAGE)
         return 0
+    if args.command == "stale":
+        lines = 0
+        for line in stale(RESULTS):
+            print(line, flush=True)
+            lines += 1
+        return int(lines > 0)
     runs = [run for run in find_runs([args.sweep]) if run.completed]
     if not runs:
         print(f"SWEEP must hold completed runs, got {args.sweep} without any", file=sys.stderr)
@@ -64,6 +78,7 @@ def keep(run: Run, name: str) -> Path:
     """Write what a run found to results/<name>/<identity>.json."""
     summary = read_summary(run.folder)
     assert summary is not None
+    config = stored_config(run.folder).model_dump(mode="json")
     content = {
         "settings": run.settings,
         "metrics": run.metrics,
@@ -71,6 +86,8 @@ def keep(run: Run, name: str) -> Path:
         "device": summary["device"],
         "versions": summary["versions"],
         "git_commit": summary["git_commit"],
+        "config": config,
+        "opening": opening(config),
         "date": datetime.fromtimestamp((run.folder / "summary.json").stat().st_mtime, UTC).date().isoformat(),
     }
     if kept := curves(run):
@@ -99,9 +116,9 @@ def render() -> str:
         "Made by `python scripts/results.py render` from the files in `results/`; every number was measured by the "
         "command above its table. Experiments: mean ± standard deviation over the seeds, from the last weights; ms per "
         "step is the median over a run's steps (in runs without a peak of memory the median of what a run on MNIST "
-        "logged, and the last that another run logged). `seed` is of weights and batches; data and test set stay as "
-        "they are: the spread is of training alone. `best.pt`, which no table shows, is chosen by the objective, of "
-        "known systems against noise-free truth.",
+        "logged, and the last that another run logged). `seed` seeds the weights and the batches; data and test set "
+        "stay as they are: the spread is of training alone. `best.pt`, which no table shows, is chosen by the "
+        "objective, of known systems against noise-free truth.",
     ]
     for path in sorted(RESULTS.glob("benchmark-*.json")):
         parts += benchmark(json.loads(path.read_text()))

@@ -32,7 +32,7 @@ def test_the_difference_is_relative_and_a_missing_loss_is_infinitely_far() -> No
 
 def test_every_kind_of_task_and_model_has_a_case(compose: Callable[..., Config]) -> None:
     covered = {(c.dataset.kind, c.model.name) for words in CASES.values() for c in [compose(*words)]}
-    models = ("mlp", "stem", "resnet", "rknet", "odenet")
+    models = ("mlp", "stem", "resnet", "planar", "rknet", "odenet")
     datasets = {"images": "mnist", "dynamics": "circle", "densities": "two-moons"}
     cells = {
         (kind, m)

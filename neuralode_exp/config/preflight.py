@@ -114,12 +114,7 @@ def _grid(composer: Composer, overrides: list[Override]) -> str | None:
     of_hydra = [override for override in overrides if override.is_hydra_override()]
     wrong = [override for override in of_hydra if override.is_sweep_override()]
     of_request = [Mistake(o.key_or_group, "cannot be swept over", fix="give it one value") for o in wrong]
-    hydra = composer.hydra(overrides)
-    params = OmegaConf.select(hydra, "sweeper.params")
-    in_files = (
-        ["=".join((str(key), spell(value))) for key, value in params.items()] if isinstance(params, DictConfig) else []
-    )
-    axes = [*composer.parse(in_files, []), *(o for o in overrides if not o.is_hydra_override())]
+    hydra, axes = composer.hydra(overrides), axes_of(composer, overrides)
     of_request += [*_of_sweeper(of_hydra, axes), *_of_launcher(composer, overrides)]
     cells = list(expand(axes))
     configs: list[Config] = []
@@ -140,6 +135,15 @@ def _grid(composer: Composer, overrides: list[Override]) -> str | None:
     if not any(config.check for config in configs):
         return None
     return answer.of_grid(configs)
+
+
+def axes_of(composer: Composer, overrides: list[Override]) -> list[Override]:
+    """Return what a grid is made of: the axes in files, then those of the command line."""
+    params = OmegaConf.select(composer.hydra(overrides), "sweeper.params")
+    in_files = (
+        ["=".join((str(key), spell(value))) for key, value in params.items()] if isinstance(params, DictConfig) else []
+    )
+    return [*composer.parse(in_files, []), *(o for o in overrides if not o.is_hydra_override())]
 
 
 def _of_launcher(composer: Composer, overrides: list[Override]) -> Iterator[Mistake]:

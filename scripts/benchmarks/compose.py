@@ -11,9 +11,13 @@ from neuralode_exp.config.hydra_internals import make_loader
 ROOT = Path(__file__).parents[2]
 
 
+def composer() -> Composer:
+    return Composer(make_loader(ROOT / "conf"))
+
+
 def compose(*words: str) -> Config:
     mistakes: list[Mistake] = []
-    composer = Composer(make_loader(ROOT / "conf"))
-    overrides = composer.parse(words, mistakes)
+    composing = composer()
+    overrides = composing.parse(words, mistakes)
     assert not mistakes, mistakes
-    return composer.config(overrides)
+    return composing.config(overrides)

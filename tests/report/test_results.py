@@ -7,8 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import staleness
+from opening import opening
 
 import results
+from neuralode_exp.config import Config
 from neuralode_exp.report.runs import find_runs
 
 
@@ -23,3 +26,29 @@ def test_metrics_are_kept_and_curves_of_images(
     content = json.loads(results.keep(run, "some").read_text())
     assert metrics.items() <= content["metrics"].items()
     assert ("curves" in content) == bool(words)
+
+
+def test_a_result_is_stale_when_its_first_steps_change(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compose: Callable[..., Config]
+) -> None:
+    config = compose("model.width=4", "dataset.trajectories=4", "dataset.validation=2").model_dump(mode="json")
+    record = opening(config)
+    assert len(record["losses"]) == 20
+    assert record["evaluation"]["dynamics/field_error"] > 0
+    monkeypatch.setattr(staleness, "identities", lambda name: {"kept", "missing"})
+    (tmp_path / "some").mkdir()
+    for name, change in (("kept", 1.0), ("other", 1.01)):
+        losses = [*record["losses"][:-1], change * record["losses"][-1]]
+        content = {"config": config, "opening": {**record, "losses": losses}}
+        (tmp_path / "some" / f"{name}.json").write_text(json.dumps(content))
+    (tmp_path / "some" / "older.json").write_text(json.dumps({"config": config}))
+    assert list(staleness.stale(tmp_path)) == [
+        "some/older.json: has no record of its first steps",
+        "some/other.json: losses differ by 0.0099",
+        "some: 1 of its cells have no result",
+    ]
+
+
+def test_the_cells_of_an_experiment_are_those_of_its_grid() -> None:
+    assert len(staleness.identities("densities")) == 6
+    assert staleness.identities("no-such-experiment") == set()

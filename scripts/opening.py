@@ -1,0 +1,61 @@
+"""The first steps of a run, by which code that gives other numbers is told: training losses, and one evaluation."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+STEPS = 20
+# What is measured of the machine, not of the run.
+OF_MACHINE = ("time/", "memory/", "final/")
+FEW = 500  # held-out images or points are enough to see a difference
+
+
+def opening(values: Mapping[str, Any], steps: int = STEPS) -> dict[str, Any]:
+    """Train a config for its first steps, on one thread of the CPU.
+
+    The schedule of the learning rate ends with them, as does flow matching half-way.
+
+    Returns:
+        `losses` of each step, and `evaluation` after the last one, by tag.
+    """
+    from neuralode_exp.config import validate  # here: --help of a script need not wait for torch
+    from neuralode_exp.run import run
+    from neuralode_exp.tracking.metrics import read_metrics
+    from neuralode_exp.tracking.summary import read_summary
+
+    of_run = {"device": "cpu", "threads": 1, "log_every": 1, "figures": False, "check": False, "resume": None}
+    of_trainer = {
+        "epochs": None,
+        "max_steps": steps,
+        "evaluate_every": steps,
+        "checkpoint_every": None,
+        "patience": None,
+    }
+    dataset, trainer = dict(values["dataset"]), {**values["trainer"], **of_trainer}
+    if dataset["kind"] != "dynamics":
+        dataset |= {key: min(dataset[key], FEW) for key in ("validation", "test") if key in dataset}
+    if "root" in dataset and not Path(dataset["root"]).is_dir():
+        dataset["root"] = str(ROOT / "data")
+    if trainer.get("loss") == "flow-matching+likelihood":
+        trainer["matching_steps"] = steps // 2
+    config = validate({**values, **of_run, "dataset": dataset, "trainer": trainer})
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
+        run(config, Path(folder), config.model_dump(mode="json"), bar=False)
+        losses, summary = read_metrics(Path(folder))["loss/train"][1], read_summary(Path(folder))
+    assert summary is not None
+    evaluation = {tag: x for tag, x in summary["metrics"].items() if not tag.startswith(OF_MACHINE)}
+    return {"losses": losses, "evaluation": evaluation}
+
+
+def largest_difference(numbers: list[float], others: list[float]) -> float:
+    """Return the largest |a - b| / max(|a|, |b|): 0 where all are equal bit for bit, infinity where numbers differ."""
+    if len(numbers) != len(others):
+        return float("inf")
+    pairs = ((a, b) for a, b in zip(numbers, others, strict=True) if a != b)
+    return max((abs(a - b) / max(abs(a), abs(b)) for a, b in pairs), default=0.0)

@@ -1,0 +1,56 @@
+"""Which kept results today's code would not give again, and which rows their tables lack."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from opening import ROOT, largest_difference, opening
+
+TOLERANCE = 1e-3  # relative: another processor rounds otherwise
+
+
+def stale(results: Path, reopen: Callable[[Mapping[str, Any]], dict[str, Any]] = opening) -> Iterator[str]:
+    """Yield a line for each result without a record or with another one today, and for each row that is missing.
+
+    Args:
+        results: a folder for each experiment, a file for each run.
+        reopen: what trains the first steps of a config.
+    """
+    for folder in sorted(path for path in results.iterdir() if path.is_dir()):
+        kept = sorted(folder.glob("*.json"))
+        for path in kept:
+            if why := _changed(json.loads(path.read_text()), reopen):
+                yield f"{folder.name}/{path.name}: {why}"
+        missing = identities(folder.name) - {path.stem for path in kept}
+        if missing:
+            yield f"{folder.name}: {len(missing)} of its cells have no result"
+
+
+def _changed(content: Mapping[str, Any], reopen: Callable[[Mapping[str, Any]], dict[str, Any]]) -> str | None:
+    """What is wrong with a result, None if nothing is."""
+    if "opening" not in content:
+        return "has no record of its first steps"
+    before, now = content["opening"], reopen(content["config"])
+    differences = {"losses": largest_difference(before["losses"], now["losses"])}
+    for tag in before["evaluation"].keys() & now["evaluation"].keys():
+        differences[tag] = largest_difference([before["evaluation"][tag]], [now["evaluation"][tag]])
+    worst = max(differences, key=lambda name: differences[name])
+    return f"{worst} differ by {differences[worst]:.2g}" if differences[worst] > TOLERANCE else None
+
+
+def identities(experiment: str) -> set[str]:
+    """The runs that an experiment's grid asks for; none where it is no grid."""
+    from benchmarks.compose import composer  # here: Hydra takes a second
+
+    from neuralode_exp.config import identity, without_meaning
+    from neuralode_exp.config.preflight import axes_of, expand
+
+    if not (ROOT / "conf" / "experiment" / f"{experiment}.yaml").is_file():
+        return set()
+    composing = composer()
+    overrides = composing.parse([f"experiment={experiment}"], [])
+    configs = (composing.config(composing.parse(cell, [])) for cell in expand(axes_of(composing, overrides)))
+    return {identity(config) for config in configs if not without_meaning(config)}
