@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from scipy.io import savemat
@@ -189,3 +190,12 @@ def test_an_unsound_table_is_refused_in_one_line(form: str, tmp_path: Path) -> N
         read(tmp_path, *file)  # type: ignore[arg-type]
     assert line in str(error.value)
     assert len(str(error.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(("suffix", "extra"), [(".parquet", "pyarrow"), (".xlsx", "openpyxl")])
+def test_tables_of_extras_are_the_plain_one(suffix: str, extra: str, tmp_path: Path, plain: Observed) -> None:
+    pytest.importorskip(extra)
+    frame = pd.DataFrame(PLAIN, columns=["t", "x", "y"])
+    path = tmp_path / f"x{suffix}"
+    frame.to_parquet(path) if suffix == ".parquet" else frame.to_excel(path, index=False)
+    assert_same(observe(path, 0.2, 0, torch.float32, units="spread"), plain, 1e-6)
