@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from neuralode_exp.data.delimited import MISSING, parse
+from neuralode_exp.data.delimited import MISSING, is_number, parse
 
 BUNDLED = Path(__file__).parent / "assets"
 DAY_AND_MONTH = re.compile(r"(\d{1,2})([/.-])(\d{1,2})\2(\d{4})(.*)")
@@ -135,7 +135,7 @@ def read_table(path: str | Path, missing: Iterable[str] = ()) -> Table:
         raise ValueError(f"{path} {error}") from None
     if not table.columns or not len(table.lines):
         raise ValueError(f"{path} must have rows and columns, it has none")
-    numbers = {float(word) for word in missing if _is_float(word)}
+    numbers = {float(word.replace(",", ".")) for word in missing if is_number(word)}
     table.columns = [_without(column, numbers) for column in table.columns]
     for column in table.numbers():
         assert column.values is not None
@@ -154,14 +154,6 @@ def suspects(column: Column) -> list[float]:
     low, middle, high = np.quantile(x, (0.25, 0.5, 0.75))
     ends = [end for end in (x.min(), x.max()) if abs(end - middle) > FAR * max(high - low, 1e-300)]
     return [float(end) for end in ends if abs(end) >= 1e19 or re.fullmatch(r"-?9+(\.0)?", str(float(end)))]
-
-
-def _is_float(word: str) -> bool:
-    try:
-        float(word)
-    except ValueError:
-        return False
-    return True
 
 
 def _without(column: Column, numbers: set[float]) -> Column:

@@ -74,10 +74,12 @@ def trace(runs: Sequence[Run], folder: Path) -> Iterator[str]:
 FURTHER_COLUMNS: dict[str, tuple[str, ...]] = {
     "claim-trace": ("time/field_ms", "time/trace_ms", "time/determinant_ms"),
     "claim-continuous": ("solver/consistency_error",),
+    "measured": ("dynamics/persistence_error",),
     "hundred-seeds": ("dynamics/active_replicas", "dynamics/field_error_std", "dynamics/eigenvalue_error_std"),
 }
 # Columns that say nothing of it: two steps, which both are measured, train no net and tell no time.
 LEFT_OUT: dict[str, tuple[str, ...]] = {
+    "measured": ("time/step_ms", "seconds"),  # the machine was shared
     "claim-memory": ("time/step_ms", "solver/consistency", "error/test", "loss/train", "seconds"),
 }
 # Experiment -> what it says, in Markdown, of its runs; pictures go to its folder, results/<experiment>.
