@@ -131,6 +131,7 @@ def system(
     inputs: Sequence[tuple[float, float]] = (),
     start: Sequence[float] | None = None,
     lyapunov: float | None = None,
+    energy: Callable[..., Callable[[Any], Any]] | None = None,
 ) -> Callable[[Made], Made]:
     """Register a function as a known system dz/dt = f(t, z): `dataset=system dataset.system=NAME`.
 
@@ -148,6 +149,8 @@ def system(
             own. Its function takes (t, z, u), u of shape (..., number of inputs).
         start: a state that an attractor draws near; initial states are drawn from there, not from the box.
         lyapunov: its largest Lyapunov exponent, with which the run reports the valid prediction time.
+        energy: what its trajectories keep, as a function of the options that gives a function of states (..., dim),
+            `energy=lambda length: lambda z: ...`, 0 at its least. The run reports how far learned trajectories drift.
         numpy: whether the function takes arrays of NumPy too, with which a stiff solve is many times as fast.
 
     Example:
@@ -170,7 +173,7 @@ def system(
         "numpy": numpy,
         "inputs": inputs,
     }
-    settings |= {"start": start, "lyapunov": lyapunov}
+    settings |= {"start": start, "lyapunov": lyapunov, "energy": energy}
     return _decorator("system", name, settings, *_caller())
 
 

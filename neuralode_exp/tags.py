@@ -142,6 +142,8 @@ for _tag in (
         title="error of the constants", chart=ERROR),
     Tag("dynamics/valid_time", "until the error of a longer test exceeds 0.4 of the spread, in Lyapunov times",
         less_is_better=False, final=True, title="valid time (Lyapunov times)"),
+    Tag("dynamics/energy_drift", "largest change of the true energy over 100 periods of learned trajectories, relative",
+        final=True, title="energy drift", column=True),
     Tag("dynamics/active_replicas", "networks that did not diverge", less_is_better=False),
     Tag("least_squares/eigenvalue_error", "the same of a linear field fitted by least squares"),
     Tag("least_squares/field_error", "the same of that field"),

@@ -182,6 +182,13 @@ add_kind(
                 "pick model=odenet",
             ),
             Gap(
+                lambda c: c.model.field == "hamiltonian" and (readable.dimension(c) or 0) % 2 == 1,
+                "model.field=hamiltonian",
+                "has as many momenta as coordinates",
+                "dataset={c.dataset.name} of an odd number of dimensions",
+                "pick model.field=mlp",
+            ),
+            Gap(
                 lambda c: c.model.name == "resnet" and has_inputs(c),
                 "model=resnet",
                 "is for data without inputs",
@@ -254,8 +261,8 @@ add_kind(
                 "lower it or pick trainer.loss=flow-matching",
             ),
             Gap(
-                lambda c: c.model.field == "hybrid",
-                "model.field=hybrid",
+                lambda c: c.model.field in ("hybrid", "hamiltonian"),
+                "model.field={c.model.field}",
                 "is for dynamics",
                 "dataset={c.dataset.name}",
                 "pick model.field=mlp",

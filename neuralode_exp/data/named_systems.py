@@ -119,6 +119,33 @@ def van_der_pol(t: Any, z: Any, *, mu: NonNegative = 1.0) -> Any:
     return stack(v, mu * (1 - x * x) * v - x)
 
 
+@system(
+    "pendulum",
+    dim=2,
+    # Swings of up to 2.5 radians, for one period of the small ones.
+    low=lambda frequency: (-2.0, -frequency),
+    high=lambda frequency: (2.0, frequency),
+    t_max=lambda frequency: 2 * math.pi / frequency,
+    energy=lambda frequency: lambda z: z[..., 1] ** 2 / 2 + frequency**2 * (1 - z[..., 0].cos()),
+)
+def pendulum(t: Any, z: Any, *, frequency: Positive = 1.0) -> Any:
+    """A pendulum without friction, q' = p, p' = -frequency^2 sin q, which keeps p^2 / 2 + frequency^2 (1 - cos q)."""
+    q, p = z[..., 0], z[..., 1]
+    return stack(p, -(frequency**2) * q.sin())
+
+
+@system(
+    "spring",
+    dim=2,
+    t_max=lambda mass, stiffness: 2 * math.pi * math.sqrt(mass / stiffness),
+    energy=lambda mass, stiffness: lambda z: z[..., 1] ** 2 / (2 * mass) + stiffness * z[..., 0] ** 2 / 2,
+)
+def spring(t: Any, z: Any, *, mass: Positive = 1.0, stiffness: Positive = 2.0) -> Any:
+    """A mass on a spring, q' = p / mass, p' = -stiffness q, which keeps p^2 / (2 mass) + stiffness q^2 / 2."""
+    q, p = z[..., 0], z[..., 1]
+    return stack(p / mass, -stiffness * q)
+
+
 @system("lorenz", dim=3, low=(-15.0, -20.0, 10.0), high=(15.0, 20.0, 40.0), t_max=2.0, lyapunov=0.9056)
 def lorenz(t: Any, z: Any, *, sigma: Positive = 10.0, rho: Positive = 28.0, beta: Positive = 8 / 3) -> Any:
     """Chaos of three numbers, x' = sigma (y - x), y' = x (rho - z) - y, z' = x y - beta z."""

@@ -5,7 +5,7 @@ import itertools
 import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -44,6 +44,7 @@ class System:
         inputs: the range of each input u of a driven system, whose f takes (t, z, u).
         start: a state whose trajectory goes to an attractor, of which initial states are drawn, shape (d,).
         lyapunov: the largest Lyapunov exponent, in 1 / time.
+        energy: what trajectories keep, E of shape (...) of states (..., d), 0 at its least.
     """
 
     f: VectorField
@@ -55,6 +56,7 @@ class System:
     inputs: Box = ()
     start: Tensor | None = None
     lyapunov: float | None = None
+    energy: Callable[[Any], Any] | None = None
 
     @property
     def dim(self) -> int:
@@ -259,4 +261,5 @@ def known_system(entry: Registered, options: Mapping[str, Any]) -> System:
     """Return the system of a registered function."""
     options = complete(entry, options)
     settings = {key: entry.setting(key, options) for key in entry.settings}
-    return system_of(partial(entry.make, **options), **settings)
+    energy = settings.pop("energy")
+    return replace(system_of(partial(entry.make, **options), **settings), energy=energy)

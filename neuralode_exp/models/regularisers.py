@@ -36,6 +36,7 @@ def taylor(f: VectorField, z0: Tensor, axes: int = 1) -> Integrand:
     """
 
     def integrand(t: Tensor, z: Tensor, dz: Tensor) -> Tensor:
+        z = z.contiguous()  # one state expanded for several networks takes no tangent
         velocity = f(t, z)
         # A solve evaluates the field inside an autograd.Function too, where tangents are switched off.
         with fwAD.dual_level(), fwAD._set_fwd_grad_enabled(True):

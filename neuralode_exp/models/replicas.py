@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 
+from neuralode_exp.models.fields.hamiltonian import HamiltonianField
 from neuralode_exp.models.fields.mlp import MLPField
 
 
@@ -130,8 +131,8 @@ def stack(fields: Sequence[nn.Module], replicas: Replicas) -> nn.Module:
 class Stack(nn.Module):
     """R vector fields of one architecture as one, on states of shape (R, B, d).
 
-    Any module can be stacked, by `torch.func.vmap`. `MLPField` is a batched product when its parameters are stacked,
-    three times as fast.
+    Any module can be stacked, by `torch.func.vmap`. `MLPField` and `HamiltonianField` are batched products when their
+    parameters are stacked, three times as fast.
 
     Args:
         fields: the networks; their parameters are copied.
@@ -150,7 +151,7 @@ class Stack(nn.Module):
         for name, x in buffers.items():
             self.stacked.get_buffer(name).data = x
         self.replicas = replicas
-        self.batched = type(fields[0]) is MLPField
+        self.batched = type(fields[0]) in (MLPField, HamiltonianField)
 
     def one(self, k: int) -> nn.Module:
         """A copy of the k-th network, for states (B, d)."""

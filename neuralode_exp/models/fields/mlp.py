@@ -13,6 +13,12 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "softplus": nn.functional.softplus,
     "silu": nn.functional.silu,
 }
+# Derivatives of the activations.
+SLOPES: dict[str, Callable[[Tensor], Tensor]] = {
+    "tanh": lambda a: 1 - torch.tanh(a).square(),
+    "softplus": torch.sigmoid,
+    "silu": lambda a: torch.sigmoid(a) * (1 + a * torch.sigmoid(-a)),
+}
 
 
 class MLPField(nn.Module):
@@ -28,6 +34,7 @@ class MLPField(nn.Module):
         width: units of a hidden layer.
         depth: number L of hidden layers; 0 makes the field affine.
         activation: `tanh`, `softplus` or `silu`.
+        outputs: d unless it is something else than a field, as a function with `gradient`.
 
     Example:
         >>> import torch
@@ -36,13 +43,22 @@ class MLPField(nn.Module):
         torch.Size([10, 2])
     """
 
-    def __init__(self, dim: int, inputs: int = 0, *, width: int = 64, depth: int = 2, activation: str = "silu") -> None:
+    def __init__(
+        self,
+        dim: int,
+        inputs: int = 0,
+        *,
+        width: int = 64,
+        depth: int = 2,
+        activation: str = "silu",
+        outputs: int | None = None,
+    ) -> None:
         super().__init__()
         if activation not in ACTIVATIONS:
             raise ValueError(f"`activation` must be one of {', '.join(ACTIVATIONS)}, got {activation!r}")
-        self.activation = ACTIVATIONS[activation]
+        self.activation, self.slope = ACTIVATIONS[activation], SLOPES[activation]
         self.weights, self.biases = nn.ParameterList(), nn.ParameterList()
-        sizes = [dim + inputs, *[width] * depth, dim]
+        sizes = [dim + inputs, *[width] * depth, outputs or dim]
         for inputs, outputs in zip(sizes, sizes[1:], strict=False):
             bound = 1 / math.sqrt(inputs)
             for tensors, rows in ((self.weights, inputs), (self.biases, 1)):
@@ -55,6 +71,23 @@ class MLPField(nn.Module):
         for w, b in hidden:
             h = self.activation(_affine(h, w, b))
         return _affine(h, weight, bias)
+
+    def gradient(self, z: Tensor) -> Tensor:
+        """Evaluate dh/dz, shape (..., d), of a network with one output h.
+
+        The chain rule is written out, so that every way to differentiate a field can be applied to it.
+        """
+        *hidden, (weight, _) = zip(self.weights, self.biases, strict=True)
+        h, slopes = z, []
+        for w, b in hidden:
+            a = _affine(h, w, b)
+            h = self.activation(a)
+            slopes.append(self.slope(a))
+        row = weight.mT if weight.dim() == 3 else weight[:, 0]
+        gradient = row.expand(*z.shape[:-1], -1)
+        for (w, _), slope in zip(reversed(hidden), reversed(slopes), strict=True):
+            gradient = (gradient * slope) @ w.mT
+        return gradient
 
 
 def _affine(h: Tensor, weight: Tensor, bias: Tensor) -> Tensor:

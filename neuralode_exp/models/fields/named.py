@@ -31,6 +31,14 @@ def hybrid(dim: int, inputs: int, *, width: int = 64, depth: int = 2, activation
     return network
 
 
+@field("hamiltonian")
+def hamiltonian(dim: int, *, width: int = 64, depth: int = 2, activation: str = "silu") -> Any:
+    """dq/dt = dH/dp and dp/dt = -dH/dq with an MLP H, which is kept: the first half of the state is q, the second p."""
+    from neuralode_exp.models.fields.hamiltonian import HamiltonianField
+
+    return HamiltonianField(dim, width=width, depth=depth, activation=activation)
+
+
 @field("linear")
 def linear(dim: int, inputs: int) -> Any:
     """An affine field, A z + B u + b."""

@@ -16,6 +16,7 @@ from neuralode_exp.data.dynamics import Dynamics, make_dynamics
 from neuralode_exp.data.measured import observe
 from neuralode_exp.data.observed import Observed, of_system
 from neuralode_exp.data.systems import known_system
+from neuralode_exp.models.fields.hamiltonian import HamiltonianField
 from neuralode_exp.models.fields.hybrid import Hybrid
 from neuralode_exp.models.fields.mlp import MLPField
 from neuralode_exp.models.fields.scaled import Scaled
@@ -71,6 +72,8 @@ def _field(config: Config, shape: Shape, seed: int) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         made = make_field(config, shape.dim, shape.inputs)
+        if isinstance(made, HamiltonianField) and shape.units is not None:
+            made.set_units(shape.units)
         return _hybrid(config, shape, made) if config.model.field == "hybrid" else made
 
 

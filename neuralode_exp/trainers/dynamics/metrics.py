@@ -71,6 +71,16 @@ def valid_time(learned: Tensor, true: Tensor, t: Tensor, lyapunov: float) -> Ten
     return lyapunov * t.double()[last].mean(-1)
 
 
+def energy_drift(energy: Tensor) -> Tensor:
+    """Mean over trajectories of the largest change of the energy since t = 0, over the mean energy then.
+
+    Args:
+        energy: along learned trajectories, shape (T, n), 0 at its least.
+    """
+    energy = energy.double()
+    return (energy - energy[0]).abs().amax(0).mean(-1) / energy[0].mean(-1)
+
+
 def _known(learned: Tensor, true: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """z' - z and z in float64, 0 where z is not known, and where it is."""
     learned, true = learned.double(), true.double()

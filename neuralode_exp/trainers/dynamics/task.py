@@ -23,11 +23,12 @@ from neuralode_exp.models.neural_ode import NeuralODE
 from neuralode_exp.models.replicas import Replicas
 from neuralode_exp.models.residual_flow import ResidualFlow
 from neuralode_exp.models.shape import Shape
-from neuralode_exp.ode import SolverError, Stats
+from neuralode_exp.ode import SolverError, Stats, make_method
 from neuralode_exp.trainers.consistency import SAMPLES, consistency
 from neuralode_exp.trainers.dynamics.curvature import curvature
 from neuralode_exp.trainers.dynamics.metrics import (
     eigenvalue_error,
+    energy_drift,
     relative_error,
     spread_error,
     trajectory_error,
@@ -44,6 +45,7 @@ Flow = NeuralODE[Scaled[nn.Module]] | ResidualFlow
 log = logging.getLogger(__name__)
 
 FEW = 16  # trajectories whose paths are looked at
+PRECISE = 1e-8  # tolerances of a solution whose energy is looked at
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,6 +61,8 @@ class Truth:
         f: the field anywhere, for pictures.
         u: the inputs of the states, shape (M, m).
         lyapunov: the largest Lyapunov exponent.
+        energy: what true trajectories keep, of states (..., d), shape (...).
+        energy_times: of the long solutions along which it is looked at, shape (T,), float64.
     """
 
     states: Tensor
@@ -69,6 +73,8 @@ class Truth:
     f: Any
     u: Tensor | None = None
     lyapunov: float | None = None
+    energy: Callable[[Tensor], Tensor] | None = None
+    energy_times: Tensor | None = None
 
 
 class LearnDynamics(Task):
@@ -178,6 +184,7 @@ class LearnDynamics(Task):
         if self.long is not None:
             values["dynamics/long_trajectory_error"] = self._trajectory_error([self.long])
             values |= self._valid_time(self.long)
+        values |= self._energy_drift()
         values |= self._against_truth() | self._constants()
         summary = self._summarise(values) | self._persistence() | self._consistency()
         self._warn_of_persistence(summary)
@@ -224,6 +231,19 @@ class LearnDynamics(Task):
         except SolverError:
             return {}
         return {"dynamics/valid_time": valid_time(learned, known.z, known.t, self.truth.lyapunov)}
+
+    def _energy_drift(self) -> dict[str, Tensor]:
+        """Over 100 periods from the states of the test, solved so well that the change is that of the learned field."""
+        if self.truth is None or self.truth.energy is None or self.truth.energy_times is None or not self.test:
+            return {}
+        flow, known = copy.deepcopy(self.flow).double(), self.test[0]
+        if isinstance(flow, NeuralODE):
+            flow.method = make_method("dop853", rtol=PRECISE, atol=PRECISE, max_steps=100_000)
+        try:
+            learned = self.lead_on(flow, known, known.z[0].double(), self.truth.energy_times)
+        except SolverError:
+            return {"dynamics/energy_drift": self.replicas.expand(torch.tensor(torch.inf, dtype=torch.float64))}
+        return {"dynamics/energy_drift": energy_drift(self.truth.energy(learned))}
 
     def _constants(self) -> dict[str, Tensor]:
         """The learned constants of a hybrid field, and the largest of their relative errors."""

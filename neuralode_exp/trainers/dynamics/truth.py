@@ -12,6 +12,8 @@ from neuralode_exp.models.residual_flow import ResidualFlow
 from neuralode_exp.trainers.dynamics.metrics import eigenvalue_error, relative_error
 from neuralode_exp.trainers.dynamics.task import Flow, Truth
 
+PERIODS, OF_A_PERIOD = 100, 10  # of the solutions whose energy is looked at, and how often
+
 log = logging.getLogger(__name__)
 
 
@@ -26,6 +28,11 @@ def truth_of(data: Dynamics, flow: Flow, device: torch.device) -> Truth:
         field = end - states.double()
     else:
         field = system.f(zero, states.double(), *([] if u is None else [u.double()]))
+    energy_times = None
+    if system.energy is not None:
+        dt = float(data.t[-1]) / (len(data.t) - 1)  # a residual map knows no other times
+        stride = 1 if isinstance(flow, ResidualFlow) else max(1, round(system.t_max / dt / OF_A_PERIOD))
+        energy_times = dt * torch.arange(0, round(PERIODS * system.t_max / dt) + 1, stride, dtype=torch.float64)
     return Truth(
         states=states.to(device),
         field=field.to(device),
@@ -35,6 +42,8 @@ def truth_of(data: Dynamics, flow: Flow, device: torch.device) -> Truth:
         f=system.f,
         u=None if u is None else u.to(device),
         lyapunov=system.lyapunov,
+        energy=system.energy,
+        energy_times=energy_times,
     )
 
 
