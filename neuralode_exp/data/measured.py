@@ -111,12 +111,7 @@ def observe(
         [t for t, _ in train],
         [z.to(dtype) for _, z in train],
         inputs=[u.to(dtype) for u in inputs] if driven else [],
-        validation=[
-            Trajectories(
-                x.t, x.z.to(dtype), x.observed.to(dtype), x.u.to(dtype) if driven and x.u is not None else None
-            )
-            for x in held_out
-        ],
+        validation=[x.to_dtype(dtype) for x in held_out],
         scale=scale.with_past(past) if scale else None,
         note=note,
         warnings=warnings,
