@@ -75,6 +75,12 @@ FURTHER_COLUMNS: dict[str, tuple[str, ...]] = {
     "claim-trace": ("time/field_ms", "time/trace_ms", "time/determinant_ms"),
     "claim-continuous": ("solver/consistency_error",),
     "measured": ("dynamics/persistence_error",),
+    "chaos": (
+        "dynamics/field_error_std",
+        "dynamics/valid_time",
+        "dynamics/valid_time_std",
+        "dynamics/active_replicas",
+    ),
     "hundred-seeds": ("dynamics/active_replicas", "dynamics/field_error_std", "dynamics/eigenvalue_error_std"),
 }
 # Columns that say nothing of it: two steps, which both are measured, train no net and tell no time.
