@@ -196,6 +196,16 @@ add_kind(
                 "pick model=odenet or dataset.input=none",
             ),
             Gap(
+                lambda c: (
+                    (has_inputs(c) or c.model.field == "hybrid")
+                    and any((c.trainer.kinetic, c.trainer.jacobian, c.trainer.taylor))
+                ),
+                "trainer.kinetic, jacobian and taylor",
+                "are for fields of t and z that are networks alone",
+                "dataset={c.dataset.name} with inputs, or model.field=hybrid",
+                "leave them out",
+            ),
+            Gap(
                 lambda c: has_inputs(c) and c.solver.compile,
                 "solver.compile",
                 "is for fields without inputs, whose pieces are found by their times on the host",
