@@ -21,6 +21,7 @@ from neuralode_exp import load_run
 from neuralode_exp.config import ConfigError
 from neuralode_exp.config.preflight import preflight
 from neuralode_exp.evaluate import evaluate
+from neuralode_exp.extend import of_package
 from neuralode_exp.load import NotLoadable
 from neuralode_exp.report.report import make_report, text
 from neuralode_exp.tracking.summary import read_summary
@@ -206,8 +207,9 @@ def test_the_hash_and_the_options_are_in_the_identity_and_the_place_is_not(here:
     assert identity("extensions=[sub/moved.py]", *DAMPED[1:]) != one
 
 
+OF_PACKAGE = ", ".join(entry.name for entry in of_package("field"))
 WRONG = {
-    "model.field=dampd": "model.field must be one of mlp, linear, damped, narrow, broken, no-module, unstackable, "
+    "model.field=dampd": f"model.field must be one of {OF_PACKAGE}, damped, narrow, broken, no-module, unstackable, "
     "detached, got dampd; did you mean damped?",
     "model.field=damped model.options.dampng=1": "model.options.dampng is not a key; did you mean "
     "model.options.damping?",

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from neuralode_exp.config import ConfigError, validate
 from neuralode_exp.config.later import NEUTRAL, OF_KIND
+from neuralode_exp.extend import of_package
 
 
 @pytest.fixture
@@ -30,11 +31,12 @@ def test_all_mistakes_come_at_once(values) -> None:
     values["model"]["field"] = "lineer"
     del values["solver"]["rtol"]
     values["dataset"]["noise"] = "much"
+    fields = ", ".join(entry.name for entry in of_package("field"))
     assert lines(values) == [
         "seed must be at least 0, got -1",
         "sed is not a key; did you mean seed?",
         "dataset.noise must be a number, got much",
-        "model.field must be one of mlp, linear, got lineer; did you mean linear?",
+        f"model.field must be one of {fields}, got lineer; did you mean linear?",
         "solver.rtol must be given; add solver.rtol=VALUE",
         "trainer.lr must be above 0, got 0",
         "trainer.lrr is not a key; did you mean trainer.lr?",
