@@ -15,7 +15,7 @@ class Mistake:
         key: dotted path of the key, as `trainer.lr`.
         rule: what it must be.
         got: what it is; None where there is nothing to show.
-        fix: what to write instead; None where only the caller knows, which may know the key's default.
+        fix: what to write instead; None: the caller fills in the key's default.
     """
 
     key: str
