@@ -207,14 +207,17 @@ def density(name: str, *, dim: Setting[int] | None = None) -> Callable[[Made], M
     return _decorator("density", name, {"dim": dim}, *_caller())
 
 
-def metric(name: str, *, on: Literal["dynamics", "densities", "images"] = "dynamics") -> Callable[[Made], Made]:
+def metric(
+    name: str, *, on: Literal["dynamics", "densities", "images", "labels"] = "dynamics"
+) -> Callable[[Made], Made]:
     """Register a function as a metric: each run of that kind with the file in `extensions` records it.
 
     At each evaluation it gets the model in evaluation mode, as `load_run` gives it, and the held-out data: of dynamics
     a list of trajectories, each with times `t`, shape (T,), and states `z` and `observed`, shape (T, n, d); of
-    densities points, shape (n, d); of images a pair of normalised images, shape (n, c, h, w), and labels, shape (n,).
-    It gives a number, whose tag is the name, or a mapping from tags to numbers. `objective=NAME` minimises it. Of
-    several replicas it gets one after the other, and the mean is recorded with the standard deviation.
+    densities points, shape (n, d); of images a pair of normalised images, shape (n, c, h, w), and labels, shape (n,);
+    of labels a pair of points, shape (n, d), and labels. It gives a number, whose tag is the name, or a mapping from
+    tags to numbers. `objective=NAME` minimises it. Of several replicas it gets one after the other, and the mean is
+    recorded with the standard deviation.
 
     Args:
         name: the tag.

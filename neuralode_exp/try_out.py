@@ -34,7 +34,7 @@ def try_out(config: Config) -> Mistake | None:
     """Return what is wrong with the registered field, system or density of a config, None if they work."""
     with torch.random.fork_rng(devices=[]):
         try:
-            dim = config.model.channels if config.dataset.kind == "images" else _of_data(config)
+            dim = config.model.channels + config.model.augment if config.dataset.kind == "images" else _of_data(config)
             if config.model.field == "hybrid" and dim is not None:
                 _of_hybrid(config, dim)
             field = user_files.find("field", config.model.field, config.extensions)

@@ -31,6 +31,7 @@ SMALL = (
 )
 OF_KIND = {
     "images": (f"dataset.root={SAMPLE}", "dataset.validation=16", "dataset.test=16"),
+    "labels": ("dataset.train=64", "dataset.validation=16", "dataset.test=16"),
     "dynamics": ("dataset.trajectories=4", "dataset.points=12", "dataset.validation=1", "dataset.test=1"),
     "densities": ("dataset.validation=16", "dataset.test=16"),
 }

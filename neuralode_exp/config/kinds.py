@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from neuralode_exp.config import image_files, memory, readable
 from neuralode_exp.config.errors import Mistake
 from neuralode_exp.config.options import has_inputs, own_keys
-from neuralode_exp.config.schema import DATASETS, CsvKeys, Dataset, DensitiesKeys, DynamicsKeys, ImagesKeys
+from neuralode_exp.config.schema import DATASETS, AnnuliKeys, CsvKeys, Dataset, DensitiesKeys, DynamicsKeys, ImagesKeys
 from neuralode_exp.ode.solvers import SOLVERS
 
 if TYPE_CHECKING:
@@ -122,6 +122,24 @@ PRECISE = Gap(
     "pick precision=float32",
 )
 
+KNOWN = Gap(
+    lambda c: c.model.field == "hybrid",
+    "model.field=hybrid",
+    "is for dynamics",
+    "dataset={c.dataset.name}",
+    "pick model.field=mlp",
+)
+
+IN_PAIRS = Gap(
+    lambda c: c.model.field == "hamiltonian" and (readable.dimension(c) or 0) % 2 == 1,
+    "model.field=hamiltonian",
+    "has as many momenta as coordinates",
+    "dataset={c.dataset.name} of an odd number of dimensions",
+    "pick model.field=mlp",
+)
+
+CLASSIFICATION = ("error/validation", "loss/validation", "loss/train")
+
 add_kind(
     Kind(
         "images",
@@ -130,16 +148,44 @@ add_kind(
         models={
             "mlp": ("hidden",),
             "stem": ("channels",),
-            "resnet": ("channels", "blocks"),
-            "rknet": ("channels", "gradient"),
-            "odenet": ("channels", "gradient"),
+            "resnet": ("channels", "blocks", "augment"),
+            "rknet": ("channels", "augment", "gradient"),
+            "odenet": ("channels", "augment", "gradient"),
         },
-        objectives=("error/validation", "loss/validation", "loss/train"),
+        objectives=CLASSIFICATION,
         trainer_keys=("label_smoothing",),
         data=readable.of_images,
         memory=memory.of_images,
         epoch=image_files.steps_per_epoch,
-        gaps=(ONE_STATE_OF_ALL_ROWS,),
+        gaps=(
+            ONE_STATE_OF_ALL_ROWS,
+            Gap(
+                lambda c: c.model.augment > 0 and c.model.name in ("mlp", "stem"),
+                "model.augment",
+                "is for networks with blocks",
+                "model={c.model.name}",
+                "pick model=odenet or model.augment=0",
+            ),
+        ),
+    )
+)
+add_kind(
+    Kind(
+        "labels",
+        AnnuliKeys,
+        trainer="classification",
+        models={
+            "resnet": (*FIELD, "activation", "blocks", "augment"),
+            "rknet": (*FIELD, "activation", "augment", "gradient"),
+            "odenet": (*FIELD, "activation", "augment", "gradient"),
+        },
+        objectives=CLASSIFICATION,
+        trainer_keys=("label_smoothing",),
+        data=readable.of_labels,
+        memory=memory.of_labels,
+        epoch=lambda c: c.dataset.train // c.trainer.batch_size if isinstance(c.dataset, AnnuliKeys) else None,
+        gaps=(PRECISE, ONE_STATE_OF_ALL_ROWS, KNOWN, IN_PAIRS),
+        unfit={"stem": "is made of convolutions"},
     )
 )
 add_kind(
@@ -181,12 +227,13 @@ add_kind(
                 "model.field=hybrid",
                 "pick model=odenet",
             ),
+            IN_PAIRS,
             Gap(
-                lambda c: c.model.field == "hamiltonian" and (readable.dimension(c) or 0) % 2 == 1,
-                "model.field=hamiltonian",
-                "has as many momenta as coordinates",
-                "dataset={c.dataset.name} of an odd number of dimensions",
-                "pick model.field=mlp",
+                lambda c: c.model.augment > 0,
+                "model.augment",
+                "adds dimensions that nothing is known of, and all of the states are measured",
+                "dataset={c.dataset.name}",
+                "pick model.augment=0",
             ),
             Gap(
                 lambda c: c.model.name == "resnet" and has_inputs(c),
@@ -271,11 +318,19 @@ add_kind(
                 "lower it or pick trainer.loss=flow-matching",
             ),
             Gap(
-                lambda c: c.model.field in ("hybrid", "hamiltonian"),
-                "model.field={c.model.field}",
-                "is for dynamics",
+                lambda c: c.model.field == "hamiltonian",
+                "model.field=hamiltonian",
+                "keeps volumes, and a density has to change",
                 "dataset={c.dataset.name}",
                 "pick model.field=mlp",
+            ),
+            KNOWN,
+            Gap(
+                lambda c: c.model.augment > 0,
+                "model.augment",
+                "has no density, as the flow would not be a map of the points alone",
+                "dataset={c.dataset.name}",
+                "pick model.augment=0",
             ),
         ),
         unfit={"resnet": "has no density, its blocks need not be invertible"},

@@ -27,6 +27,7 @@ NEUTRAL: dict[str, Any] = {
     "model.system": None,
     "model.free": (),
     "model.residual": True,
+    "model.augment": 0,
     "dataset.train": None,
     "dataset.time": None,
     "dataset.states": None,

@@ -20,6 +20,7 @@ from neuralode_exp.config.errors import Mistake, spell
 from neuralode_exp.config.image_files import sizes
 from neuralode_exp.config.options import dim_of
 from neuralode_exp.config.schema import (
+    AnnuliKeys,
     Config,
     DensitiesKeys,
     DynamicsKeys,
@@ -56,13 +57,27 @@ def of_images(c: Config) -> float:
         evaluation = 2 * evaluated * (pixels + model.hidden) * s
     else:
         convolutions = {"stem": 2, "resnet": 4 + 2 * model.blocks}.get(model.name, 4)
-        weights = 9 * convolutions * model.channels**2 + 14 * model.channels**2
+        channels = model.channels + model.augment
+        weights = 9 * convolutions * channels**2 + 14 * channels**2
         stem = (height - 2) * (width - 2) * model.channels * s
-        block = max(4, height // 4 - 1) * max(4, width // 4 - 1) * model.channels * s
+        block = max(4, height // 4 - 1) * max(4, width // 4 - 1) * channels * s
         blocks = {"stem": 0, "resnet": model.blocks}.get(model.name) or kept_evaluations(c, 1.0)
         step = c.trainer.batch_size * (4 * stem + 7 * block * (blocks if model.name != "stem" else 0))
         evaluation = 3 * evaluated * stem
     return data + _update(c) * weights * max(s, 4) + max(step, evaluation)
+
+
+def of_labels(c: Config) -> float:
+    """The points, with those that are looked at twice by an evaluation, and a network without a stem."""
+    dataset, s = c.dataset, BYTES[c.precision]
+    assert isinstance(dataset, AnnuliKeys)
+    d = dataset.dim + c.model.augment
+    width, weights = _layers(c, d, 2)
+    blocks = c.model.blocks if c.model.name == "resnet" else 1
+    evaluations = blocks if c.model.name == "resnet" else kept_evaluations(c, 1.0)
+    points = dataset.train + dataset.validation + 2 * dataset.test
+    step = 2 * evaluations * c.trainer.batch_size * (width + d) * s
+    return 2.0 * points * (d + 1) * WHOLE + _update(c) * blocks * weights * s + step
 
 
 def of_dynamics(c: Config) -> float:
@@ -157,6 +172,7 @@ SPARING: dict[str, float] = {
     "dataset.arms": 1,
     "dataset.noise": 1,  # of two-moons, whose density is a sum over pieces of its size
     "dataset.test": 1,
+    "dataset.train": 1,
     "dataset.validation": 1,
     "dataset.test_horizon": 1,
     "trainer.batch_size": 1,

@@ -16,6 +16,7 @@ from neuralode_exp.config.folders import wrong_folder
 from neuralode_exp.config.image_files import of_own_images
 from neuralode_exp.config.options import dim_of, input_of
 from neuralode_exp.config.schema import (
+    AnnuliKeys,
     Config,
     CsvKeys,
     Dataset,
@@ -71,6 +72,17 @@ def _training_images(root: str, name: str) -> tuple[int, Mistake | None]:
     return int.from_bytes(labels[4:8], "big"), None
 
 
+def of_labels(config: Config) -> Iterator[Mistake]:
+    """Yield what is wrong with the numbers of labelled points."""
+    dataset, n = config.dataset, config.trainer.batch_size
+    assert isinstance(dataset, AnnuliKeys)
+    if not dataset.r1 < dataset.r2 < dataset.r3:
+        got = f"{dataset.r1:g}, {dataset.r2:g}, {dataset.r3:g}"
+        yield Mistake("dataset.r1", "must be below dataset.r2, and that below dataset.r3", got, "0.5, 1, 1.5 are usual")
+    if n > dataset.train:
+        yield Mistake("trainer.batch_size", f"must be at most the {dataset.train} training points", spell(n))
+
+
 def of_dynamics(config: Config) -> Iterator[Mistake]:
     """Yield what is wrong with a file of trajectories, or with a system whose states leave the precision."""
     dataset, trainer = config.dataset, config.trainer
@@ -110,6 +122,8 @@ def _of_trajectories(dataset: Dataset, precision: str) -> tuple[Mistake, ...]:
 def dimension(config: Config) -> int | None:
     """Return the dimension of states or points; None of images, of data that cannot be read, and of others' code."""
     dataset = config.dataset
+    if isinstance(dataset, AnnuliKeys):
+        return dataset.dim + config.model.augment
     try:
         if isinstance(dataset, CsvKeys):
             return int(_table(dataset, config.precision).states[0].shape[1])

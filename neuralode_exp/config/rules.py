@@ -24,9 +24,8 @@ def across_sections(
         yield from _of_dataset(dataset)
     if model and model.name not in model_names():
         yield must_be_one_of("model.name", model.name, model_names())
-    if model and model.channels > 32 and model.channels % 32:
-        rule = "must be at most 32 or a multiple of it, for the groups of GroupNorm"
-        yield Mistake("model.channels", rule, spell(model.channels))
+    if model:
+        yield from _of_channels(model, model.augment if dataset and dataset.kind == "images" else 0)
     if solver and solver.name not in SOLVERS:
         yield Mistake("solver.name", "must be a solver", solver.name, suggest(solver.name, SOLVERS))
     if trainer:
@@ -35,6 +34,14 @@ def across_sections(
         yield from _of_flow(dataset, model)
     if dataset and trainer:
         yield from _of_dataset_and_trainer(dataset, trainer)
+
+
+def _of_channels(model: Model, augment: int) -> Iterator[Mistake]:
+    rule = "must be at most 32 or a multiple of it, for the groups of GroupNorm"
+    if model.channels > 32 and model.channels % 32:
+        yield Mistake("model.channels", rule, spell(model.channels))
+    elif augment and (both := model.channels + augment) > 32 and both % 32:
+        yield Mistake("model.augment", f"and model.channels together {rule}", spell(both))
 
 
 def _of_top(top: Top) -> Iterator[Mistake]:

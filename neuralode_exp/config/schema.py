@@ -89,6 +89,20 @@ class OwnImagesKeys(AnyImagesKeys):
     validation: Fraction
 
 
+class AnnuliKeys(Dataset):
+    """Labelled points, see `neuralode_exp.data.annuli.annuli`."""
+
+    kind: Literal["labels"]
+    dim: Count
+    r1: Positive
+    r2: Positive
+    r3: Positive
+    seed: CountOrZero
+    train: Count
+    validation: CountOrZero
+    test: Count
+
+
 class DynamicsKeys(Dataset):
     """Trajectories of a known system z' = f(t, z); constants of its own are the fields of a subclass."""
 
@@ -166,6 +180,7 @@ class PointsKeys(Dataset):
 # name has the keys of its kind and no more.
 DATASETS: dict[str, type[Dataset]] = {
     "images": OwnImagesKeys,
+    "annuli": AnnuliKeys,
     "system": SystemKeys,
     "csv": CsvKeys,
     "density": DensityKeys,
@@ -184,6 +199,7 @@ class Model(Section):
     system: str | None
     free: Words
     residual: bool
+    augment: CountOrZero
     width: Count
     depth: Count | None
     activation: Literal["tanh", "softplus", "silu"] | None

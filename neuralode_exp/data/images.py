@@ -1,5 +1,7 @@
 """Images and their labels, held on the device as they are stored, normalised and augmented there in batches."""
 
+from __future__ import annotations
+
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,10 +15,13 @@ from neuralode_exp.data.npz_images import n_held_out, read_npz_images
 
 
 class Split(NamedTuple):
-    """Images, shape (N, c, h, w), uint8 or float32, and their labels, shape (N,), int64."""
+    """Images, shape (N, c, h, w), uint8 or float32, or points, (N, d), and their labels, shape (N,), int64."""
 
     images: Tensor
     labels: Tensor
+
+    def to(self, device: torch.device | str) -> Split:
+        return Split(self.images.to(device), self.labels.to(device))
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,7 +30,7 @@ class Images:
 
     Args:
         classes: number of different labels, 0, 1, ...
-        mean, std: of the pixels of the training images as they are stored, each of shape (c, 1, 1).
+        mean, std: of the pixels of the training images as they are stored, each of shape (c, 1, 1); of points (d,).
     """
 
     train: Split
@@ -77,7 +82,7 @@ def load_images(
     learned = Split(left.images[:train], left.labels[:train])
     mean, std = _moments(learned.images)
     splits = (learned, held_out, Split(x_test.movedim(3, 1).contiguous(), y_test))
-    learned, held_out, test = (Split(split.images.to(device), split.labels.to(device)) for split in splits)
+    learned, held_out, test = (split.to(device) for split in splits)
     return Images(learned, held_out, test, int(y_train.max()) + 1, mean.to(device), std.to(device))
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from neuralode_exp.models.neural_ode import NeuralODE
+from neuralode_exp.models.classifier import Blocks, Classifier, ODEBlock
 from neuralode_exp.ode import Gradient, Method, Stats
 
 Image = tuple[int, int, int]  # channels, height and width
@@ -59,18 +59,6 @@ class ResidualBlock(nn.Module):
         return z + self.conv2(F.relu_(self.norm2(dz)))
 
 
-class ResidualBlocks(nn.Module):
-    """The discrete way of depth: residual blocks in a row; none of them is the control, the stem alone."""
-
-    def __init__(self, channels: int, blocks: int) -> None:
-        super().__init__()
-        self.blocks = nn.Sequential(*[ResidualBlock(channels) for _ in range(blocks)])
-        self.stats = Stats(nfe_forward=blocks, nfe_backward=blocks)
-
-    def forward(self, z: Tensor) -> Tensor:
-        return self.blocks(z)
-
-
 class TimeConv(nn.Module):
     """3x3 convolution of an image and a constant channel of value t, zero-padded:
 
@@ -110,47 +98,27 @@ class ConvField(nn.Module):
         return self.norm3(dz)
 
 
-class ODEBlock(nn.Module):
-    """The continuous way of depth: z(1) of dz/dt = f(t, z), z(0) = the features.
+class ConvNet(Classifier):
+    """classifier(body(features(x))) of images (B, c, h, w), features = stem with `augment` channels of zeros beside it.
 
-    Under autocast f is evaluated in the lower precision, and the state keeps that of the weights.
+    The zeros give the state room to move in (Dupont et al. 2019, https://arxiv.org/abs/1904.01681, Sec. 4).
     """
 
-    def __init__(self, field: nn.Module, method: Method, gradient: Gradient) -> None:
+    def __init__(self, image: Image, classes: int, channels: int, body: Blocks | ODEBlock, augment: int = 0) -> None:
         super().__init__()
-        self.ode = NeuralODE(field, method, gradient)
-
-    def forward(self, z: Tensor) -> Tensor:
-        return self.ode(z.to(next(self.ode.field.parameters(), z).dtype), (0.0, 1.0))[-1]
-
-    @property
-    def stats(self) -> Stats:
-        return self.ode.stats
-
-
-class ConvNet(nn.Module):
-    """classifier(body(features(x))), features = stem: images (B, c, h, w) to logits (B, classes)."""
-
-    def __init__(self, image: Image, classes: int, channels: int, body: ResidualBlocks | ODEBlock) -> None:
-        super().__init__()
-        self.image = image
+        self.image, self.augment = image, augment
         self.stem = Stem(image, channels)
         self.body = body
+        channels += augment
         self.classifier = nn.ModuleDict({"norm": make_norm(channels), "linear": nn.Linear(channels, classes)})
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.classify(self.body(self.features(x)))
 
     def classify(self, z: Tensor) -> Tensor:
         return self.classifier["linear"](F.relu_(self.classifier["norm"](z)).mean((2, 3)))
 
     def features(self, x: Tensor) -> Tensor:
         _check(x, self.image)
-        return self.stem(x)
-
-    @property
-    def stats(self) -> Stats:
-        return self.body.stats
+        z = self.stem(x)
+        return F.pad(z, (0, 0, 0, 0, 0, self.augment)) if self.augment else z
 
 
 class MLP(nn.Module):
@@ -177,6 +145,7 @@ def image_model(
     blocks: int = 6,
     hidden: int = 300,
     field: nn.Module | None = None,
+    augment: int = 0,
 ) -> ConvNet | MLP:
     """Make a network for normalised images (B, *image), floats, that returns logits (B, classes).
 
@@ -185,18 +154,22 @@ def image_model(
         method, gradient: of the ODE block; None is `backprop` for rknet and `adjoint` for odenet.
         channels: of stem and blocks: at most 32, or a multiple of 32.
         blocks, hidden: residual blocks of resnet; width of mlp.
-        field: of the ODE block, on (B, channels, h, w); None is the package's own.
+        field: of the ODE block, on (B, channels + augment, h, w); None is the package's own.
+        augment: channels of zeros beside those of the stem.
     """
     defaults: dict[str, Gradient] = {"rknet": "backprop", "odenet": "adjoint"}
     if name not in (names := ("mlp", "stem", "resnet", *defaults)):
         raise ValueError(f"`name` must be one of {', '.join(names)}, got {name!r}")
     if name == "mlp":
         return MLP(image, classes, hidden)
+    body: Blocks | ODEBlock
     if name not in defaults:
-        return ConvNet(image, classes, channels, ResidualBlocks(channels, blocks if name == "resnet" else 0))
-    if method is None:
+        body = Blocks([ResidualBlock(channels + augment) for _ in range(blocks if name == "resnet" else 0)])
+    elif method is None:
         raise ValueError(f"{name} solves an ODE and needs `method`, got None; make one with make_method")
-    return ConvNet(image, classes, channels, ODEBlock(field or ConvField(channels), method, gradient or defaults[name]))
+    else:
+        body = ODEBlock(field or ConvField(channels + augment), method, gradient or defaults[name])
+    return ConvNet(image, classes, channels, body, augment)
 
 
 def _check(x: Tensor, image: Image) -> None:

@@ -47,6 +47,7 @@ def test_every_cell_has_a_meaning_or_one_line_that_says_what_to_pick(cell) -> No
         kind, why = config.dataset.kind, without_meaning(config)
         runs = {
             "images": model != "planar" and (model not in ODE_MODELS or solver not in SCIPY),
+            "labels": model == "resnet" or (model in ODE_MODELS and solver not in SCIPY),
             "dynamics": (model in ODE_MODELS or (model == "resnet" and names[1] not in ("csv", *DRIVEN)))
             and (names[1] not in DRIVEN or solver in NATIVE),
             "densities": model == "planar" or (model in ODE_MODELS and solver not in SCIPY),
@@ -165,7 +166,7 @@ def test_a_kind_of_data_is_added_by_its_row(compose) -> None:
         validate({**values, "objective": "density/kl"})
     values["model"]["name"] = "rknet"
     assert str(without_meaning(validate(values))) == (
-        "model=rknet is for images, dynamics and densities, got dataset=bells; pick model=odenet"
+        "model=rknet is for images, labels, dynamics and densities, got dataset=bells; pick model=odenet"
     )
 
 

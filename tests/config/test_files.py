@@ -55,9 +55,15 @@ def test_every_solver_validates(name: str, compose) -> None:
 
 @pytest.mark.parametrize("name", options("trainer"))
 def test_the_trainer_can_be_chosen_on_the_command_line(name: str, compose) -> None:
-    words = {"classification": "mnist", "dynamics": "circle", "measured": "circle", "density": "torus"}
+    words = {
+        "classification": "mnist",
+        "dynamics": "circle",
+        "measured": "circle",
+        "density": "torus",
+        "labels": "annuli",
+    }
     trainer = compose(f"dataset={words[name]}", f"trainer={name}").trainer.name
-    assert trainer == {"measured": "dynamics"}.get(name, name)
+    assert trainer == {"measured": "dynamics", "labels": "classification"}.get(name, name)
 
 
 @pytest.mark.parametrize("name", [name for name in options("experiment") if name not in NEEDS_AN_EXTRA])

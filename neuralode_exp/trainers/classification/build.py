@@ -1,25 +1,35 @@
-"""From a config to a classifier of images and its training."""
+"""From a config to a classifier of images or points, and its training."""
 
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 from neuralode_exp import user_files
 from neuralode_exp.config import Config
-from neuralode_exp.config.schema import AnyImagesKeys, ImagesKeys, OwnImagesKeys
-from neuralode_exp.data.images import Images, load_images
+from neuralode_exp.config.schema import AnnuliKeys, AnyImagesKeys, Dataset, ImagesKeys, OwnImagesKeys
+from neuralode_exp.data.annuli import annuli
+from neuralode_exp.data.images import Images, load_images, random_shift, random_warp
 from neuralode_exp.data.mnist import SETS, load_mnist
-from neuralode_exp.models.images import MLP, ConvNet, image_model
+from neuralode_exp.models.classifier import Blocks, ODEBlock
+from neuralode_exp.models.images import image_model
 from neuralode_exp.models.shape import Shape
-from neuralode_exp.trainers.classification.task import Classification
+from neuralode_exp.models.vectors import EulerStep, VectorNet
+from neuralode_exp.trainers.classification.task import Augmentation, Classification, Network
 from neuralode_exp.trainers.settings import gradient_of, make_field, method_of, ready
+from neuralode_exp.trainers.task import seeded
 
 
-def build_model(config: Config, shape: Shape) -> ConvNet | MLP:
-    """The network of the config for images of a shape."""
+def build_model(config: Config, shape: Shape) -> Network:
+    """The network of the config for images or points of a shape."""
+    return ready(_of_images(config, shape) if config.dataset.kind == "images" else _of_points(config, shape), config)
+
+
+def _of_images(config: Config, shape: Shape) -> Network:
     model = config.model
     assert shape.classes is not None
-    module = image_model(
+    of_package = user_files.find("field", model.field, ())
+    return image_model(
         model.name,
         shape.image,
         shape.classes,
@@ -28,26 +38,37 @@ def build_model(config: Config, shape: Shape) -> ConvNet | MLP:
         channels=model.channels,
         blocks=model.blocks,
         hidden=model.hidden,
-        field=None if user_files.find("field", model.field, ()) else make_field(config, model.channels),
+        field=None if of_package else make_field(config, model.channels + model.augment),
+        augment=model.augment,
     )
-    return ready(module, config)
+
+
+def _of_points(config: Config, shape: Shape) -> VectorNet:
+    model, dim = config.model, shape.dim + config.model.augment
+    assert shape.classes is not None
+    body: Blocks | ODEBlock
+    if model.name == "resnet":
+        body = Blocks([EulerStep(make_field(config, dim)) for _ in range(model.blocks)])
+    else:
+        body = ODEBlock(make_field(config, dim), method_of(config), gradient_of(config))
+    return VectorNet(shape.dim, shape.classes, body, model.augment)
 
 
 def build(config: Config, device: torch.device) -> Classification:
     """Data and model of the config, on the device."""
-    dataset, trainer = config.dataset, config.trainer
-    assert isinstance(dataset, AnyImagesKeys)
-    data = _load(dataset, device)
-    _, channels, height, width = data.train.images.shape
-    shape = Shape(height, classes=data.classes, channels=channels, width=width)
+    trainer = config.trainer
+    data = _load(config.dataset, device)
+    if data.train.images.dim() == 4:
+        _, channels, height, width = data.train.images.shape
+        shape = Shape(height, classes=data.classes, channels=channels, width=width)
+    else:
+        shape = Shape(data.train.images.shape[1], classes=data.classes)
     return Classification(
         build_model(config, shape).to(device),
         data,
         shape=shape,
         batch_size=trainer.batch_size,
-        shift=dataset.shift,
-        rotate=dataset.rotate,
-        stretch=dataset.stretch,
+        augmented=_augmentation(config),
         label_smoothing=trainer.label_smoothing,
         bf16=config.precision == "bf16",
         seed=config.seed,
@@ -55,7 +76,22 @@ def build(config: Config, device: torch.device) -> Classification:
     )
 
 
-def _load(dataset: AnyImagesKeys, device: torch.device) -> Images:
+def _augmentation(config: Config) -> Augmentation | None:
+    """Every image of a step is turned, stretched and shifted at random; points stay where they are."""
+    dataset, seed = config.dataset, config.seed
+    if not isinstance(dataset, AnyImagesKeys):
+        return None
+
+    def augmented(images: Tensor, step: int) -> Tensor:
+        images = random_warp(images, dataset.rotate, dataset.stretch, seeded(seed, "warp", step))
+        return random_shift(images, dataset.shift, seeded(seed, "shift", step))
+
+    return augmented
+
+
+def _load(dataset: Dataset, device: torch.device) -> Images:
+    if isinstance(dataset, AnnuliKeys):
+        return annuli(**dataset.arguments(), device=device)
     if isinstance(dataset, OwnImagesKeys):
         return load_images(dataset.path, validation=dataset.validation, train=dataset.train, device=device)
     assert isinstance(dataset, ImagesKeys)

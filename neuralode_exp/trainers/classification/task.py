@@ -1,9 +1,10 @@
-"""Images to labels: cross-entropy, error in percent."""
+"""Images or points to labels: cross-entropy, error in percent."""
 
 from __future__ import annotations
 
 import statistics
 import time
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -11,8 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from neuralode_exp.data.images import Images, Split, random_shift, random_warp
-from neuralode_exp.models.images import MLP, ConvNet
+from neuralode_exp.data.images import Images, Split
+from neuralode_exp.models.classifier import Classifier
+from neuralode_exp.models.images import MLP
 from neuralode_exp.models.shape import Shape
 from neuralode_exp.ode import Stats
 from neuralode_exp.trainers.consistency import SAMPLES, consistency
@@ -23,37 +25,33 @@ if TYPE_CHECKING:
 
 EVALUATION_BATCH = 500
 FEW = 50  # images whose paths are looked at
+Network = Classifier | MLP
+Augmentation = Callable[[Tensor, int], Tensor]
 
 
 class Classification(Task):
-    """Training batches in a new order each epoch, every image shifted, turned and stretched anew.
+    """Training batches in a new order each epoch, every image augmented anew.
 
     Args:
-        module: images (B, c, h, w) to logits (B, classes).
+        module: images (B, c, h, w) or points (B, d) to logits (B, classes).
         data: on the device of the module.
         shape: of the images.
         batch_size: images a step; the last, smaller batch of an epoch is left out.
-        shift: largest shift of an image, in pixels.
-        rotate: largest rotation, in degrees.
-        stretch: largest relative change of width and of height.
+        augmented: what becomes of the training images of a step, before they are normalised.
         label_smoothing: of the cross-entropy (arXiv 1512.00567); 0 is off.
         bf16: whether the module is evaluated under autocast to bfloat16; logits are float32 all the same.
-        seed: of the order, the shifts and the warps.
+        seed: of the order.
         figures: whether to draw.
     """
 
-    state_axes = 3
-
     def __init__(
         self,
-        module: ConvNet | MLP,
+        module: Network,
         data: Images,
         *,
         shape: Shape,
         batch_size: int,
-        shift: int,
-        rotate: float,
-        stretch: float,
+        augmented: Augmentation | None = None,
         label_smoothing: float,
         bf16: bool = False,
         seed: int,
@@ -62,10 +60,11 @@ class Classification(Task):
         n = len(data.train.labels)
         if batch_size > n:
             raise ValueError(f"trainer.batch_size must be at most the {n} training images, got {batch_size}")
-        self.module: ConvNet | MLP = module
+        self.module: Network = module
         self.data, self.shape, self.seed, self.figures = data, shape, seed, figures
         self.batch_size, self.label_smoothing = batch_size, label_smoothing
-        self.shift, self.rotate, self.stretch = shift, rotate, stretch
+        self.augmented = augmented
+        self.state_axes = data.train.images.dim() - 1
         self.steps_per_epoch = n // batch_size
         self.evaluate_every = self.steps_per_epoch
         self.objective = "error/validation" if len(data.validation.labels) else None
@@ -90,8 +89,8 @@ class Classification(Task):
             self._epoch, self._order = epoch, order.to(self.data.train.labels.device)
         index = self._order[i * self.batch_size : (i + 1) * self.batch_size]
         images = self.data.train.images[index]
-        images = random_warp(images, self.rotate, self.stretch, seeded(self.seed, "warp", step))
-        images = random_shift(images, self.shift, seeded(self.seed, "shift", step))
+        if self.augmented is not None:
+            images = self.augmented(images, step)
         return self.data.normalise(images), self.data.train.labels[index]
 
     def evaluate(self) -> dict[str, float]:
@@ -109,15 +108,15 @@ class Classification(Task):
         self._predicted = self._logits(self.module, self.data.test.images).argmax(1)
         return {"error/test": _error(self._predicted, self.data.test.labels)} | self._consistency()
 
-    def _measure(self, module: ConvNet | MLP, split: Split) -> tuple[float, float]:
+    def _measure(self, module: Network, split: Split) -> tuple[float, float]:
         """Mean cross-entropy and error in percent."""
         logits = self._logits(module, split.images)
         return float(F.cross_entropy(logits, split.labels)), _error(logits.argmax(1), split.labels)
 
-    def _logits(self, module: ConvNet | MLP, images: Tensor) -> Tensor:
+    def _logits(self, module: Network, images: Tensor) -> Tensor:
         return torch.cat([self._evaluated(module, self.data.normalise(x)) for x in images.split(EVALUATION_BATCH)])
 
-    def _evaluated(self, module: ConvNet | MLP, images: Tensor) -> Tensor:
+    def _evaluated(self, module: Network, images: Tensor) -> Tensor:
         """Logits of normalised images in the precision of the weights; autocast leaves a module in float64 alone."""
         dtype = next(module.parameters()).dtype
         with self._autocast():
@@ -125,7 +124,7 @@ class Classification(Task):
 
     def _consistency(self) -> dict[str, float]:
         """How far an accurate solve in float64 moves the features after the ODE block, and the test error."""
-        if not isinstance(self.module, ConvNet):
+        if not isinstance(self.module, Classifier):
             return {}
         few = Split(self.data.test.images[:SAMPLES], self.data.test.labels[:SAMPLES])
         images = self.data.normalise(few.images).double()
@@ -145,20 +144,20 @@ class Classification(Task):
     def _solved(self) -> Solved:
         test, module = self.data.test, self.module
         images = [self.data.normalise(part).to(self.dtype) for part in test.images.split(EVALUATION_BATCH)]
-        starts = [module.features(part) for part in images] if isinstance(module, ConvNet) else images
-        body = module.body if isinstance(module, ConvNet) else module
+        starts = [module.features(part) for part in images] if isinstance(module, Classifier) else images
+        body = module.body if isinstance(module, Classifier) else module
         ends, nfe, began = [], [], time.perf_counter()
         for start in starts:
             ends.append(body(start))
             nfe.append(module.stats.nfe_forward)
         seconds = time.perf_counter() - began
-        logits = [module.classify(end) for end in ends] if isinstance(module, ConvNet) else ends
+        logits = [module.classify(end) for end in ends] if isinstance(module, Classifier) else ends
         error = _error(torch.cat(logits).argmax(1), test.labels)
         return Solved("error/test", error, torch.cat(ends), statistics.fmean(nfe), seconds)
 
     @torch.no_grad()
     def draw(self, step: int, recorder: Recorder, *, last: bool) -> None:
-        if self.figures and last:
+        if self.figures and last and self.state_axes == 3:
             from neuralode_exp.trainers.classification.pictures import draw_all
 
             draw_all(self.data.test, self._predicted, step, recorder)
