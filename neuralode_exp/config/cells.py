@@ -64,6 +64,13 @@ GAPS = (
         "leave them at 0 or pick dataset.input=none",
     ),
     Gap(
+        lambda c: c.model.order == 2 and c.dataset.kind != "dynamics",
+        "model.order=2",
+        "is for dynamics, whose states have positions and velocities",
+        "dataset={c.dataset.name}",
+        "pick model.order=1",
+    ),
+    Gap(
         lambda c: c.trainer.steer > 0 and c.dataset.kind == "dynamics",
         "trainer.steer",
         "moves the end of a solve, where dynamics have an observation",

@@ -195,8 +195,8 @@ add_kind(
         trainer="dynamics",
         models={
             "resnet": (*FIELD, "activation"),
-            "rknet": (*FIELD, *HYBRID, "activation", "gradient"),
-            "odenet": (*FIELD, *HYBRID, "activation", "gradient"),
+            "rknet": (*FIELD, *HYBRID, "activation", "order", "gradient"),
+            "odenet": (*FIELD, *HYBRID, "activation", "order", "gradient"),
         },
         objectives=("dynamics/validation_error", "dynamics/field_error", "dynamics/eigenvalue_error", "loss/train"),
         trainer_keys=("shooting", "window", "collocation", "curvature", "replicas"),
@@ -228,6 +228,31 @@ add_kind(
                 "pick model=odenet",
             ),
             IN_PAIRS,
+            Gap(
+                lambda c: c.model.order == 2 and (readable.dimension(c) or 0) % 2 == 1,
+                "model.order=2",
+                "has as many velocities as positions",
+                "dataset={c.dataset.name} of an odd number of dimensions",
+                "pick model.order=1",
+            ),
+            Gap(
+                lambda c: c.model.order == 2 and (c.model.name == "resnet" or c.model.field == "hamiltonian"),
+                "model.order=2",
+                "is for fields whose first half is free to be the velocity",
+                "model={c.model.name} with model.field={c.model.field}",
+                "pick model=odenet model.field=mlp",
+            ),
+            Gap(
+                lambda c: (
+                    c.model.order == 2
+                    and isinstance(c.dataset, CsvKeys)
+                    and (c.dataset.log != "false" or c.dataset.delays != 0)
+                ),
+                "model.order=2",
+                "is for columns as they are, half of them positions",
+                "dataset.log={c.dataset.log} dataset.delays={c.dataset.delays}",
+                "pick dataset.log=false dataset.delays=0",
+            ),
             Gap(
                 lambda c: c.model.augment > 0,
                 "model.augment",

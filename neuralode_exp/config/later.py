@@ -28,6 +28,7 @@ NEUTRAL: dict[str, Any] = {
     "model.free": (),
     "model.residual": True,
     "model.augment": 0,
+    "model.order": 1,
     "dataset.train": None,
     "dataset.time": None,
     "dataset.states": None,

@@ -199,6 +199,7 @@ class Model(Section):
     system: str | None
     free: Words
     residual: bool
+    order: Annotated[int, Field(ge=1, le=2)]
     augment: CountOrZero
     width: Count
     depth: Count | None

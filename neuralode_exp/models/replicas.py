@@ -16,6 +16,7 @@ from torch.func import functional_call, stack_module_state, vmap
 
 from neuralode_exp.models.fields.hamiltonian import HamiltonianField
 from neuralode_exp.models.fields.mlp import MLPField
+from neuralode_exp.models.fields.second_order import SecondOrder
 
 
 class Replicas:
@@ -128,6 +129,13 @@ def stack(fields: Sequence[nn.Module], replicas: Replicas) -> nn.Module:
     return fields[0] if len(fields) == 1 else Stack(fields, replicas)
 
 
+def _takes_stacks(field: nn.Module) -> bool:
+    """Whether a field computes with stacked parameters as it does with its own."""
+    if isinstance(field, SecondOrder):
+        field = field.field
+    return type(field) in (MLPField, HamiltonianField)
+
+
 class Stack(nn.Module):
     """R vector fields of one architecture as one, on states of shape (R, B, d).
 
@@ -151,7 +159,7 @@ class Stack(nn.Module):
         for name, x in buffers.items():
             self.stacked.get_buffer(name).data = x
         self.replicas = replicas
-        self.batched = type(fields[0]) in (MLPField, HamiltonianField)
+        self.batched = _takes_stacks(fields[0])
 
     def one(self, k: int) -> nn.Module:
         """A copy of the k-th network, for states (B, d)."""

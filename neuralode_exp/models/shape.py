@@ -39,6 +39,15 @@ class Shape:
         """Channels, height and width."""
         return self.channels, self.dim, self.width or self.dim
 
+    @property
+    def units_of_table(self) -> Units | None:
+        """The units around a field for states and times as they are in the user's table."""
+        units, scale = self.units, self.scale
+        if units is None or scale is None:
+            return units
+        offset, unit = scale.offset.to(units.centre), scale.unit.to(units.centre)
+        return Units(offset + unit * units.centre, unit * units.scale, unit * units.rate / scale.step)
+
     def plain(self) -> dict[str, Any]:
         """Tensors and plain values, for a checkpoint."""
         return asdict(self)

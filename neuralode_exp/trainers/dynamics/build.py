@@ -20,6 +20,7 @@ from neuralode_exp.models.fields.hamiltonian import HamiltonianField
 from neuralode_exp.models.fields.hybrid import Hybrid
 from neuralode_exp.models.fields.mlp import MLPField
 from neuralode_exp.models.fields.scaled import Scaled
+from neuralode_exp.models.fields.second_order import SecondOrder
 from neuralode_exp.models.neural_ode import NeuralODE
 from neuralode_exp.models.replicas import Replicas, stack
 from neuralode_exp.models.residual_flow import ResidualFlow
@@ -68,13 +69,17 @@ def build_model(config: Config, shape: Shape, replicas: Replicas | None = None) 
 
 
 def _field(config: Config, shape: Shape, seed: int) -> nn.Module:
-    """A field whose weights are drawn from the seed alone."""
+    """A field whose weights are drawn from the seed alone, in the units of the data."""
+    units = shape.units_of_table
+    assert units is not None
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         made = make_field(config, shape.dim, shape.inputs)
-        if isinstance(made, HamiltonianField) and shape.units is not None:
-            made.set_units(shape.units)
-        return _hybrid(config, shape, made) if config.model.field == "hybrid" else made
+        if config.model.field == "hybrid":
+            made = _hybrid(config, shape, made)
+        if isinstance(made, HamiltonianField):
+            made.set_units(units)
+        return SecondOrder(made, units) if config.model.order == 2 else made
 
 
 def _hybrid(config: Config, shape: Shape, network: nn.Module) -> Hybrid:
