@@ -10,7 +10,7 @@ from neuralode_exp.config.options import has_inputs
 from neuralode_exp.config.schema import Config, Solver
 from neuralode_exp.ode.solvers import SOLVERS
 
-REGULARISERS = ("kinetic", "jacobian", "taylor", "steer")  # keys of `trainer`
+REGULARISERS = ("kinetic", "jacobian", "taylor", "steer", "error")  # keys of `trainer`
 
 
 def read_by_solver(solver: Solver, gradient: str | None = None) -> dict[str, Any]:
@@ -40,6 +40,12 @@ def _reads(config: Config, key: str) -> bool:
     return solves_ode(config) and key in SOLVERS[config.solver.name].keys
 
 
+def _estimates_errors(config: Config) -> bool:
+    solver = config.solver
+    steps = SOLVERS[solver.name].adaptive and solver.engine == "native" and not solver.compile
+    return steps and config.model.gradient in ("backprop", "checkpoint") and config.trainer.replicas == 1
+
+
 # What holds for every kind of data; a kind's own are in its row.
 GAPS = (
     Gap(
@@ -51,14 +57,14 @@ GAPS = (
     ),
     Gap(
         lambda c: not solves_ode(c) and any(getattr(c.trainer, key) for key in REGULARISERS),
-        "trainer.kinetic, jacobian, taylor and steer",
+        "trainer.kinetic, jacobian, taylor, steer and error",
         "are of an ODE's solution",
         "model={c.model.name}",
         "pick model=odenet or leave them at 0",
     ),
     Gap(
         lambda c: has_inputs(c) and any(getattr(c.trainer, key) for key in REGULARISERS),
-        "trainer.kinetic, jacobian and taylor",
+        "trainer.kinetic, jacobian, taylor and error",
         "are of a field of t and z alone",
         "dataset={c.dataset.name} with inputs",
         "leave them at 0 or pick dataset.input=none",
@@ -69,6 +75,13 @@ GAPS = (
         "is for dynamics, whose states have positions and velocities",
         "dataset={c.dataset.name}",
         "pick model.order=1",
+    ),
+    Gap(
+        lambda c: c.trainer.error > 0 and not _estimates_errors(c),
+        "trainer.error",
+        "is of an adaptive solver of the native engine, by backprop or checkpoint, without solver.compile and replicas",
+        "solver={c.solver.name} in {c.solver.engine} with model.gradient={c.model.gradient}",
+        "pick solver=dopri5 model=odenet model.gradient=checkpoint, or trainer.error=0",
     ),
     Gap(
         lambda c: c.trainer.steer > 0 and c.dataset.kind == "dynamics",

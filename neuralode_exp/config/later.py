@@ -21,6 +21,8 @@ NEUTRAL: dict[str, Any] = {
     "trainer.jacobian": 0.0,
     "trainer.taylor": 0.0,
     "trainer.steer": 0.0,
+    "trainer.error": 0.0,
+    "trainer.error_at": "sum",
     "weights": None,
     "extensions": (),
     "model.options": {},

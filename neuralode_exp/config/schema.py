@@ -246,6 +246,8 @@ class Trainer(Section):
     jacobian: NonNegative
     taylor: NonNegative
     steer: Annotated[float, Field(ge=0, lt=1)]
+    error: NonNegative
+    error_at: Literal["sum", "sample"]
     shooting: Literal["multiple", "single"]
     window: Count | None
     collocation: CountOrZero

@@ -37,6 +37,8 @@ class NeuralODE(nn.Module, Generic[Field]):
             time.
         values: int g dt over the last solve, of each integrand, with gradients like those of z; of a solve backwards
             in time with the sign of dt.
+        with_errors: whether a solve gives `errors`, see `solve`. May be set at any time.
+        errors: |dt| times the error estimate of each accepted step of the last solve, with gradients.
         steer: in training the end of a solve between two times is drawn from [t1 - steer, t1 + steer] (Ghosh et al.
             2020, https://arxiv.org/abs/2006.10711).
         stats: what the last solve cost; backward fills in its part.
@@ -66,6 +68,8 @@ class NeuralODE(nn.Module, Generic[Field]):
         self.input = input
         self.integrals: tuple[Integral, ...] = ()
         self.values: tuple[Tensor, ...] = ()
+        self.with_errors = False
+        self.errors: Tensor | None = None
         self.steer = 0.0
         self.stats = Stats()
         self.register_buffer("first_step", None)
@@ -141,8 +145,18 @@ class NeuralODE(nn.Module, Generic[Field]):
             method = replace(method, compile=False)  # evaluations have many shapes, each of them once
         if previous is not None and not isinstance(method, FixedStep) and not math.isnan(size := float(previous)):
             method = replace(method, first_step=size)
-        solution = solve(f, z0, t, method, self.gradient, parameters=parameters, in_norm=in_norm, stops=stops)
-        self.stats = solution.stats
+        solution = solve(
+            f,
+            z0,
+            t,
+            method,
+            self.gradient,
+            parameters=parameters,
+            in_norm=in_norm,
+            stops=stops,
+            errors=self.with_errors,
+        )
+        self.stats, self.errors = solution.stats, solution.errors
         if previous is not None and self.stats.opening is not None:
             previous.fill_(self.stats.opening)
         return solution.z

@@ -18,6 +18,10 @@ from neuralode_exp.ode import SolverError
 class Regularity:
     """The regularisers of a model's ODE, weighted by `trainer.kinetic`, `trainer.jacobian` and `trainer.taylor`.
 
+    `trainer.error` weighs the solver's own error estimates: sum_i |dt_i| |error_i| over the accepted steps (Pal et al.
+    2021, https://arxiv.org/abs/2105.03918), or of one random step times their number (Pal et al. 2023,
+    https://arxiv.org/abs/2303.02262).
+
     Args:
         model: with one `NeuralODE` in it, or none: then there is no penalty and nothing to measure.
         trainer: the weights.
@@ -28,18 +32,21 @@ class Regularity:
         self.ode = next((part for part in model.modules() if isinstance(part, NeuralODE)), None)
         self.axes = axes
         self.weights = {name: getattr(trainer, name) for name in REGULARISERS if getattr(trainer, name)}
+        self.error, self.error_at = trainer.error, trainer.error_at
         if self.ode is not None:
             self.ode.steer = trainer.steer
 
     def penalised(self, loss: Callable[[], Tensor]) -> tuple[Tensor, Tensor]:
         """The loss, and the loss with its penalty: a mean over the states of its last solve, for each replica."""
-        if self.ode is None or not self.weights:
+        if self.ode is None or not (self.weights or self.error):
             value = loss()
             return value, value
-        with self._carried(self.weights):
+        with self._carried(self.weights, errors=self.error > 0):
             value = loss()
         terms = [weight * x for weight, x in zip(self.weights.values(), self._means(), strict=True)]
-        return value, value + torch.stack(terms).sum(0)
+        if self.error:
+            terms.append(self.error * self._errors())
+        return value, value + sum(terms)
 
     def measure(self, solve: Callable[[], object]) -> dict[str, float]:
         """Every regulariser over the last solve of a call, by tag; none where it fails."""
@@ -59,12 +66,18 @@ class Regularity:
         # A solve backwards in time has its integrals with the other sign.
         return [value.abs().mean(-1) for value in self.ode.values]
 
-    @contextmanager
-    def _carried(self, names: Iterable[str]) -> Iterator[None]:
+    def _errors(self) -> Tensor:
         assert self.ode is not None
-        self.ode.values = ()
+        assert self.ode.errors is not None
+        errors = self.ode.errors
+        return errors.sum() if self.error_at == "sum" else len(errors) * errors[torch.randint(len(errors), ())]
+
+    @contextmanager
+    def _carried(self, names: Iterable[str], *, errors: bool = False) -> Iterator[None]:
+        assert self.ode is not None
+        self.ode.values, self.ode.with_errors = (), errors
         self.ode.integrals = tuple(partial(REGULARISERS[name], axes=self.axes) for name in names)
         try:
             yield
         finally:
-            self.ode.integrals = ()
+            self.ode.integrals, self.ode.with_errors = (), False

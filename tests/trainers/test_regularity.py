@@ -71,7 +71,34 @@ def test_steering_draws_the_end_evenly() -> None:
 
 
 @pytest.mark.parametrize(
-    "words", [("dataset=circle", "trainer.steer=0.1"), ("dataset=circle", "model=resnet", "trainer.kinetic=1")]
+    "words",
+    [
+        ("dataset=circle", "trainer.steer=0.1"),
+        ("dataset=circle", "model=resnet", "trainer.kinetic=1"),
+        ("dataset=circle", "trainer.error=1"),  # by the adjoint
+        ("dataset=circle", "model=rknet", "solver=rk4", "trainer.error=1"),
+    ],
 )
 def test_what_has_no_meaning_is_refused(words: tuple[str, ...], compose: Callable[..., Config]) -> None:
     assert without_meaning(compose(*words)) is not None
+
+
+@pytest.mark.parametrize("gradient", ["backprop", "checkpoint"])
+def test_error_estimates_are_penalised(gradient: str, compose: Callable[..., Config]) -> None:
+    model = "rknet" if gradient == "backprop" else "odenet"
+    words = (*MOONS, f"model={model}", f"model.gradient={gradient}", "solver=dopri5", "trainer.error=100")
+    values = {}
+    for at in ("sum", "sample"):
+        torch.manual_seed(0)
+        task = build_task(compose(*words, f"trainer.error_at={at}"), CPU)
+        (ode,) = (part for part in task.module.modules() if isinstance(part, NeuralODE))
+        loss, penalised = task.penalised_loss(1)
+        assert ode.errors is not None
+        assert len(ode.errors) == ode.stats.accepted
+        values[at] = float((penalised - loss).detach())
+        expected = 100 * (ode.errors.sum() if at == "sum" else len(ode.errors) * ode.errors).detach()
+        assert values[at] > 0
+        assert min(abs(float(x) - values[at]) for x in expected.view(-1)) < 1e-12  # of a loss of about 3
+        (slope,) = torch.autograd.grad(penalised - loss, [next(ode.parameters())])
+        assert float(slope.abs().max()) > 0
+        assert not ode.with_errors
