@@ -28,7 +28,8 @@ from benchmarks.peer_mnist import peer_model
 from benchmarks.table import Figure
 from benchmarks.timing import interleaved, ratio
 from benchmarks.training import STANDSTILL, make_loop, step_of, turn
-from neuralode_exp.models.images import ConvNet, ODEBlock, image_model
+from neuralode_exp.models.classifier import ODEBlock
+from neuralode_exp.models.images import ConvNet, image_model
 from neuralode_exp.ode import Gradient, Method, make_method
 from neuralode_exp.report.runs import find_runs
 from neuralode_exp.tracking.memory import Peaks

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -20,6 +21,7 @@ from neuralode_exp.models.shape import Shape
 from neuralode_exp.models.vectors import EulerStep, VectorNet
 from neuralode_exp.ode import make_method
 from neuralode_exp.run import run
+from neuralode_exp.tracking.figures.labels import seen_along
 from neuralode_exp.tracking.summary import read_summary
 
 
@@ -71,18 +73,24 @@ def test_one_more_dimension_separates_what_is_encircled(
     model: str, tmp_path: Path, compose: Callable[..., Config]
 ) -> None:
     augment = ("model.augment=1", "solver=rk4", "solver.step_size=0.5") if model == "odenet" else ("model.blocks=2",)
-    config = compose(
-        "dataset=annuli", f"model={model}", *augment, "model.width=16", "trainer.epochs=10", "figures=false"
-    )
+    config = compose("dataset=annuli", f"model={model}", *augment, "model.width=16", "trainer.epochs=10")
     (tmp_path / "run").mkdir()
     run(config, tmp_path / "run", config.model_dump(mode="json"))
     summary = read_summary(tmp_path / "run")
     assert summary is not None
     assert summary["metrics"]["error/test"] < 1.0
+    assert list((tmp_path / "run").glob("figures/*states*"))
     network = build_model(config, Shape(2, classes=2))
     restore_weights(network, tmp_path / "run")
     test = annuli(test=1000).test
     assert 100 * (network(test.images).argmax(1) != test.labels).float().mean() < 2.0
+
+
+def test_states_are_seen_along_the_direction_that_decides() -> None:
+    z, direction = torch.randn(50, 2).numpy(), torch.tensor([3.0, 4.0]).numpy()
+    seen = seen_along(z, direction)
+    np.testing.assert_allclose(seen[:, 0], z @ direction / 5, atol=1e-6)
+    np.testing.assert_allclose(np.linalg.norm(seen, axis=1), np.linalg.norm(z, axis=1), rtol=1e-5)  # turned, no more
 
 
 WRONG = {

@@ -8,10 +8,22 @@ import numpy as np
 from torch import Tensor
 
 from neuralode_exp.data.images import Split
+from neuralode_exp.models.vectors import VectorNet
 from neuralode_exp.tracking.figures.images import SHOWN, draw_mistakes
+from neuralode_exp.tracking.figures.labels import draw_states
 
 if TYPE_CHECKING:
     from neuralode_exp.tracking.recorder import Recorder
+
+POINTS = 2000  # in a picture
+
+
+def draw_points(network: VectorNet, test: Split, step: int, recorder: Recorder) -> None:
+    """Record where the blocks take the points of a plane."""
+    x, last = test.images[:POINTS].to(network.classifier.weight), network.classifier
+    z = network.body(network.features(x))
+    arrays = (part.detach().cpu().numpy() for part in (x, z, test.labels[:POINTS], last.weight, last.bias))
+    recorder.figure(step, "labels/states", draw_states(*arrays))
 
 
 def draw_all(test: Split, predicted: Tensor, step: int, recorder: Recorder) -> None:

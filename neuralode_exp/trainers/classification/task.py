@@ -16,6 +16,7 @@ from neuralode_exp.data.images import Images, Split
 from neuralode_exp.models.classifier import Classifier
 from neuralode_exp.models.images import MLP
 from neuralode_exp.models.shape import Shape
+from neuralode_exp.models.vectors import VectorNet
 from neuralode_exp.ode import Stats
 from neuralode_exp.trainers.consistency import SAMPLES, consistency
 from neuralode_exp.trainers.task import Solved, Task, seeded
@@ -157,9 +158,14 @@ class Classification(Task):
 
     @torch.no_grad()
     def draw(self, step: int, recorder: Recorder, *, last: bool) -> None:
-        if self.figures and last and self.state_axes == 3:
-            from neuralode_exp.trainers.classification.pictures import draw_all
+        if not (self.figures and last):
+            return
+        from neuralode_exp.trainers.classification.pictures import draw_all, draw_points
 
+        if isinstance(self.module, VectorNet):
+            if self.shape.dim == self.shape.classes == 2:
+                draw_points(self.module, self.data.test, step, recorder)
+        else:
             draw_all(self.data.test, self._predicted, step, recorder)
 
 

@@ -1,0 +1,37 @@
+"""A picture of labelled points before and after the blocks of a classifier."""
+
+from __future__ import annotations
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from neuralode_exp.tracking.figures.style import LEARNED, TRUE, label, new_figure
+
+
+def draw_states(x: np.ndarray, z: np.ndarray, labels: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> Figure:
+    """Points of two classes, and where the blocks have taken them, with the line at which the classifier is undecided.
+
+    Args:
+        x: points, shape (n, 2).
+        z: their states after the blocks, shape (n, d).
+        labels: 0 or 1, shape (n,).
+        weight, bias: of the classifier, shapes (2, d) and (2,).
+    """
+    figure, (left, right) = new_figure(2)
+    across = weight[1] - weight[0]
+    for ax, points in ((left, x), (right, seen_along(z, across))):
+        for which, colour in enumerate((TRUE, LEARNED)):
+            ax.plot(*points[labels == which].T, ".", color=colour, ms=2, alpha=0.5)
+    right.axvline((bias[0] - bias[1]) / np.linalg.norm(across), color="black", lw=1)
+    label(left, "points", "x₁", "x₂")
+    label(right, "after the blocks", "towards class 1", "the widest other direction")
+    return figure
+
+
+def seen_along(z: np.ndarray, direction: np.ndarray) -> np.ndarray:
+    """States (n, d) by their coordinates along a direction and along the widest one at a right angle, shape (n, 2)."""
+    unit = direction / np.linalg.norm(direction)
+    along = z @ unit
+    rest = z - along[:, None] * unit
+    widest = np.linalg.svd(rest - rest.mean(0), full_matrices=False)[2][0]
+    return np.stack((along, rest @ widest), 1)
