@@ -261,13 +261,13 @@ def forget(path: Path) -> None:
 
 def of_package(kind: Kind) -> list[Registered]:
     """Return the package's own of a kind."""
-    own = (entry for path, found in _registered.items() if _is_own(path) for entry in found)
+    own = (entry for path, found in _registered.items() if _is_inside(path, PACKAGE) for entry in found)
     return [entry for entry in own if entry.kind == kind]
 
 
 @functools.cache
-def _is_own(path: Path) -> bool:
-    return path.is_relative_to(PACKAGE)
+def _is_inside(path: Path, folder: Path) -> bool:
+    return path.is_relative_to(folder)
 
 
 def own(kind: Kind, name: str) -> Registered:

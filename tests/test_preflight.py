@@ -20,7 +20,7 @@ TOP = (
     "seed, device, threads, precision, objective, check, resume, weights, extensions, log_every, figures, dataset, "
     "model, solver, trainer"
 )
-MODELS = "mlp, odenet, resnet, rknet, stem"
+MODELS = "mlp, odenet, planar, resnet, rknet, stem"
 LINEAR = (
     "name, kind, tolerance, step_size, seed, trajectories, points, t_max, noise, sampling, low, high, validation, "
     "test, test_horizon, matrix"
@@ -210,11 +210,11 @@ def test_a_right_request_is_passed_on_with_its_flags_first() -> None:
 
 def test_a_directory_of_the_user_adds_options(tmp_path: Path) -> None:
     (tmp_path / "dataset").mkdir()
-    (tmp_path / "dataset" / "pendulum.yaml").write_text(
-        "defaults: [/trainer@_global_.trainer: dynamics, kind/dynamics@_here_, _self_]\nname: pendulum\n"
+    (tmp_path / "dataset" / "swing.yaml").write_text(
+        "defaults: [/trainer@_global_.trainer: dynamics, kind/dynamics@_here_, _self_]\nname: swing\n"
     )
-    request = preflight(["--config-dir", str(tmp_path), "dataset=pendulum", "check=true"])
-    assert "dataset=pendulum" in str(request.answer)
+    request = preflight(["--config-dir", str(tmp_path), "dataset=swing", "check=true"])
+    assert "dataset=swing" in str(request.answer)
 
 
 def test_check_says_what_would_run(compose) -> None:

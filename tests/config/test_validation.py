@@ -77,8 +77,16 @@ def test_a_number_that_may_be_a_word_is_explained_with_it(wrong: object, line: s
 @pytest.mark.parametrize(
     ("key", "wrong", "line"),
     [
-        ("dataset.kind", "imges", "must be one of images, dynamics, densities, got imges; did you mean images?"),
-        ("model.name", "resnett", "must be one of mlp, stem, resnet, rknet, odenet, got resnett; did you mean resnet?"),
+        (
+            "dataset.kind",
+            "imges",
+            "must be one of images, labels, dynamics, densities, got imges; did you mean images?",
+        ),
+        (
+            "model.name",
+            "resnett",
+            "must be one of mlp, stem, resnet, rknet, odenet, planar, got resnett; did you mean resnet?",
+        ),
         (
             "trainer.name",
             "dens",
@@ -96,7 +104,9 @@ def test_a_name_is_one_of_those_that_there_are(key: str, wrong: str, line: str, 
 @pytest.mark.parametrize("key", NEUTRAL)
 def test_a_key_that_came_later_may_be_missing_in_what_is_stored(key: str, values, compose) -> None:
     if kind := OF_KIND.get(key):
-        words = {"images": ["dataset=mnist"]}.get(kind, [f"dataset={kind}", "dataset.path=x"])
+        words = {"images": ["dataset=mnist"], "dynamics": ["dataset=circle"]}.get(
+            kind, [f"dataset={kind}", "dataset.path=x"]
+        )
         values = compose(*words).model_dump(mode="json")
     section, _, name = key.rpartition(".")
     del (values[section] if section else values)[name]
@@ -105,9 +115,9 @@ def test_a_key_that_came_later_may_be_missing_in_what_is_stored(key: str, values
 
 
 def test_an_unknown_system_has_the_keys_of_all_systems(values) -> None:
-    values["dataset"]["name"] = "pendulum"
+    values["dataset"]["name"] = "swing"
     del values["dataset"]["matrix"]
-    assert validate(values).dataset.name == "pendulum"
+    assert validate(values).dataset.name == "swing"
 
 
 def test_a_config_cannot_be_changed(compose) -> None:
