@@ -317,14 +317,14 @@ def _parameters(kind: Kind, name: str, made: Callable[..., Any], place: str) -> 
 def _positional(
     made: Callable[..., Any], given: Sequence[str], what: str, inputs: str | None = None, further: str = ""
 ) -> Mapping[str, inspect.Parameter]:
-    """Return all arguments; those by position must be as many as are given, with inputs or without."""
+    """Return all arguments; those by position must be as many as are given, and inputs by their name."""
     try:
         parameters = inspect.signature(made, eval_str=True).parameters
     except NameError as error:
         raise ExtensionError(f"must have annotations that exist, got {error} in {what}") from error
     stars = [str(p) for p in parameters.values() if p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
     by_position = [key for key, p in parameters.items() if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
-    if len(by_position) - len(given) not in ((0, 1) if inputs else (0,)) or stars:
+    if len(by_position) < len(given) or by_position[len(given) :] not in ([], [inputs]) or stars:
         asked = ", ".join([*given, *([further] if further else [])])
         got = ", ".join([*by_position, *stars]) or "no argument"
         raise ExtensionError(f"must take ({asked}), got ({got}) in {what}; options follow a *")

@@ -33,7 +33,7 @@ def test_local_files_change_defaults_and_what_is_given_counts_more(tmp_path: Pat
     [
         ("hydra/launcher=sub", "hydra/launcher=submitit_local\nhydra/launcher=submitit_slurm\n"),
         ("dataset=spi", "dataset=spiral-stable-focus\n"),
-        ("trainer.l", "trainer.label_smoothing=\ntrainer.lr=\n"),
+        ("trainer.l", "trainer.label_smoothing=\ntrainer.loss=\ntrainer.lr=\n"),
     ],
 )
 def test_tab_completion(

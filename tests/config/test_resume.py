@@ -41,7 +41,7 @@ def test_the_defaults_of_today_do_not_matter(tmp_path: Path, compose) -> None:
     stop(tmp_path / "run", stored)
     assert stored_config(tmp_path / "run") == stored
     answer = preflight([f"resume={tmp_path / 'run'}", "check=true"]).answer
-    assert str(answer).endswith(f"solver=rk4 seed=0, identity {identity(stored)}")
+    assert f"solver=rk4 seed=0, identity {identity(stored)}" in str(answer)
 
 
 def test_keys_that_change_the_result_are_refused_with_both_values(tmp_path: Path, compose) -> None:

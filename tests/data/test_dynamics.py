@@ -12,6 +12,7 @@ from neuralode_exp.data.dynamics import NoRealLogarithm, least_squares_generator
 from neuralode_exp.data.systems import System, make_system
 from neuralode_exp.extend import of_package
 
+UNDRIVEN = [entry.name for entry in of_package("system") if not make_system(entry.name).inputs]
 LINEAR = {
     "spiral-stable-focus": (((-1, -1), (1, -1)), [-1 + 1j, -1 - 1j]),
     "stable-node": (((-1, 0), (0, -2)), [-1, -2]),
@@ -20,12 +21,12 @@ LINEAR = {
 }
 
 
-@pytest.mark.parametrize("name", [entry.name for entry in of_package("system")])
+@pytest.mark.parametrize("name", UNDRIVEN)
 def test_fixed_point_eigenvalues_and_vectorisation(name: str) -> None:
     system = make_system(name)
     assert system.fixed_point is not None
     assert system.eigenvalues is not None
-    assert system.f(0.0, system.fixed_point).abs().max() < 1e-14
+    assert system.f(0.0, system.fixed_point).abs().max() < 1e-13
 
     z = torch.randn(3, 5, system.dim, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     dz = system.f(torch.tensor(0.3), z)
