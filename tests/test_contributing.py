@@ -25,8 +25,8 @@ from tests.conftest import ROOT
 PAGE = (ROOT / "CONTRIBUTING.md").read_text()
 
 
-@system("rocking", dim=2, low=-1.0, high=1.0, t_max=5.0)
-def rocking(t: torch.Tensor, z: torch.Tensor, *, length: Positive = 1.0) -> torch.Tensor:
+@system("swing", dim=2, low=-1.0, high=1.0, t_max=5.0)
+def swing(t: torch.Tensor, z: torch.Tensor, *, length: Positive = 1.0) -> torch.Tensor:
     """theta'' = -sin(theta) / length."""
     return torch.stack([z[..., 1], -torch.sin(z[..., 0]) / length], -1)
 
@@ -51,18 +51,17 @@ def start(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
 def test_a_new_system_is_trained_resumed_loaded_and_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, start: Callable[..., int], replicas: int
 ) -> None:
-    # As if its function stood in the package.
-    monkeypatch.setattr(extend, "_is_own", lambda path: path.is_relative_to(ROOT))
-    file = tmp_path / "conf" / "dataset" / "rocking.yaml"
+    monkeypatch.setattr(extend, "PACKAGE", ROOT)  # as if its function stood in the package
+    file = tmp_path / "conf" / "dataset" / "swing.yaml"
     file.parent.mkdir(parents=True)
     file.write_text(
-        "defaults: [/trainer@_global_.trainer: dynamics, kind/dynamics@_here_, _self_]\nname: rocking\nlength: 1.0\n"
+        "defaults: [/trainer@_global_.trainer: dynamics, kind/dynamics@_here_, _self_]\nname: swing\nlength: 1.0\n"
     )
     few = ("dataset.trajectories=8", "dataset.points=20", "trainer.max_steps=4", "model.width=8", "figures=false")
     words = (
         "--config-dir",
         str(tmp_path / "conf"),
-        "dataset=rocking",
+        "dataset=swing",
         "dataset.length=2",
         *few,
         f"trainer.replicas={replicas}",
