@@ -73,6 +73,7 @@ class NeuralODE(nn.Module, Generic[Field]):
         self.steer = 0.0
         self.stats = Stats()
         self.register_buffer("first_step", None)
+        self.register_load_state_dict_pre_hook(_leave_first_step)
 
     def start_from_previous(self) -> None:
         """Let a solve in training start with the step that the error of the last one's first step permits.
@@ -211,6 +212,15 @@ class NeuralODE(nn.Module, Generic[Field]):
     def eigenvalues(self, z: Tensor) -> Tensor:
         """Eigenvalues of df/dz at t = 0 and a state z, shape (..., d): the same shape, complex128."""
         return eigenvalues(lambda z: self.field(z.new_zeros(()), z), z)
+
+
+def _leave_first_step(ode: Any, state: dict[str, Any], prefix: str, *_: object) -> None:
+    """Let weights be loaded whether or not the solver that trained them, or this one, keeps its first step."""
+    key, own = f"{prefix}first_step", ode.first_step
+    if own is None:
+        state.pop(key, None)
+    else:
+        state.setdefault(key, own)
 
 
 def eigenvalues(f: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:

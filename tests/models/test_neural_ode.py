@@ -161,3 +161,13 @@ def test_fixed_steps_have_no_first_step_to_go_on_from() -> None:
     for _ in range(2):
         ode(states(7, 2).double(), [0.0, 1.0])
         assert ode.stats.accepted == 10
+
+
+def test_weights_fit_a_solver_that_keeps_no_first_step() -> None:
+    kept = NeuralODE(nn.Linear(2, 2), make_method("dopri5"))
+    kept.start_from_previous()
+    other = NeuralODE(nn.Linear(2, 2), make_method("rk4", step_size=0.5))
+    other.load_state_dict(kept.state_dict())
+    kept.load_state_dict(other.state_dict())
+    for name, value in other.state_dict().items():
+        assert torch.equal(kept.state_dict()[name], value)
