@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from claims import mnist
+from neuralode_exp.config.later import NEUTRAL
 from neuralode_exp.report.runs import Run
 
 Points = Mapping[float, float]  # y by x
@@ -70,6 +71,19 @@ def trace(runs: Sequence[Run], folder: Path) -> Iterator[str]:
     yield f"![{folder.name}](results/{folder.name}/figure.png)"
 
 
+def planar(runs: Sequence[Run], folder: Path) -> Iterator[str]:
+    """KL against the units of a continuous flow's layer, and against the layers of a planar flow."""
+    for dataset in dict.fromkeys(run.settings["dataset"] for run in runs):
+        here = [run for run in runs if run.settings["dataset"] == dataset]
+        parts = []
+        for name, key in (("continuous", "model.width"), ("planar", "model.layers")):
+            of_name = [run for run in here if (run.settings["model"] == "planar") == (name == "planar")]
+            # A key at its neutral value stays out of what is stored.
+            kl = {int(run.settings.get(key, NEUTRAL.get(key))): run.metrics["density/kl"] for run in of_name}
+            parts.append(f"{name} {', '.join(f'{kl[n]:.2f} ({n})' for n in sorted(kl))}")
+        yield f"{dataset}, KL in nat (hidden units or layers): {'; '.join(parts)}."
+
+
 # Metrics that its table shows beside the usual ones.
 FURTHER_COLUMNS: dict[str, tuple[str, ...]] = {
     "claim-trace": ("time/field_ms", "time/trace_ms", "time/determinant_ms"),
@@ -90,6 +104,7 @@ LEFT_OUT: dict[str, tuple[str, ...]] = {
 }
 # Experiment -> what it says, in Markdown, of its runs; pictures go to its folder, results/<experiment>.
 CLAIMS: dict[str, Callable[[Sequence[Run], Path], Iterator[str]]] = {
+    "claim-planar": planar,
     "claim-trace": trace,
     "claim-memory": mnist.memory,
     "claim-k-over-h": mnist.k_over_h,
