@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import matplotlib
+import matplotlib.pyplot as plt
 import pytest
 
 from tests.conftest import ROOT, train_here
@@ -22,6 +23,7 @@ def test_every_block_of_the_tour_runs(tmp_path: Path, monkeypatch: pytest.Monkey
             assert train_here(monkeypatch, *words.split()) == 0
         else:
             exec(code, names)
+    plt.close("all")
     held_out, table = names["held_out"], names["table"]
     assert held_out["dynamics/validation_error"].iloc[-1] < held_out["dynamics/persistence_error"].iloc[-1]
     learned = names["z"][: len(table), 0, 0].numpy()
