@@ -70,6 +70,15 @@ def test_field_is_an_mlp_with_time_as_an_input() -> None:
     torch.testing.assert_close(f(T, z), last(torch.tanh(second(h))), rtol=0, atol=1e-14)
 
 
+@pytest.mark.parametrize("depth", [0, 2])
+@pytest.mark.parametrize("fourier", [False, True])
+def test_the_trace_that_is_compiled_is_the_same(depth: int, fourier: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    f, z = field(3, depth, fourier=fourier), points(4, 3)
+    expected = f.with_trace(T, z, unit_vectors(3))
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    torch.testing.assert_close(f.with_trace(T, z, unit_vectors(3)), expected, rtol=0, atol=1e-14)
+
+
 @pytest.mark.parametrize("depth", [0, 1, 2, 3])
 @pytest.mark.parametrize("per_row", [False, True])
 @pytest.mark.parametrize("fourier", [False, True])

@@ -66,15 +66,9 @@ class FlowField(nn.Module):
 
         Gradients flow to t, z and the parameters.
         """
-        first, *others = self.layers
-        h = first(self._inputs(z)) + self.time_weight * t
         units = torch.eye(z.shape[1], dtype=z.dtype, device=z.device)[:, None]  # tangent j, of the j-th unit vector
-        tangents = (self._input_tangents(z, units) @ first.get_parameter("weight").T).expand(-1, len(z), -1)
-        for layer in others:
-            h = torch.tanh(h)
-            tangents = (tangents * _slope(h)) @ layer.get_parameter("weight").T
-            h = layer(h)
-        return h, tangents.permute(1, 2, 0)
+        h, tangents = self._with_products(t, z, units)
+        return h, tangents.expand(-1, len(z), -1).permute(1, 2, 0)
 
     def with_trace(self, t: Tensor, z: Tensor, probes: Tensor) -> tuple[Tensor, Tensor]:
         """Evaluate dz/dt = f, shape (n, d), and dlog p/dt = -sum_k v_k^T (df/dz) v_k, shape (n,).
@@ -87,21 +81,23 @@ class FlowField(nn.Module):
             probes: the v_k, shape (k, n, d), or (k, 1, d) if they are those of all rows.
         """
         if torch.compiler.is_compiling():  # which fuses node by node
-            return self._with_trace(t, z, probes)
+            h, tangents = self._with_products(t, z, probes)
+            return h, -(tangents * probes).sum((0, 2)).expand(len(z))
         parameters = [p for layer in self.layers for p in (layer.weight, layer.bias)]
         inputs, tangents = self._inputs(z), self._input_tangents(z, probes)
         dz, dlog_p = _WithTrace.apply(inputs, tangents, t, probes, self.time_weight, *parameters)
         return dz, dlog_p
 
-    def _with_trace(self, t: Tensor, z: Tensor, probes: Tensor) -> tuple[Tensor, Tensor]:
+    def _with_products(self, t: Tensor, z: Tensor, probes: Tensor) -> tuple[Tensor, Tensor]:
+        """Evaluate dz/dt and (df/dz) v_k, shape (k, n, d), or (k, 1, d) where they are those of all rows."""
         first, *others = self.layers
-        h = first(z) + self.time_weight * t
-        tangents = probes @ first.get_parameter("weight").T
+        h = first(self._inputs(z)) + self.time_weight * t
+        tangents = self._input_tangents(z, probes) @ first.get_parameter("weight").T
         for layer in others:
             h = torch.tanh(h)
             tangents = (tangents * _slope(h)) @ layer.get_parameter("weight").T
             h = layer(h)
-        return h, -(tangents * probes).sum((0, 2)).expand(len(z))
+        return h, tangents
 
 
 class _WithTrace(torch.autograd.Function):
