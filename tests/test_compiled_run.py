@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from neuralode_exp.config import machine
-from neuralode_exp.trainers import loop as loop_module
-from tests.test_run import Compose, Killed, assert_same_weights, run_in
+from tests.runs import Compose, assert_same_weights, whole_and_cut
 
 CELL = ("dataset=circle", "dataset.trajectories=8", "dataset.points=20", "model.width=8", "trainer.max_steps=12")
 
@@ -19,20 +18,7 @@ def test_a_killed_run_goes_on_to_the_same_weights(
     model: str, tmp_path: Path, compose: Compose, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = compose(*CELL, f"model={model}", "solver.compile=true", "trainer.checkpoint_every=5")
-    run_in(tmp_path / "whole", config)
-    original = loop_module.Loop._train_step
-
-    def killing(self: loop_module.Loop, *, measure_memory: bool) -> None:
-        if self.step == 8:
-            raise Killed
-        original(self, measure_memory=measure_memory)
-
-    monkeypatch.setattr(loop_module.Loop, "_train_step", killing)
-    with pytest.raises(Killed):
-        run_in(tmp_path / "cut", config)
-    monkeypatch.undo()
-    run_in(tmp_path / "cut", config)
-    assert_same_weights(tmp_path / "whole", tmp_path / "cut")
+    assert_same_weights(*whole_and_cut(tmp_path, config, monkeypatch, killed_at=8))
 
 
 def test_without_a_compiler_it_is_refused(compose: Compose, monkeypatch: pytest.MonkeyPatch) -> None:

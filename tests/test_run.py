@@ -8,43 +8,17 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from neuralode_exp.config import Config
 from neuralode_exp.outcome import RunFailed
-from neuralode_exp.run import run
 from neuralode_exp.tracking.metrics import read_metrics
 from neuralode_exp.tracking.summary import read_summary
-from neuralode_exp.trainers import loop as loop_module
 from tests.conftest import ROOT, TINY_IMAGES, train_here
-
-Compose = Callable[..., Config]
-RANDOM_OR_CLOCK = ("time/", "memory/peak_rss", "final/time")
-
-
-def run_in(folder: Path, config: Config) -> float:
-    folder.mkdir(exist_ok=True)
-    return run(config, folder, config.model_dump(mode="json"))
-
-
-def weights(folder: Path, name: str = "last") -> dict[str, torch.Tensor]:
-    return torch.load(folder / "checkpoints" / f"{name}.pt", weights_only=True)["module"]
-
-
-def curves(folder: Path) -> dict[str, tuple[list[int], list[float]]]:
-    return {tag: c for tag, c in read_metrics(folder).items() if not tag.startswith(RANDOM_OR_CLOCK)}
-
-
-def assert_same_weights(a: Path, b: Path) -> None:
-    of_a, of_b = weights(a), weights(b)
-    assert of_a.keys() == of_b.keys()
-    for name in of_a:
-        assert torch.equal(of_a[name], of_b[name]), name
+from tests.runs import Compose, assert_same_weights, curves, run_in, weights, whole_and_cut
 
 
 def test_a_run_leaves_what_the_readme_says(tmp_path: Path, compose: Compose) -> None:
@@ -107,31 +81,14 @@ def test_same_seed_same_weights_to_the_bit(tmp_path: Path, compose: Compose) -> 
     assert not torch.equal(a["layers.0.weight"], c["layers.0.weight"])
 
 
-class Killed(BaseException):
-    """Stands for SIGKILL: nothing in the run may catch it."""
-
-
 @pytest.mark.parametrize("killed_at", [1, 7, 10, 13, 20])
 def test_a_killed_run_goes_on_to_the_same_weights_and_curves(
     tmp_path: Path, compose: Compose, monkeypatch: pytest.MonkeyPatch, killed_at: int
 ) -> None:
     config = compose(*TINY_IMAGES, "model=mlp", "trainer.average=0.9", "log_every=5", "trainer.checkpoint_every=4")
-    run_in(tmp_path / "whole", config)
-
-    original = loop_module.Loop._train_step
-
-    def killing(self: loop_module.Loop, *, measure_memory: bool) -> None:
-        if self.step == killed_at:
-            raise Killed
-        original(self, measure_memory=measure_memory)
-
-    monkeypatch.setattr(loop_module.Loop, "_train_step", killing)
-    with pytest.raises(Killed):
-        run_in(tmp_path / "cut", config)
-    monkeypatch.undo()
-    run_in(tmp_path / "cut", config)
-    assert_same_weights(tmp_path / "whole", tmp_path / "cut")
-    assert curves(tmp_path / "whole") == curves(tmp_path / "cut")
+    whole, cut = whole_and_cut(tmp_path, config, monkeypatch, killed_at)
+    assert_same_weights(whole, cut)
+    assert curves(whole) == curves(cut)
 
 
 def test_kill_9_and_resume_from_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from operator import itemgetter
-from types import TracebackType
+from typing import Any
 
 import psutil
 import torch
@@ -47,13 +47,8 @@ class SavedTensors:
         self._hooks.__enter__()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._hooks.__exit__(kind, error, traceback)
+    def __exit__(self, *error: Any) -> None:
+        self._hooks.__exit__(*error)
 
     def backward_starts(self) -> None:
         """Note what is held now, between the forward pass and backward."""
@@ -133,13 +128,8 @@ class AllocatedBytes:
         self._profiler.__enter__()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._profiler.__exit__(kind, error, traceback)
+    def __exit__(self, *error: Any) -> None:
+        self._profiler.__exit__(*error)
         alive: dict[int, int] = {}  # bytes by address
         total = 0
         for address, n_bytes in _allocations(self._profiler):

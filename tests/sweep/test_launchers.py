@@ -17,8 +17,8 @@ from neuralode_exp.config import folder_name
 from neuralode_exp.sweep.cells import Cell, Outcome
 from neuralode_exp.sweep.launching import Jobs
 from neuralode_exp.tracking.summary import Summary, new_summary, read_summary, write_summary
+from tests.runs import Compose
 from tests.sweep.conftest import TINY, Grid, statuses, table
-from tests.test_run import Compose
 
 LAUNCHERS = ("joblib", "submitit_local")
 

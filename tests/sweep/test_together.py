@@ -15,8 +15,8 @@ from neuralode_exp.config import folder_name
 from neuralode_exp.tracking.lock import held_by, lock
 from neuralode_exp.tracking.summary import read_summary
 from tests.conftest import ROOT, train_here
+from tests.runs import Compose
 from tests.sweep.conftest import TINY, Grid, statuses, table
-from tests.test_run import Compose
 
 
 def launcher(folder: Path, *words: str) -> subprocess.Popen[str]:
