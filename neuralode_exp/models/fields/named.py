@@ -1,7 +1,7 @@
-"""The package's own vector fields, registered as the user's are; their options are keys of `model` itself.
+"""The package's own vector fields, registered as a user's are. Their options are keys of `model` itself.
 
-To add one, write its class in this folder and its function here. The preflight reads this module, so that torch is
-imported when a field is made, not before.
+To add a field, write its class in this folder and a function here that makes it. The preflight imports this module and
+does not need torch, so each function imports its class itself.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from neuralode_exp.extend import field
 
 @field("mlp")
 def mlp(dim: int, inputs: int, *, width: int = 64, depth: int = 2, activation: str = "silu") -> Any:
-    """A multilayer perceptron; of densities with a trace that its forward pass carries along."""
+    """A multilayer perceptron. For densities its forward pass computes the trace too."""
     from neuralode_exp.models.fields.mlp import MLPField
 
     return MLPField(dim, inputs, width=width, depth=depth, activation=activation)
@@ -21,11 +21,11 @@ def mlp(dim: int, inputs: int, *, width: int = 64, depth: int = 2, activation: s
 
 @field("hybrid")
 def hybrid(dim: int, inputs: int, *, width: int = 64, depth: int = 2, activation: str = "silu") -> Any:
-    """A known system, `model.system`, whose constants in `model.free` are learned, and a network for what it lacks."""
+    """A known system, `model.system`, with learned constants, `model.free`, plus a network for what it lacks."""
     import torch
 
     network = mlp(dim, inputs, width=width, depth=depth, activation=activation)
-    with torch.no_grad():  # nothing is lacking at first
+    with torch.no_grad():  # at first the network adds nothing
         network.weights[-1].zero_()
         network.biases[-1].zero_()
     return network
@@ -33,7 +33,7 @@ def hybrid(dim: int, inputs: int, *, width: int = 64, depth: int = 2, activation
 
 @field("hamiltonian")
 def hamiltonian(dim: int, *, width: int = 64, depth: int = 2, activation: str = "silu") -> Any:
-    """dq/dt = dH/dp and dp/dt = -dH/dq with an MLP H, which is kept: the first half of the state is q, the second p."""
+    """dq/dt = dH/dp and dp/dt = -dH/dq with an MLP H, which stays constant. The state is q, then p."""
     from neuralode_exp.models.fields.hamiltonian import HamiltonianField
 
     return HamiltonianField(dim, width=width, depth=depth, activation=activation)
