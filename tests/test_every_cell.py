@@ -71,9 +71,15 @@ def own(tmp_path: Path) -> dict[str, tuple[str, ...]]:
 
 
 def names(heading: str) -> list[str]:
-    """The names in the first column of the README's table with this heading."""
-    rows = (ROOT / "README.md").read_text().split(f"| `{heading}=`", 1)[1].split("\n\n", 1)[0].splitlines()[2:]
+    """The names in the first column of the README's tables with this heading: of datasets there are three."""
+    tables = [part.split("\n\n", 1)[0] for part in (ROOT / "README.md").read_text().split(f"\n| `{heading}=`")[1:]]
+    rows = [row for table in tables for row in table.splitlines()[2:]]
     return [name for row in rows for name in re.findall(r"`([^`]+)`", row.split("|")[1])]
+
+
+def test_the_tables_name_every_file_of_the_groups() -> None:
+    for group in ("dataset", "model", "solver"):
+        assert sorted(names(group)) == sorted(file.stem for file in (ROOT / "conf" / group).glob("*.yaml"))
 
 
 @pytest.mark.cells
