@@ -1,12 +1,13 @@
 """Keep finished experiments in git, and make RESULTS.md from them.
 
     python scripts/results.py add SWEEP --as hidden-dynamics   # results/hidden-dynamics/*.json, one a finished run
-    python scripts/results.py add SWEEP --as NAME --replace    # the same, and nothing of what was kept before
+    python scripts/results.py add SWEEP --as NAME --replace    # the same, after deleting what was kept before
     python scripts/results.py render                           # RESULTS.md from all of results/
-    python scripts/results.py stale                            # those that today's code would not give again
+    python scripts/results.py stale                            # results that today's code no longer reproduces
 
-A result keeps the losses of its first 20 steps and an evaluation after them; `stale` trains them again, which takes
-minutes, and lists what differs by more than 1e-3, what has no such record, and tables with missing rows.
+A result keeps the losses of its first 20 steps and an evaluation after them. `stale` trains these steps again, which
+takes minutes, and lists results that differ by more than 1e-3, results without such a record, and tables with missing
+rows.
 
 Exit status: 0 done, 1 something is stale, 2 the request is wrong.
 """
@@ -45,12 +46,12 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command line and return its exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
-    add = commands.add_parser("add", help="copy what finished runs found to results/")
+    add = commands.add_parser("add", help="copy the results of finished runs to results/")
     add.add_argument("sweep", type=Path, help="folder of the runs")
     add.add_argument("--as", dest="name", required=True, help="name of the experiment")
-    add.add_argument("--replace", action="store_true", help="drop what was kept of this experiment before")
+    add.add_argument("--replace", action="store_true", help="delete what was kept of this experiment before")
     commands.add_parser("render", help="write RESULTS.md")
-    commands.add_parser("stale", help="list results that today's code would not give again")
+    commands.add_parser("stale", help="list results that today's code no longer reproduces")
     args = parser.parse_args(argv)
     if args.command == "render":
         PAGE.write_text(render())
@@ -75,7 +76,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def keep(run: Run, name: str) -> Path:
-    """Write what a run found to results/<name>/<identity>.json."""
+    """Write the results of a run to results/<name>/<identity>.json."""
     summary = read_summary(run.folder)
     assert summary is not None
     config = stored_config(run.folder).model_dump(mode="json")
@@ -99,7 +100,7 @@ def keep(run: Run, name: str) -> Path:
 
 
 def curves(run: Run) -> dict[str, tuple[list[int], list[float]]]:
-    """What the claims on MNIST draw over training, thinned; elsewhere the last values are all that is kept."""
+    """Curves that the claims on MNIST draw, thinned to some 100 points; no other run keeps curves."""
     if run.settings["trainer"] != "classification":
         return {}
     kept = read_metrics(run.folder, CURVES)
@@ -110,15 +111,16 @@ def curves(run: Run) -> dict[str, tuple[list[int], list[float]]]:
 
 
 def render() -> str:
-    """RESULTS.md: the benchmarks against their goals, then a table for each experiment."""
+    """Return RESULTS.md: the benchmarks against their goals, then a table for each experiment."""
     parts = [
         "# Results",
-        "Made by `python scripts/results.py render` from the files in `results/`; every number was measured by the "
-        "command above its table. Experiments: mean ± standard deviation over the seeds, from the last weights; ms per "
-        "step is the median over a run's steps (in runs without a peak of memory the median of what a run on MNIST "
-        "logged, and the last that another run logged). `seed` seeds the weights and the batches; data and test set "
-        "stay as they are: the spread is of training alone. `best.pt`, which no table shows, is chosen by the "
-        "objective, of known systems against noise-free truth.",
+        "`python scripts/results.py render` makes this page from the files in `results/`. The command above a table "
+        "measured its numbers.",
+        "The tables of experiments show mean ± standard deviation over the seeds, from the last weights. `seed` seeds "
+        "the weights and the batches and leaves the data and the test set as they are, so the spread is that of "
+        "training alone. No table shows `best.pt`, which is chosen by the objective, for known systems against "
+        "noise-free truth. `ms per step` is the median over a run's steps. Earlier runs have no peak of memory; their "
+        "`ms per step` is the median of the logged values on MNIST, and the last logged value elsewhere.",
     ]
     for path in sorted(RESULTS.glob("benchmark-*.json")):
         parts += benchmark(json.loads(path.read_text()))
@@ -164,7 +166,7 @@ def experiment(folder: Path) -> Iterator[str]:
 
 
 def command(name: str) -> str:
-    """The command that stands in the head of the experiment's file."""
+    """Return the first command in the head of the experiment's file."""
     path = ROOT / "conf" / "experiment" / f"{name}.yaml"
     lines = path.read_text().splitlines() if path.exists() else []
     commands = [line.removeprefix("# ").split("  (")[0] for line in lines if line.startswith("# python")]

@@ -1,4 +1,4 @@
-"""What an experiment that measures a claim says beyond its table: a fit, a sentence, a picture."""
+"""Fits, sentences and pictures that RESULTS.md has below the table of an experiment that measures a claim."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ def power(points: Points) -> float:
 
 
 def upper_half(points: Points) -> dict[float, float]:
-    """Return the points of the larger half of all x."""
+    """Return the points with the larger half of the x values."""
     kept = sorted(points)[len(points) // 2 :]
     return {x: points[x] for x in kept}
 
 
 def medians(runs: Sequence[Run], key: str, tag: str) -> dict[float, float]:
-    """Return the median of a metric for each value of a numeric key, in its order."""
+    """Return the median of a metric for each value of a numeric key, in ascending order of the key."""
     values: dict[float, list[float]] = {}
     for run in runs:
         if tag in run.metrics:
@@ -37,7 +37,7 @@ def medians(runs: Sequence[Run], key: str, tag: str) -> dict[float, float]:
 
 
 def trace(runs: Sequence[Run], folder: Path) -> Iterator[str]:
-    """How the cost of an evaluation grows with d: the traces of a flow against a discrete layer's log-determinant."""
+    """Fit how an evaluation's cost grows with d, for a flow's traces and a discrete layer's log-determinant."""
     from claims.figures import draw_powers
 
     estimated = [run for run in runs if run.settings["model.trace"] == "hutchinson"]
@@ -56,23 +56,24 @@ def trace(runs: Sequence[Run], folder: Path) -> Iterator[str]:
     parts = []
     for name, ms in costs.items():
         beyond = {d: ms[d] - field[d] for d in upper_half(ms) if ms[d] > field[d]}
-        parts.append(f"with {name} as d^{power(upper_half(ms)):.2f} (what is beyond f alone: d^{power(beyond):.2f})")
+        parts.append(f"with {name} as d^{power(upper_half(ms)):.2f} (its cost beyond f alone: d^{power(beyond):.2f})")
     fitted = upper_half(field)
     yield (
         f"Least squares of log ms against log d over d = {', '.join(f'{d:g}' for d in fitted)}: f alone grows as "
         f"d^{power(fitted):.2f}, {', '.join(parts)}."
     )
     yield (
-        "Hidden layers keep their width w while d grows. Work for a point: f and the estimate O(d w + w^2), the exact "
-        "trace by d tangents O(d w^2), the log-determinant O(d^2 w + d w^2 + d^3). So the trace is O(d) at a fixed "
-        "width; with w proportional to d it is O(d^3) too, and only the estimate costs as much as f, O(d^2)."
+        "Hidden layers keep their width w while d grows. The work for a point is O(d w + w^2) for f and for the "
+        "estimate, O(d w^2) for the exact trace by d tangents, and O(d^2 w + d w^2 + d^3) for the log-determinant. So "
+        "the trace is O(d) at a fixed width. With w proportional to d the trace is O(d^3) too, and only the estimate "
+        "costs as much as f, O(d^2)."
     )
     draw_powers({"f alone": field, **costs}, "d", "ms an evaluation, f included").savefig(folder / "figure.png")
     yield f"![{folder.name}](results/{folder.name}/figure.png)"
 
 
 def planar(runs: Sequence[Run], folder: Path) -> Iterator[str]:
-    """KL against the units of a continuous flow's layer, and against the layers of a planar flow."""
+    """List KL by the hidden units of a continuous flow and by the layers of a planar flow."""
     for dataset in dict.fromkeys(run.settings["dataset"] for run in runs):
         here = [run for run in runs if run.settings["dataset"] == dataset]
         parts = []
@@ -84,7 +85,7 @@ def planar(runs: Sequence[Run], folder: Path) -> Iterator[str]:
         yield f"{dataset}, KL in nat (hidden units or layers): {'; '.join(parts)}."
 
 
-# Metrics that its table shows beside the usual ones.
+# Experiment -> metrics that its table shows beside the usual ones.
 FURTHER_COLUMNS: dict[str, tuple[str, ...]] = {
     "claim-trace": ("time/field_ms", "time/trace_ms", "time/determinant_ms"),
     "claim-continuous": ("solver/consistency_error",),
@@ -97,12 +98,13 @@ FURTHER_COLUMNS: dict[str, tuple[str, ...]] = {
     ),
     "hundred-seeds": ("dynamics/active_replicas", "dynamics/field_error_std", "dynamics/eigenvalue_error_std"),
 }
-# Columns that say nothing of it: two steps, which both are measured, train no net and tell no time.
+# Experiment -> columns that its table leaves out because they mean nothing there.
 LEFT_OUT: dict[str, tuple[str, ...]] = {
-    "measured": ("time/step_ms", "seconds"),  # the machine was shared
+    "measured": ("time/step_ms", "seconds"),  # the machine was busy with other work
+    # Its runs have two steps, whose memory is measured: too few to train, and slowed by the measurement.
     "claim-memory": ("time/step_ms", "solver/consistency", "error/test", "loss/train", "seconds"),
 }
-# Experiment -> what it says, in Markdown, of its runs; pictures go to its folder, results/<experiment>.
+# Experiment -> function that describes its runs in Markdown and draws pictures in its folder, results/<experiment>.
 CLAIMS: dict[str, Callable[[Sequence[Run], Path], Iterator[str]]] = {
     "claim-planar": planar,
     "claim-trace": trace,

@@ -1,4 +1,4 @@
-"""Pictures of what a claim says of a grid of runs."""
+"""Pictures for the experiments that measure a claim."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from neuralode_exp.tracking.figures.style import LOOKS, OBSERVED, label, new_fig
 
 
 def draw_powers(curves: Mapping[str, Mapping[float, float]], x: str, y: str) -> Figure:
-    """Log-log lines, where a power law is straight; at most six, each with its y by x."""
+    """Draw at most six curves on log-log axes, where a power law is a straight line; each curve maps x to y."""
     figure, (ax,) = new_figure(1, width=5.0, height=3.6)
     for (name, points), (colour, look) in zip(curves.items(), LOOKS, strict=False):
         ax.loglog(list(points), list(points.values()), look, color=colour, ms=4, lw=1.4, label=name)
@@ -26,7 +26,7 @@ def draw_powers(curves: Mapping[str, Mapping[float, float]], x: str, y: str) -> 
 def draw_curves(
     curves: Mapping[str, tuple[Sequence[float], Sequence[float]]], x: str, y: str, *, log: bool = False
 ) -> Figure:
-    """Lines of y over x, each a pair of both; `log` for a logarithmic y."""
+    """Draw lines, each a pair (x, y) of sequences; `log` makes the y axis logarithmic."""
     figure, (ax,) = new_figure(1, width=5.0, height=3.6)
     for (name, points), (colour, look) in zip(curves.items(), LOOKS, strict=False):
         ax.plot(*points, look[1:], color=colour, lw=1.4, label=name)
@@ -44,7 +44,7 @@ def draw_scatter(
     *,
     line: Mapping[float, float] | None = None,
 ) -> Figure:
-    """Points (x, y, what stands beside it) by group, and a fitted line through them."""
+    """Draw points (x, y, text beside the point) by group, and a fitted line through them."""
     figure, (ax,) = new_figure(1, width=6.0, height=4.0)
     if line:
         ax.plot(list(line), list(line.values()), "-", color=OBSERVED, lw=1)
@@ -52,7 +52,7 @@ def draw_scatter(
         ax.plot([p[0] for p in group], [p[1] for p in group], look[0], color=colour, ms=5, label=name)
         for place, value, text in group:
             ax.annotate(text, (place, value), xytext=(4, 3), textcoords="offset points", fontsize=6)
-    ax.margins(x=0.1, y=0.08)  # room for what stands beside the points
+    ax.margins(x=0.1, y=0.08)  # room for the text beside the points
     label(ax, "", x, y)
     ax.legend(fontsize=8, framealpha=0.7)
     return figure

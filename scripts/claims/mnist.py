@@ -1,4 +1,4 @@
-"""What the experiments on MNIST say beyond their tables: ratios, fits and pictures of cost, memory and NFE."""
+"""Ratios, fits and pictures of cost, memory and NFE that RESULTS.md has below the tables of experiments on MNIST."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from neuralode_exp.ode.tableaus import TABLEAUS
 from neuralode_exp.report.runs import Run
 
 STAGES = {name: TABLEAUS[name].stages for name in ("euler", "midpoint", "heun2", "heun3", "rk4")}
-PEAK = "memory/peak_mib"  # runs of before have only what autograd saved
+PEAK = "memory/peak_mib"  # earlier runs lack it and have only what autograd saved
 # Chen et al. 2018, https://arxiv.org/abs/1806.07366, table 1: one run each, adaptive solves, 160 epochs.
 PUBLISHED = {"mlp": 1.60, "resnet": 0.41, "rknet": 0.47, "odenet": 0.42}
 
 
 def name_of(run: Run) -> str:
-    """The model as tables call it, the adjoint named too."""
+    """Return the model's name as in tables, but with the adjoint named too."""
     model = str(run.settings["model"])
     return "odenet (adjoint)" if model == "odenet" else model
 
@@ -40,7 +40,7 @@ def by_name(runs: Sequence[Run]) -> dict[str, list[Run]]:
 
 
 def table(runs: Sequence[Run], folder: Path) -> Iterator[str]:
-    """The published errors beside ours, and how long each way takes to 1 % test error."""
+    """Compare the published errors with ours, and list how long each model takes to 1 % test error."""
     groups = by_name(runs)
     rows = [
         "| | gradient, solver | Chen et al. 2018 (%) | here (%) | seeds | steps to 1 % | seconds to 1 % |",
@@ -55,8 +55,9 @@ def table(runs: Sequence[Run], folder: Path) -> Iterator[str]:
         rows.append(f"| {name} | {_how(group[0])} | {errors} | {len(group)} | {step} | {seconds} |")
     yield "\n".join(rows)
     yield (
-        f"Chen et al.: table 1, adaptive solves, 160 epochs. Here: {_budget(runs)}; seconds are steps times ms "
-        "per step, without evaluations; the test error is looked at every half epoch. The picture shows one seed."
+        f"Chen et al.: table 1, adaptive solves, 160 epochs. Here: {_budget(runs)}. Seconds are steps times ms per "
+        "step, without the time of evaluations. The test error is measured every half epoch. The picture shows one "
+        "seed of each."
     )
     first = [group[0] for group in groups.values() if "error/test" in group[0].curves]
     curves = {_named(run): run.curves["error/test"] for run in first}
@@ -67,7 +68,7 @@ def table(runs: Sequence[Run], folder: Path) -> Iterator[str]:
 
 
 def _front(groups: Mapping[str, Sequence[Run]], folder: Path) -> Iterator[str]:
-    """Which ways are not beaten by another in error, time and memory at once, and ODE-Net against ResNet."""
+    """Name the models that no other beats in error, time and memory at once, and compare ODE-Net with ResNet."""
     costs = {
         name: (mean(group, "error/test"), to_one_percent(group), mean(group, PEAK)) for name, group in groups.items()
     }
@@ -78,8 +79,8 @@ def _front(groups: Mapping[str, Sequence[Run]], folder: Path) -> Iterator[str]:
         and not any(other != cost and all(a <= b for a, b in zip(other, cost, strict=True)) for other in costs.values())
     ]
     yield (
-        "Of those that reach 1 %, none is at least as good in test error, seconds to 1 % and peak memory at once as: "
-        f"{', '.join(front)}. Below, the error against the time of a step, with the peak beside it."
+        "Among those that reach 1 %, these are not beaten in test error, seconds to 1 % and peak memory at once: "
+        f"{', '.join(front)}. Below is the error against the time of a step, with the peak beside it."
     )
     if costs.keys() >= {"odenet (checkpoint)", "resnet"}:
         (_, seconds, peak), (_, base_seconds, base_peak) = costs["odenet (checkpoint)"], costs["resnet"]
@@ -99,32 +100,32 @@ def _front(groups: Mapping[str, Sequence[Run]], folder: Path) -> Iterator[str]:
 
 
 def to_one_percent(group: Sequence[Run]) -> float:
-    """Mean seconds of training to 1 % test error, infinite if a run does not get there."""
+    """Return the mean seconds of training to 1 % test error, infinite if a run does not reach it."""
     return statistics.mean((steps_to(run, 1.0) or math.inf) * run.metrics["time/step_ms"] / 1e3 for run in group)
 
 
 def steps_to(run: Run, error: float) -> int | None:
-    """The first step at which the test error was seen at or below `error` percent."""
+    """Return the first evaluated step whose test error is at most `error` percent, or None."""
     steps, errors = run.curves.get("error/test", ([], []))
     return next((int(step) for step, value in zip(steps, errors, strict=True) if value <= error), None)
 
 
 def memory(runs: Sequence[Run], folder: Path) -> Iterator[str]:
-    """Memory of a training step against depth: blocks of resnet, 8 to 64 evaluations of the others."""
+    """Compare the memory of a training step across depth: blocks of resnet, 8 to 64 evaluations of the others."""
     runs = [run for run in runs if run.settings["model"] == "resnet" or 8 <= _nfe(run) <= 64]
     groups = {name: group for name, group in by_name(runs).items() if len(set(map(_nfe, group))) > 1}
     if not groups:
         return
     saved = _by_nfe(groups, "memory/saved_mib")
-    yield f"Saved by autograd when backward starts, most over fewest evaluations: {_growth(saved)}."
+    yield f"Saved by autograd when backward starts, ratio of most to fewest evaluations: {_growth(saved)}."
     if not have_peak(runs):
         return
     peaks = _by_nfe(groups, PEAK)
     yield (
-        f"Peak of a training step, likewise: {_growth(peaks)}. It is never below what the stem before the blocks takes."
+        f"Peak of a training step, the same ratio: {_growth(peaks)}. The stem before the blocks sets a floor for it."
     )
     slopes = [f"{name} {np.polyfit(list(points), list(points.values()), 1)[0]:.2f}" for name, points in peaks.items()]
-    yield f"MiB of the peak for each further evaluation forward (resnet: block), least squares: {', '.join(slopes)}."
+    yield f"MiB of the peak for each further forward evaluation (resnet: block), least squares: {', '.join(slopes)}."
     yield _picture(draw_powers(peaks, "evaluations forward (resnet: blocks)", "peak MiB of a training step"), folder)
 
 
@@ -140,14 +141,14 @@ def _growth(curves: Mapping[str, Mapping[float, float]]) -> str:
 
 
 def k_over_h(runs: Sequence[Run], folder: Path) -> Iterator[str]:
-    """A line through time against stages over step size, and the error by order and by step size."""
+    """Fit a line to time against stages over step size, and list the error by order and by step size."""
     x = np.array([STAGES[str(run.settings["solver"])] / float(run.settings["solver.step_size"]) for run in runs])
     y = np.array([run.metrics["time/step_ms"] for run in runs])
     slope, intercept = np.polyfit(x, y, 1)
     r2 = 1 - ((y - intercept - slope * x) ** 2).sum() / ((y - y.mean()) ** 2).sum()
     yield (
         f"Least squares: {intercept:.0f} ms + {slope:.1f} ms * k/h, R^2 = {r2:.3f} ({len(runs)} runs). The "
-        "checkpointed gradient evaluates k/h - k stages a second time, which the slope holds."
+        "checkpointed gradient evaluates k/h - k stages a second time; the slope includes them."
     )
     orders = sorted({STAGES[str(run.settings["solver"])] for run in runs})
     errors = [
@@ -168,7 +169,7 @@ def k_over_h(runs: Sequence[Run], folder: Path) -> Iterator[str]:
 
 
 def nfe(runs: Sequence[Run], folder: Path) -> Iterator[str]:
-    """Evaluations of a training step, forward and backward, as training goes on."""
+    """Describe the evaluations of a training step, forward and backward, as training goes on."""
     run = next((run for run in runs if "nfe/backward" in run.curves), None)
     if run is None:
         return
@@ -182,7 +183,7 @@ def nfe(runs: Sequence[Run], folder: Path) -> Iterator[str]:
 
 
 def continuous(runs: Sequence[Run], folder: Path) -> Iterator[str]:
-    """What an accurate solve changes in nets trained at each step size."""
+    """Describe what an accurate solve changes in networks trained at each step size."""
     curves: dict[str, dict[float, float]] = {}
     parts = []
     for run in sorted(
@@ -203,7 +204,7 @@ def continuous(runs: Sequence[Run], folder: Path) -> Iterator[str]:
 
 
 def _budget(runs: Sequence[Run]) -> str:
-    """How long the runs trained."""
+    """Return how long the runs trained."""
     budgets = set()
     for run in runs:
         steps, epochs = run.settings["trainer.max_steps"], run.settings["trainer.epochs"]
@@ -216,12 +217,12 @@ def _nfe(run: Run) -> float:
 
 
 def _how(run: Run) -> str:
-    """Gradient, solver and its tolerance or step size; nothing for a net without an ODE."""
+    """Return gradient, solver and its tolerance or step size; nothing for a network without an ODE."""
     return f"{run.settings['model.gradient']}, {solver}" if (solver := _solver(run)) else ""
 
 
 def _named(run: Run) -> str:
-    """The model as pictures call it, with its solver."""
+    """Return the model's name in pictures, with its solver."""
     return f"{name_of(run)}, {solver}" if (solver := _solver(run)) else name_of(run)
 
 

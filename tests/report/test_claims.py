@@ -38,9 +38,9 @@ def test_the_trace_says_exponents_and_draws_them(tmp_path: Path) -> None:
     said = "\n".join(trace(runs, tmp_path))
     assert "over d = 8, 16" in said
     assert "f alone grows as d^0.50" in said
-    assert "(what is beyond f alone: d^3.00)" in said
-    assert "(what is beyond f alone: d^1.00)" in said
-    assert "with Hutchinson's estimate as d^0.50 (what is beyond f alone: d^0.50)" in said
+    assert "(its cost beyond f alone: d^3.00)" in said
+    assert "(its cost beyond f alone: d^1.00)" in said
+    assert "with Hutchinson's estimate as d^0.50 (its cost beyond f alone: d^0.50)" in said
     assert said.endswith(f"![{tmp_path.name}](results/{tmp_path.name}/figure.png)")
     assert (tmp_path / "figure.png").stat().st_size > 1000
 

@@ -63,7 +63,7 @@ def test_the_front_of_error_time_and_memory(tmp_path: Path) -> None:
         run("stem", metrics=step(50.0, peak=1.0)),  # the smallest, but never at 1 %
     ]
     said = "\n".join(mnist.table(runs, tmp_path))
-    assert "peak memory at once as: odenet (checkpoint), odenet (adjoint). Below" in said
+    assert "peak memory at once: odenet (checkpoint), odenet (adjoint). Below" in said
     assert "odenet (checkpoint) takes 0.75 of resnet's time to 1 % test error, and 0.70 of its peak memory." in said
     assert (tmp_path / "front.png").exists()
 
@@ -72,8 +72,8 @@ def test_memory_is_a_ratio_over_evaluations(tmp_path: Path) -> None:
     runs = [run("odenet", "adjoint", metrics=step(1.0, 3.0, 4.0, nfe)) for nfe in (64.0, 8.0)]
     runs += [run("rknet", "backprop", metrics=step(1.0, nfe, nfe, nfe)) for nfe in (8.0, 64.0)]
     said = "\n".join(mnist.memory(runs, tmp_path))
-    assert "most over fewest evaluations: odenet (adjoint) 1.00 (8 to 64), rknet 8.00 (8 to 64)." in said
-    assert "Peak of a training step, likewise: odenet (adjoint) 1.00 (8 to 64), rknet 8.00 (8 to 64). It is" in said
+    assert "ratio of most to fewest evaluations: odenet (adjoint) 1.00 (8 to 64), rknet 8.00 (8 to 64)." in said
+    assert "Peak of a training step, the same ratio: odenet (adjoint) 1.00 (8 to 64), rknet 8.00 (8 to 64). The" in said
     assert "least squares: odenet (adjoint) -0.00, rknet 1.00." in said.replace("adjoint) 0.00", "adjoint) -0.00")
 
 
