@@ -16,6 +16,8 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 HYDRA_NEXT := "hydra-core>=1.4.0rc3" "omegaconf>=2.4.1rc1" "hydra-joblib-launcher>=1.4.0rc3" "hydra-submitit-launcher>=1.4.0rc3"
+# A process a core; a file's tests share one, with what they set up.
+SIDE_BY_SIDE := --numprocesses auto --maxprocesses 8 --dist loadfile
 GPU_PYTHON := $(if $(PACKAGES),PYTHONPATH=$(CURDIR):$(abspath $(PACKAGES)) $(PYTHON),$(BIN)/python)
 
 .PHONY: setup train test test-extras test-browser test-slurm test-interrupts test-hydra-next test-gpu test-compiled test-cells lint clean
@@ -30,7 +32,7 @@ train: setup
 	$(BIN)/python train.py $(ARGS)
 
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE)
 
 test-extras: setup
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev,ray,search,dysts]"
@@ -47,7 +49,7 @@ test-interrupts: setup
 	$(BIN)/python -m pytest -m interrupts
 
 test-hydra-next: $(VENV)-next/.ready
-	$(VENV)-next/bin/python -m pytest
+	$(VENV)-next/bin/python -m pytest $(SIDE_BY_SIDE)
 
 $(VENV)-next/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)-next
