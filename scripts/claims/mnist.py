@@ -42,17 +42,17 @@ def by_name(runs: Sequence[Run]) -> dict[str, list[Run]]:
 def table(runs: Sequence[Run], folder: Path) -> Iterator[str]:
     """Compare the published errors with ours, and list how long each model takes to 1 % test error."""
     groups = by_name(runs)
+    to_one = {name: to_one_percent(group) for name, group in groups.items()}
     rows = [
         "| | gradient, solver | Chen et al. 2018 (%) | here (%) | seeds | steps to 1 % | seconds to 1 % |",
         "|---|---|---|---|---|---|---|",
     ]
     for name, group in groups.items():
-        reached = [steps for run in group if (steps := steps_to(run, 1.0)) is not None]
-        step = f"{statistics.mean(reached):.0f}" if len(reached) == len(group) else "not reached"
-        seconds = f"{to_one_percent(group):.0f}" if len(reached) == len(group) else ""
+        steps, seconds = to_one[name]
+        reached = f"{steps:.0f} | {seconds:.0f}" if math.isfinite(steps) else "not reached | "
         published = PUBLISHED.get(name.split(" ")[0], "")
         errors = f"{published} | {mean(group, 'error/test'):.2f}"
-        rows.append(f"| {name} | {_how(group[0])} | {errors} | {len(group)} | {step} | {seconds} |")
+        rows.append(f"| {name} | {_how(group[0])} | {errors} | {len(group)} | {reached} |")
     yield "\n".join(rows)
     yield (
         f"Chen et al.: table 1, adaptive solves, 160 epochs. Here: {_budget(runs)}. Seconds are steps times ms per "
@@ -64,14 +64,12 @@ def table(runs: Sequence[Run], folder: Path) -> Iterator[str]:
     if curves:
         yield _picture(draw_curves(curves, "training step", "test error (%)", log=True), folder)
     if have_peak(runs):
-        yield from _front(groups, folder)
+        yield from _front(groups, {name: seconds for name, (_, seconds) in to_one.items()}, folder)
 
 
-def _front(groups: Mapping[str, Sequence[Run]], folder: Path) -> Iterator[str]:
+def _front(groups: Mapping[str, Sequence[Run]], to_one: Mapping[str, float], folder: Path) -> Iterator[str]:
     """Name the models that no other beats in error, time and memory at once, and compare ODE-Net with ResNet."""
-    costs = {
-        name: (mean(group, "error/test"), to_one_percent(group), mean(group, PEAK)) for name, group in groups.items()
-    }
+    costs = {name: (mean(group, "error/test"), to_one[name], mean(group, PEAK)) for name, group in groups.items()}
     front = [
         name
         for name, cost in costs.items()
@@ -99,15 +97,17 @@ def _front(groups: Mapping[str, Sequence[Run]], folder: Path) -> Iterator[str]:
     yield _picture(draw_scatter(points, "ms per training step", "test error (%)"), folder, "front.png")
 
 
-def to_one_percent(group: Sequence[Run]) -> float:
-    """Return the mean seconds of training to 1 % test error, infinite if a run does not reach it."""
-    return statistics.mean((steps_to(run, 1.0) or math.inf) * run.metrics["time/step_ms"] / 1e3 for run in group)
+def to_one_percent(group: Sequence[Run]) -> tuple[float, float]:
+    """Return the mean steps and the mean seconds of training to 1 % test error, infinite if a run does not reach it."""
+    steps = [steps_to(run, 1.0) for run in group]
+    seconds = [n * run.metrics["time/step_ms"] / 1e3 for n, run in zip(steps, group, strict=True)]
+    return statistics.mean(steps), statistics.mean(seconds)
 
 
-def steps_to(run: Run, error: float) -> int | None:
-    """Return the first evaluated step whose test error is at most `error` percent, or None."""
+def steps_to(run: Run, error: float) -> float:
+    """Return the first evaluated step whose test error is at most `error` percent, or infinity."""
     steps, errors = run.curves.get("error/test", ([], []))
-    return next((int(step) for step, value in zip(steps, errors, strict=True) if value <= error), None)
+    return next((step for step, value in zip(steps, errors, strict=True) if value <= error), math.inf)
 
 
 def memory(runs: Sequence[Run], folder: Path) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -39,8 +40,8 @@ def step(ms: float, held: float = 1.0, peak: float = 1.0, nfe: float = 4.0) -> d
 def test_the_first_step_at_an_error() -> None:
     curve = ([10, 20, 30], [3.0, 1.0, 1.2])
     assert mnist.steps_to(run("resnet", curves={"error/test": curve}), 1.0) == 20
-    assert mnist.steps_to(run("resnet", curves={"error/test": curve}), 0.5) is None
-    assert mnist.steps_to(run("resnet"), 1.0) is None
+    assert mnist.steps_to(run("resnet", curves={"error/test": curve}), 0.5) == math.inf
+    assert mnist.steps_to(run("resnet"), 1.0) == math.inf
 
 
 def test_the_table_has_published_and_measured_errors(tmp_path: Path) -> None:
