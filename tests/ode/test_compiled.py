@@ -9,15 +9,17 @@ from __future__ import annotations
 import math
 from contextlib import nullcontext
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._dynamo.utils import counters
 
 from neuralode_exp.models.flows import Flow
 from neuralode_exp.ode import MaxStepsExceeded, Method, NonFiniteState, Solution, make_method, solve
-from neuralode_exp.ode.compiled import _PROGRAMS, CompilationWarning
+from neuralode_exp.ode.compiled import _PROGRAMS, CompilationWarning, forget_programs
 from tests.ode.problems import Z0, TimeMLP, gradients
 from tests.ode.test_right_or_refused import METHODS, assert_equal, runner
 from tests.ode.test_right_or_refused import gradients as of_use
@@ -138,6 +140,23 @@ class Counter(TimeMLP):
 def test_a_field_that_is_never_the_same_is_given_up() -> None:
     with pytest.warns(CompilationWarning, match="as a counter"):
         solve(Counter(), Z0, [0.0, 5.0], compiled(RK4))
+
+
+@pytest.mark.compiled
+def test_a_second_start_finds_its_programs_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    f, z0, found = TimeMLP(), Z0.clone().requires_grad_(), []
+    for _ in range(2):
+        forget_programs()
+        torch._dynamo.reset()
+        counters.clear()
+        z = solve(f, z0, [0.0, 1.0], compiled(RK4, "inductor")).z
+        found.append((z, *gradients(z, z0, *f.parameters())))
+        assert counters["inductor"]["fxgraph_cache_bypass"] == 0
+    assert counters["aot_autograd"]["autograd_cache_hit"] == len(_PROGRAMS[f]) > 0
+    assert counters["aot_autograd"]["autograd_cache_miss"] == 0
+    for second, first in zip(*found, strict=True):
+        assert torch.equal(second, first)
 
 
 @pytest.mark.compiled
