@@ -1,3 +1,3 @@
-"""What a grid needs beyond Hydra: its cells, their launch whatever a launcher does, Ctrl-C, the final table."""
+"""Grids and searches: their cells, how these are launched and interrupted, and the final table."""
 
-STUDY = "study.journal"  # in the folder of a search
+STUDY = "study.journal"  # file in the folder of a search

@@ -1,4 +1,4 @@
-"""The cells of a grid, and what each has left in its folder."""
+"""The cells of a grid, and how each of them stands by what its run wrote."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ class Cell:
 
     Args:
         number: its place in the grid.
-        overrides: the arguments that make it, as `model=resnet`.
-        config: what it asks for.
-        identity: of the run that it asks for.
-        label: of that run.
-        folder: where it is; that of a new run is named by its label and identity.
-        gap: why it has no meaning; None for a cell that can be run.
-        same_as: number of an earlier cell that is the same run.
-        of_job: further arguments of its job, which change nothing of the run.
+        overrides: its arguments, such as `model=resnet`.
+        config: the config that these arguments give.
+        identity: identity of the run.
+        label: label of the run.
+        folder: folder of the run; a new one is named by label and identity.
+        gap: why the combination is impossible; None for a cell that can run.
+        same_as: number of an earlier cell that is the same run; None for the first of them.
+        of_job: further arguments of its job, which do not change the run.
     """
 
     number: int
@@ -44,17 +44,17 @@ class Cell:
 
     @property
     def is_run(self) -> bool:
-        """Whether the cell stands for a run of its own."""
+        """Whether the cell has a run of its own: it is possible, and no earlier cell is the same run."""
         return self.gap is None and self.same_as is None
 
     @property
     def name(self) -> str:
-        """The name of the folder, which begins with the label unless somebody has called it otherwise."""
+        """The folder's name, with the label before it if somebody renamed the folder."""
         return self.folder.name if self.label in self.folder.name else f"{self.label} in {self.folder.name}"
 
     @property
     def arguments(self) -> list[str]:
-        """The arguments of its job; among them its folder where that has another name than Hydra would give."""
+        """The arguments of its job, with the folder where its name is not the one that Hydra would give."""
         words = [*(open_options(word) for word in self.overrides), *self.of_job]
         if self.folder.name == folder_name(self.config):
             return words
@@ -62,11 +62,11 @@ class Cell:
 
 
 class Planner:
-    """Makes cells from arguments; composes as Hydra will in each job.
+    """Makes cells from arguments. It composes their configs as Hydra will do in each job.
 
     Args:
         loader: Hydra's loader of the config files.
-        of_hydra: the arguments for Hydra itself, which every job shares.
+        of_hydra: arguments for Hydra itself, which all jobs share.
         sweep_dir: the grid's folder.
     """
 
@@ -78,11 +78,11 @@ class Planner:
         self._first: dict[str, int] = {}
 
     def cells(self, axes: Iterable[str]) -> list[Cell]:
-        """Return all cells of the axes, as `model=resnet,odenet`."""
+        """Return all cells of a grid with these axes, such as `model=resnet,odenet`."""
         return [self.cell(number, words) for number, words in enumerate(expand(self._composer.parse(axes, [])))]
 
     def cell(self, number: int, overrides: Sequence[str], of_job: Sequence[str] = ()) -> Cell:
-        """Return the cell of one set of arguments."""
+        """Return the cell with these arguments."""
         config = self._composer.config(self._composer.parse([*self._of_hydra, *overrides], []))
         run, gap = identity(config), without_meaning(config)
         first = number if gap else self._first.setdefault(run, number)
@@ -94,13 +94,13 @@ class Planner:
 
 
 def folders_by_identity(sweep_dir: Path) -> dict[str, Path]:
-    """Return the folders of the runs in a grid's folder by their identity, whatever they are called.
+    """Return the folder of each identity in a grid's folder, whatever the folder is called.
 
-    Of two folders of one run that of a completed run counts.
+    Where two folders hold the same run, a completed one is preferred.
     """
     found: dict[str, tuple[bool, Path]] = {}
     for path in sorted(sweep_dir.glob("*/summary.json")):
-        with contextlib.suppress(ValueError, KeyError, TypeError):  # damaged: its cell is run again
+        with contextlib.suppress(ValueError, KeyError, TypeError):  # a damaged summary: its cell runs again
             summary = json.loads(path.read_text(encoding="utf-8"))
             entry = (summary["status"] == "completed", path.parent)
             found[summary["identity"]] = max(found.get(summary["identity"], entry), entry)
@@ -109,7 +109,7 @@ def folders_by_identity(sweep_dir: Path) -> dict[str, Path]:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a cell stands: `status` is one of a summary's, or `not started`."""
+    """How a cell stands: `status` is a status of a summary, `not started` or `queued`."""
 
     status: str
     objective: float | None = None
@@ -122,7 +122,7 @@ class Outcome:
 
 
 def outcome(cell: Cell, said: Outcome | None = None) -> Outcome:
-    """Return how a cell stands by its folder, or by what the launcher `said` where the folder says nothing."""
+    """Return how a cell stands by its folder, or as the launcher `said` if the folder has no summary."""
     if cell.gap is not None:
         return Outcome("skipped", reason=cell.gap)
     summary = read_summary(cell.folder)
@@ -135,10 +135,10 @@ def _reason(cell: Cell, summary: Summary) -> str:
     if summary["status"] == "failed" and summary["error"] is not None:
         return f"{summary['error']['type']}: {summary['error']['message']}"
     if summary["status"] == "killed":
-        return "its process ended without a word, as by SIGKILL or for want of memory"
+        return "its process ended without a message, for example by SIGKILL or for lack of memory"
     if summary["status"] == "running":
         process = summary["process"]
         return (
-            f"process {process['pid']} on {process['host']} runs it; if it is gone, remove {cell.folder}/summary.json"
+            f"process {process['pid']} on {process['host']} runs it; if that is gone, remove {cell.folder}/summary.json"
         )
     return ""

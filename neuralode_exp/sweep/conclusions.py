@@ -1,4 +1,4 @@
-"""What a grid's end says beyond its table: the best run of each dataset, and axes that changed nothing."""
+"""Lines below the final table of a grid: the best run of each dataset, and axes that changed nothing."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from neuralode_exp.report.columns import objective_tag, with_unit
 from neuralode_exp.sweep.cells import Cell, Outcome
 
-# What differs from run to run whatever was asked for.
-CLOCKS = ("time/", "memory/peak")  # what depends on the process and on what ran in it before
+# Metrics that differ between equal runs, because they depend on the process and on what ran in it before.
+CLOCKS = ("time/", "memory/peak")
 
 
 def best(cells: Sequence[Cell], outcomes: Sequence[Outcome]) -> Iterator[str]:
-    """Yield a line for the run with the lowest objective on each dataset, where there are several."""
+    """Yield a line for the run with the lowest objective on each dataset that has several completed runs."""
     by_dataset: dict[tuple[str, str], list[tuple[float, Cell]]] = {}
     for cell, end in zip(cells, outcomes, strict=True):
         if cell.is_run and end.status == "completed" and end.objective is not None:
@@ -28,8 +28,8 @@ def without_effect(cells: Sequence[Cell], metrics: Mapping[int, Mapping[str, flo
     """Yield a line for each key of the grid whose values changed nothing.
 
     Args:
-        cells: all of the grid.
-        metrics: of the completed runs, by the number of their cell.
+        cells: all cells of the grid.
+        metrics: metrics of the completed runs, by the number of their cell.
     """
     words = {cell.number: dict(word.split("=", 1) for word in cell.overrides) for cell in cells if cell.is_run}
     for key in dict.fromkeys(key for of_cell in words.values() for key in of_cell):
@@ -45,5 +45,5 @@ def without_effect(cells: Sequence[Cell], metrics: Mapping[int, Mapping[str, flo
 
 def _without_clocks(metrics: Mapping[str, float]) -> dict[str, str]:
     kept = {tag.removeprefix("final/"): value for tag, value in metrics.items()}
-    # As text, in which NaN equals NaN.
+    # Values are compared as text, so that NaN equals NaN.
     return {tag: repr(value) for tag, value in kept.items() if not tag.startswith(CLOCKS)}

@@ -1,4 +1,4 @@
-"""A whole grid: plan the cells, run what is missing, show how each ended."""
+"""A grid: plan its cells, run those that are missing, show how each of them ended."""
 
 from __future__ import annotations
 
@@ -37,19 +37,19 @@ def run_grid(
     stop_after: int | None,
     detach: bool,
 ) -> None:
-    """Run every cell that is not completed, print the table of all and write sweep.csv.
+    """Run every cell that is not completed, print the table of all cells and write sweep.csv.
 
-    Several calls may work off one grid together: what another process holds is waited for at the end.
+    Several calls may share a grid: a cell that another process holds is waited for at the end.
 
     Args:
-        config: the composed config, for Hydra's part.
-        loader: Hydra's, of the config files.
-        launcher: Hydra's, set up.
-        axes: the arguments of the grid, as `model=resnet,odenet`.
-        max_batch_size: cells handed to the launcher at a time; None for as many as it likes.
-        stop_after: failures that end the grid; None for no limit.
-        detach: whether to return once Slurm has the jobs. What failed is then not tried again, so that the same call
-            can be made to see how the cells stand.
+        config: the composed config, of which Hydra's part is read.
+        loader: Hydra's loader of the config files.
+        launcher: Hydra's launcher, after its setup.
+        axes: the arguments of the grid, such as `model=resnet,odenet`.
+        max_batch_size: most cells that the launcher gets at a time; None for no limit.
+        stop_after: number of failures after which the grid ends; None for no limit.
+        detach: whether to return once Slurm has the jobs. Failed cells are then not tried again, so that the same call
+            can be repeated to see how the cells stand.
 
     Raises:
         SystemExit: with 1, if a cell failed.
@@ -67,17 +67,17 @@ def run_grid(
         else:
             jobs.run_all(with_steps_after(missing, at_a_time(launcher)))
         if jobs.stopped:
-            log.warning("hydra.sweeper.stop_after=%d failures are reached; the same command goes on", stop_after)
+            log.warning("stopped after hydra.sweeper.stop_after=%d failures; the same command goes on", stop_after)
     if any(end.is_bad for end in jobs.outcomes(cells)):
         sys.exit(1)
 
 
 def with_steps_after(cells: Sequence[Cell], at_once: int) -> list[Cell]:
-    """Tell each job how many training steps come after it, so that it can say when the grid will have ended.
+    """Tell each job how many training steps come after it, so that it can estimate when the grid ends.
 
     Args:
-        cells: those to be run, in their order.
-        at_once: jobs that run side by side.
+        cells: cells to run, in their order.
+        at_once: number of jobs that run side by side.
     """
     told: list[Cell] = []
     after = 0
@@ -90,7 +90,7 @@ def with_steps_after(cells: Sequence[Cell], at_once: int) -> list[Cell]:
 
 
 def open_sweep(config: DictConfig) -> Path:
-    """Make the grid's folder, with the config that Hydra has of it, and return it."""
+    """Make the grid's folder, write Hydra's config of the grid into it, and return it."""
     folder = Path(config.hydra.sweep.dir)
     folder.mkdir(parents=True, exist_ok=True)
     table.write_if_changed(folder / "multirun.yaml", OmegaConf.to_yaml(config))
@@ -109,7 +109,9 @@ def show(folder: Path, cells: Sequence[Cell], ends: Sequence[Outcome]) -> None:
 
 @contextmanager
 def stopping(folder: Path, show: Callable[[], object]) -> Iterator[None]:
-    """Show how the cells stand once the block is done or interrupted; an interrupt in it or meanwhile ends the grid.
+    """Show how the cells stand when the block ends or is interrupted.
+
+    An interrupt of the block, or one that arrives while the table is shown, ends the grid.
 
     Raises:
         Interrupted: with the command that goes on.

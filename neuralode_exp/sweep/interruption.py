@@ -1,4 +1,4 @@
-"""Ctrl-C of a grid whose jobs run in other processes."""
+"""Ctrl-C for a grid whose jobs run in other processes."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ from neuralode_exp.tracking.summary import read_summary
 
 
 class PassedOn(StopAtOnce):
-    """While it is entered, Ctrl-C and SIGTERM are passed on to the jobs that run, and end the launch after them.
+    """In this context Ctrl-C and SIGTERM are passed on to the running jobs, and the launch ends after them.
 
-    Each job stops at its next step with a checkpoint. A second signal ends the launch at once. With a launcher that
-    runs jobs in this process there are none to pass it on to, and Slurm gives signals to its own.
+    Each job stops at its next step with a checkpoint. A second signal ends the launch at once. No signal is passed on
+    if the launcher runs its jobs in this process, or if it is Slurm's, which signals its jobs itself.
 
     Args:
-        launcher: Hydra's.
-        folders: those of the jobs.
+        launcher: Hydra's launcher.
+        folders: folders of the jobs.
     """
 
     def __init__(self, launcher: Launcher, folders: Sequence[Path]) -> None:
         super().__init__()
         self._folders = folders if has_own_processes(launcher) else ()
-        self._elsewhere = type(launcher).__name__ == "RayLauncher"  # its processes need not be ours
+        self._elsewhere = type(launcher).__name__ == "RayLauncher"  # its processes need not be children of this one
 
     def receive(self, number: signal.Signals) -> None:
-        self.__exit__()  # a second one is not passed on
+        self.__exit__()  # a second signal is not passed on
         told: set[int] = set()
         while running := self._running():
             for process in running - told if HAS_GROUPS else ():
@@ -44,7 +44,7 @@ class PassedOn(StopAtOnce):
         super().receive(number)
 
     def _running(self) -> set[int]:
-        """Process numbers of the jobs that run on this machine, without those of another launcher on the same grid."""
+        """Return the process numbers of the running jobs on this machine, without jobs of another launcher."""
         summaries = [summary for folder in self._folders if (summary := read_summary(folder))]
         running = {
             summary["process"]["pid"]

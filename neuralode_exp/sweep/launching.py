@@ -1,9 +1,9 @@
-"""Launch cells so that none is lost, whatever happens to the launcher.
+"""Launch cells so that none is lost when a launcher gives up.
 
-Hydra's launchers differ in what a process that dies takes along. joblib ends all its other processes and drops the
-queue, submitit and Ray raise at once and leave the other jobs running, a failing job harms nobody. What counts here is
-what the jobs have left in their folders: cells that were not started are launched again. Of several cells whose process
-died together one was the cause, so they go on one at a time, and the one that dies alone is it.
+A job that fails does no harm to others, but a process that dies can. joblib then ends all its other processes and drops
+the queue. submitit and Ray raise at once and leave the other jobs running. So the folders of the cells decide: a cell
+that was not started is launched again. When several cells die together, one of them caused it. They are rerun one at a
+time; the one that dies again is the cause.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ from neuralode_exp.tracking.lock import Held, held_by
 
 log = logging.getLogger(__name__)
 
-POLL_SECONDS = 1.0  # between two looks at cells that other processes hold
-QUEUE_SECONDS = 5.0  # where it takes a look at Slurm's queue
+POLL_SECONDS = 1.0  # between two checks of cells that other processes hold
+QUEUE_SECONDS = 5.0  # the same if a check asks for Slurm's queue
 
 
 class Job:
-    """The task function as a launcher gets it.
+    """The task function that a launcher gets.
 
-    In a process of a launcher on this machine it leaves the terminal's process group: Ctrl-C reaches the sweeper alone,
-    which passes it on once, and to no idle process. A cell that failed in another launcher since this one began is not
-    tried again.
+    If a launcher runs it in another process of this machine, that process leaves the terminal's process group. Ctrl-C
+    then reaches the sweeper alone, which passes it on once, and only to jobs that run. A cell that has failed in
+    another launcher since this one began is not tried again.
     """
 
     def __init__(self, task: Callable[[DictConfig], Any], launcher: str) -> None:
@@ -64,8 +64,8 @@ class Jobs:
     """Runs cells with a launcher.
 
     Args:
-        launcher: Hydra's.
-        at_once: number of cells that it gets at a time; None for all.
+        launcher: Hydra's launcher.
+        at_once: number of cells that the launcher gets at a time; None for all.
         stop_after: number of failures after which no further cell is launched; None for no limit.
     """
 
@@ -73,8 +73,8 @@ class Jobs:
         self.launcher = launcher
         self.at_once = at_once
         self.stop_after = stop_after
-        self.said: dict[Path, Outcome] = {}  # what the launcher says of the job in a folder
-        self._queue: dict[str, str] = {}  # Slurm's job of each run that waits or runs there
+        self.said: dict[Path, Outcome] = {}  # outcomes by folder, as the launcher reports them
+        self._queue: dict[str, str] = {}  # Slurm's job by the name of the run's folder, if it waits or runs
         self._launched = self._failures = 0
         self._look()
         if stop_after is not None:
@@ -82,28 +82,28 @@ class Jobs:
 
     @property
     def stopped(self) -> bool:
-        """Whether so many cells have failed that the others are left alone."""
+        """Whether so many cells have failed that no further cell is launched."""
         return self.stop_after is not None and self._failures >= self.stop_after
 
     def outcome(self, cell: Cell) -> Outcome:
-        """Return how a cell stands, by its folder, by what the launcher says and by Slurm's queue."""
+        """Return how a cell stands, by its folder, the launcher's report and Slurm's queue."""
         said = self.said.get(cell.folder)
         end = outcome(cell, said)
         job = self._queue.get(cell.folder.name)
         if job is not None and end.status in ("failed", "interrupted", "killed", "not started", "queued"):
             return Outcome("queued", reason=f"Slurm job {job}")
         lost = said is not None and said.status == "killed" and end.status in ("running", "killed")
-        return said if said and lost else end  # the lock of another machine outlives a job for minutes
+        return said if said and lost else end  # the lock of a job on another machine lasts minutes longer than the job
 
     def outcomes(self, cells: Sequence[Cell]) -> list[Outcome]:
         return [self.outcome(cell) for cell in cells]
 
     def is_busy(self, cell: Cell) -> bool:
-        """Whether a process has the cell, or Slurm will start one for it."""
+        """Whether a process runs the cell, or Slurm will start one for it."""
         return self.outcome(cell).status in ("running", "queued") or held_by(cell.folder) is not None
 
     def run_all(self, cells: Sequence[Cell]) -> None:
-        """Run the cells, those that other processes hold once they are free and if they are not completed by then."""
+        """Run the cells. Those that other processes hold run later, if they are free then and not completed."""
         left = list(cells)
         while left and not self.stopped:
             free = [cell for cell in left if not self.is_busy(cell)]
@@ -118,7 +118,7 @@ class Jobs:
                 log.info("%d of %d cells are held by other processes; waiting for them", len(left), len(before))
 
     def run(self, cells: Sequence[Cell]) -> None:
-        """Run the cells; each is started unless the launcher cannot start any, or too many have failed.
+        """Run the cells. Each is started unless the launcher cannot start any or too many have failed.
 
         Raises:
             KeyboardInterrupt: on Ctrl-C, once the jobs that ran have written their checkpoints.
@@ -139,7 +139,7 @@ class Jobs:
     def _was_ours(self, cell: Cell) -> bool:
         said = self.said.get(cell.folder)
         if said is not None and said.status == "killed":
-            return True  # though its lock may be there for some minutes yet
+            return True  # although its lock may last some minutes longer
         return not self.is_busy(cell) and (said is None or said.status != "running")
 
     def _look(self) -> None:
@@ -147,7 +147,8 @@ class Jobs:
             self._queue = self.launcher.queue()
 
     def _launch(self, batch: Sequence[Cell]) -> tuple[list[Cell], list[Cell]]:
-        """Return the cells whose process died and those that were not started; both empty if the launcher lived."""
+        """Return the cells whose process died and those that were not started; both are empty if the launcher did not
+        give up."""
         before = {cell.number: _stamp(cell) for cell in batch}
         threads = threads_of_a_job(self.launcher)
         words = [
@@ -163,7 +164,7 @@ class Jobs:
             settle(self.launcher, wait=False)
             raise
         except Exception as error:
-            # Whatever a launcher raises, the cells that it dropped are still to be run.
+            # Whatever a launcher raises, the cells that it dropped must still run.
             settle(self.launcher, wait=True)
             lines = str(error).strip().splitlines() or [""]
             log.warning("the launcher gave up: %s: %s", type(error).__name__, lines[0])
@@ -180,7 +181,7 @@ class Jobs:
 
 
 def _stamp(cell: Cell) -> int | None:
-    """When the cell's summary was written last: a job writes it when it starts."""
+    """Return when the cell's summary was last written; a job writes it when it starts."""
     try:
         return (cell.folder / "summary.json").stat().st_mtime_ns
     except FileNotFoundError:

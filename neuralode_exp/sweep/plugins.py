@@ -1,6 +1,6 @@
-"""Our sweepers and our launcher as Hydra's plugins.
+"""Our sweepers and our launcher as plugins of Hydra.
 
-Every start imports this, so it imports nothing heavy.
+Every start imports this module, so it imports nothing that is slow.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from neuralode_exp.sweep.slurm import SlurmLauncher
 
 
 class _OwnSweeper(Sweeper):
-    """What our sweepers share.
+    """Common part of our sweepers.
 
     Args:
-        params: axes or a search space that stand in a file, before those of the command line, as `{"seed": "0,1"}`.
-        further: the other keys of `hydra.sweeper`, for the function that does the work.
+        params: axes or a search space from a file, such as `{"seed": "0,1"}`; those of the command line follow.
+        further: the other keys of `hydra.sweeper`, which go to the function that does the work.
     """
 
     launcher: Launcher
@@ -49,9 +49,9 @@ class _OwnSweeper(Sweeper):
 
 
 class GridSweeper(_OwnSweeper):
-    """Run every cell of a grid once: those that are done are left alone, those that are lost are launched again."""
+    """Run every cell of a grid once: completed cells are left as they are, lost ones are launched again."""
 
-    def __init__(self, steps_after: None, **further: Any) -> None:  # those after a job
+    def __init__(self, steps_after: None, **further: Any) -> None:  # jobs read it
         super().__init__(**further)
 
     @staticmethod
@@ -62,9 +62,9 @@ class GridSweeper(_OwnSweeper):
 
 
 class OptunaSearch(_OwnSweeper):
-    """Search with Optuna: the same command goes on with the same study, up to `n_trials` in all."""
+    """Search with Optuna. The same command goes on with the same study, up to `n_trials` in all."""
 
-    def __init__(self, trial: None, **further: Any) -> None:  # the number of a job's trial
+    def __init__(self, trial: None, **further: Any) -> None:  # jobs read it
         super().__init__(**further)
 
     @staticmethod

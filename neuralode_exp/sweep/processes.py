@@ -1,4 +1,4 @@
-"""What there is to know of each launcher's processes: where they are, and how to be sure that they have ended."""
+"""The processes of each launcher: where they run, how many run at a time, and how to wait until they have ended."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from collections.abc import Iterator
 import psutil
 from hydra.plugins.launcher import Launcher
 
-# Launchers with processes of their own on this machine. Basic has none, Slurm's are elsewhere and get its signals.
+# Launchers whose jobs are other processes on this machine. Basic has none; Slurm's run elsewhere and get Slurm's
+# signals.
 OWN_PROCESSES = ("JoblibLauncher", "LocalLauncher", "RayLauncher")
-# Where jobs leave the terminal's process group, Ctrl-C has to be passed on to them. Windows has no such groups: there
-# Ctrl-C reaches each process by itself, and os.kill would end it at once.
+# A job that has left the terminal's process group must get Ctrl-C from the sweeper. Windows has no such groups: there
+# Ctrl-C reaches every process, and os.kill would end it at once.
 HAS_GROUPS = hasattr(os, "setpgrp")
 
 
@@ -26,20 +27,23 @@ def cores() -> int:
 
 
 def threads_of_a_job(launcher: Launcher) -> int | None:
-    """Return the threads to give to each job, None where the launcher itself divides them."""
+    """Return the number of threads of each job; None if the launcher itself divides them."""
     if type(launcher).__name__ != "LocalLauncher":
         return None
     return launcher.params.get("cpus_per_task") or 1  # type: ignore[attr-defined]
 
 
 def jobs_at_once(launcher: Launcher) -> int | None:
-    """Return how many jobs the launcher may get at a time: submitit's local one starts all that it gets at once."""
+    """Return how many jobs the launcher may get at a time; None for any number.
+
+    submitit's local launcher starts all jobs that it gets at once.
+    """
     threads = threads_of_a_job(launcher)
     return None if threads is None else max(1, cores() // threads)
 
 
 def at_a_time(launcher: Launcher) -> int:
-    """Return how many jobs the launcher runs at a time, of as many as it may get."""
+    """Return how many jobs the launcher runs at a time."""
     name = type(launcher).__name__
     if name == "JoblibLauncher":
         n_jobs = launcher.joblib.get("n_jobs") or 1  # type: ignore[attr-defined]
@@ -50,7 +54,7 @@ def at_a_time(launcher: Launcher) -> int:
 
 
 def settle(launcher: Launcher, *, wait: bool) -> None:
-    """Return when no job of a launcher that has given up is running: after waiting for them, or ending them.
+    """Return when no job of a launcher that gave up is running any more: wait for them, or end them.
 
     Jobs in a Slurm queue are never ended here.
     """

@@ -1,4 +1,4 @@
-"""A search with Optuna, asked and told: trials are cells like a grid's, and how each ends is told to the study."""
+"""A search with Optuna. Trials are cells as those of a grid, and the study is told how each of them ends."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from neuralode_exp.sweep.space import require_same, split, words
 from neuralode_exp.sweep.study import open_study
 from neuralode_exp.tracking.lock import Held, lock
 
-ARGUMENTS = "arguments"  # of a trial's job, kept with the trial
+ARGUMENTS = "arguments"  # attribute of a trial: the arguments of its job
 DONE = ("completed", "pruned")
 
 
@@ -44,14 +44,14 @@ def run_search(
     """Run trials until the study has `n_trials`, print all of them and the best one with its folder.
 
     Args:
-        config: the composed config, for Hydra's part.
-        loader: Hydra's, of the config files.
-        launcher: Hydra's, set up.
-        arguments: the search space and what is fixed, as `trainer.lr=tag(log,interval(0.001,0.1))`.
+        config: the composed config, of which Hydra's part is read.
+        loader: Hydra's loader of the config files.
+        launcher: Hydra's launcher, after its setup.
+        arguments: the search space and fixed arguments, such as `trainer.lr=tag(log,interval(0.001,0.1))`.
         sampler: makes Optuna's sampler from a seed.
-        pruner: name of one.
-        n_trials: in all, those of earlier calls, failed and pruned ones too.
-        n_jobs: trials at a time.
+        pruner: `none`, `median` or `hyperband`.
+        n_trials: number of trials in all; those of earlier calls, failed and pruned ones count.
+        n_jobs: number of trials at a time.
 
     Raises:
         SystemExit: with 1, if no trial was completed; with 2, if the request is wrong.
@@ -83,9 +83,9 @@ class Search:
     """The trials of a study as cells, and their jobs.
 
     Args:
-        study: Optuna's.
+        study: Optuna's study.
         planner: makes a cell of a trial.
-        launcher: Hydra's, set up.
+        launcher: Hydra's launcher, after its setup.
     """
 
     def __init__(self, study: Study, planner: Planner, launcher: Launcher) -> None:
@@ -93,7 +93,7 @@ class Search:
         self._jobs = Jobs(launcher, jobs_at_once(launcher))
 
     def running(self) -> list[FrozenTrial]:
-        """Return the trials that are asked for and not told, also those that a killed search has left."""
+        """Return the trials whose end the study has not been told, also those that a killed search left."""
         return [
             t for t in self.study.get_trials(deepcopy=False, states=[TrialState.RUNNING]) if ARGUMENTS in t.user_attrs
         ]
@@ -102,7 +102,7 @@ class Search:
         return self._planner.cell(trial.number, trial.user_attrs[ARGUMENTS], (f"hydra.sweeper.trial={trial.number}",))
 
     def run(self, trials: Sequence[FrozenTrial]) -> None:
-        """Run the trials that are not done, each run once, and tell how all have ended."""
+        """Run the trials that are not done, each distinct run once, and tell the study how they ended."""
         cells = [self.cell(trial) for trial in trials]
         runs = {
             cell.folder: cell
@@ -128,9 +128,9 @@ def _tell(study: Study, trial: FrozenTrial, end: Outcome) -> None:
 
 
 def _seeded(sampler: partial[BaseSampler], number: int) -> BaseSampler:
-    """Return a trial's sampler, whose seed depends on the number alone.
+    """Return the sampler of a trial; its seed depends on the trial's number alone.
 
-    A search that goes on draws what one that never stopped would, and not its first points once more.
+    So a search that goes on draws the same points as one that never stopped, and does not repeat its first points.
     """
     seed = sampler.keywords.get("seed")
     if seed is None:
@@ -144,14 +144,14 @@ def _study(folder: Path, pruner: str) -> Study:
         raise ConfigError([Mistake("hydra.sweep.dir", "must not hold a search of an earlier version", got, fix)])
     study = open_study(folder, pruner)
     for trial in study.get_trials(deepcopy=False, states=[TrialState.RUNNING]):
-        if ARGUMENTS not in trial.user_attrs:  # killed between the two lines that ask: it has no run
+        if ARGUMENTS not in trial.user_attrs:  # the search was killed before it stored the arguments: no run
             study.tell(trial.number, state=TrialState.FAIL)
     return study
 
 
 @contextmanager
 def _refusals() -> Iterator[None]:
-    """End with one line where the request is wrong; Hydra would show a traceback."""
+    """End with one line if the request is wrong; Hydra would show a traceback."""
     try:
         yield
     except (ConfigError, Held) as error:

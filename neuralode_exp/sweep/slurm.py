@@ -1,4 +1,4 @@
-"""Slurm as a launcher: its queue says which jobs are there, without accounting, and nobody has to wait for them."""
+"""Slurm as a launcher. Its queue says which jobs there are, so it needs no accounting and no process that waits."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-JOBS = "slurm.csv"  # in the sweep's folder: a row for each job that was ever handed in
-LONGEST_PAUSE = 30.0  # seconds between two looks at the queue
+JOBS = "slurm.csv"  # in the sweep's folder: a row for each job that was ever submitted
+LONGEST_PAUSE = 30.0  # seconds between two queries of the queue
 
 
 class JobLost(RuntimeError):
-    """A job is in the queue no more and has not said how it ended."""
+    """A job has left the queue without a result."""
 
 
 class SlurmLauncher(submitit_launcher.SlurmLauncher):
-    """Hydra's launcher, which hands jobs in and waits for the queue to be through with them, or does not wait.
+    """Hydra's Slurm launcher, but it waits until its jobs have left the queue, or with `detach` does not wait.
 
-    Hydra's own asks the accounting whether a job lives. Many clusters have none, and there it waits for ever for a job
-    that was cancelled.
+    Hydra's own launcher asks the accounting whether a job is alive. On a cluster without accounting it waits forever
+    for a job that was cancelled.
 
     Attributes:
-        runs: the folders' names of the jobs that are launched next, for which Hydra's interface has no place.
+        runs: names of the folders of the jobs that are launched next; Hydra's interface cannot pass them.
     """
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
@@ -48,8 +48,8 @@ class SlurmLauncher(submitit_launcher.SlurmLauncher):
         self._jobs = Path(config.hydra.sweep.dir) / JOBS
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> list[JobReturn]:
-        """Hand in an array of jobs and return how they ended; how is unknown of those that nobody waits for."""
-        import submitit  # a tenth of a second
+        """Submit an array of jobs and return how they ended; with `detach` that is unknown."""
+        import submitit  # the import takes a tenth of a second
 
         executor = submitit.AutoExecutor(
             self.params["submitit_folder"], cluster="slurm", slurm_max_num_timeout=self.params["max_num_timeout"]
@@ -75,7 +75,7 @@ class SlurmLauncher(submitit_launcher.SlurmLauncher):
         return [_ended(job) for job in jobs]
 
     def queue(self) -> dict[str, str]:
-        """Return the job of each run of this sweep that is in the queue, waiting or running."""
+        """Return the job of each run of this sweep that waits or runs in the queue, by the name of the run's folder."""
         if not self._jobs.exists():
             return {}
         listed = _listed()
@@ -84,7 +84,7 @@ class SlurmLauncher(submitit_launcher.SlurmLauncher):
 
 
 def _listed() -> set[str]:
-    """Return all of the user's jobs that are in the queue, those of an array as 12_0; wait for Slurm to answer."""
+    """Return all of the user's jobs in the queue, those of an array as 12_0. Repeat the query until Slurm answers."""
     while True:
         command = ["squeue", "--me", "--array", "--noheader", "--format=%i"]
         answer = subprocess.run(command, capture_output=True, text=True)
@@ -95,10 +95,12 @@ def _listed() -> set[str]:
 
 
 def _ended(job: submitit.Job[JobReturn]) -> JobReturn:
-    """Return what a job has left, without waiting for it."""
+    """Return the result of a job that has left the queue, or a failure if it has none."""
     try:
         if job.paths.result_pickle.exists():
             return job.results()[0]
-        raise JobLost(f"its Slurm job {job.job_id} left the queue without a word: cancelled, or lost with its node")
-    except RuntimeError as error:  # of submitit, for what Hydra has not caught
+        raise JobLost(
+            f"its Slurm job {job.job_id} left the queue without a result: it was cancelled, or lost with its node"
+        )
+    except RuntimeError as error:  # ours, or submitit's for an error that Hydra has not caught
         return JobReturn(status=JobStatus.FAILED, _return_value=error)

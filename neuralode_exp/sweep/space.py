@@ -1,4 +1,4 @@
-"""The search space in the syntax of Hydra's own sweeps, as Optuna's distributions."""
+"""The search space: Hydra's sweep syntax, read as Optuna's distributions."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ Space = dict[str, BaseDistribution]
 
 
 def split(overrides: Iterable[Override]) -> tuple[Space, list[str]]:
-    """Part arguments into what is searched and what is fixed; of two arguments of a key the later counts.
+    """Split arguments into the search space and fixed ones. Of two arguments with the same key the later counts.
 
-    `interval(a,b)` is continuous, of whole numbers as `int(interval(a,b))`; `range(a,b,step)` has the values that it
-    has in a grid; `tag(log, ...)` draws their logarithm evenly; anything else is a choice of what it lists.
+    `interval(a,b)` is continuous, and `int(interval(a,b))` has whole numbers. `range(a,b,step)` has the same values as
+    in a grid. `tag(log, ...)` draws the logarithm evenly. Any other sweep is a choice of the values that it lists.
     """
     by_key = {override.get_key_element(): override for override in overrides}
     space = {key: _distribution(override) for key, override in by_key.items() if override.is_sweep_override()}
@@ -37,7 +37,7 @@ def words(parameters: Mapping[str, object]) -> list[str]:
 
 
 def require_same(study: Study, space: Space) -> None:
-    """Refuse a space that the trials of a study cannot have been drawn from.
+    """Refuse a space from which the trials of the study cannot have been drawn.
 
     Raises:
         ConfigError: with the key that differs.

@@ -1,4 +1,4 @@
-"""The study of a search: a journal file in the sweep's folder, which every job can open, on other machines too."""
+"""The study of a search: a journal file in the sweep's folder, which jobs on any machine can open."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ PRUNERS: dict[str, Callable[[], BasePruner]] = {
 
 
 def open_study(folder: Path, pruner: str = "none") -> optuna.Study:
-    """Return the study of a sweep's folder, a new one where there is none."""
+    """Return the study in a sweep's folder; a new one if there is none."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     return optuna.create_study(
         study_name=STUDY_NAME,
         storage=JournalStorage(JournalFileBackend(str(folder / STUDY))),
-        sampler=RandomSampler(),  # draws nothing; a search puts its own in this place
+        sampler=RandomSampler(),  # never used: a search sets its own sampler
         pruner=PRUNERS[pruner](),
         load_if_exists=True,
     )
 
 
 class Pruning:
-    """Tells a trial's run whether to stop: asked at each of its evaluations.
+    """Tells the run of a trial whether to stop; the run asks at each evaluation.
 
     Args:
-        sweeper: Hydra's node, with `trial` and `pruner`.
-        folder: the sweep's.
+        sweeper: Hydra's config node of the sweeper, with `trial` and `pruner`.
+        folder: the sweep's folder.
     """
 
     def __init__(self, sweeper: DictConfig, folder: Path) -> None:

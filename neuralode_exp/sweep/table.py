@@ -1,4 +1,4 @@
-"""The end of a grid: one table on the screen, the same in sweep.csv."""
+"""The final table of a grid, on the screen and as sweep.csv."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ COLUMNS = ("cell", "status", "objective", "seconds", "label", "run", "same_as", 
 
 
 def text(cells: Sequence[Cell], outcomes: Sequence[Outcome]) -> str:
-    """Return a line for each cell: number, status, objective, seconds, the run's name, what sets it apart, reason."""
+    """Return a line for each cell: number, status, objective, seconds, name, arguments that differ, reason."""
     shared = set.intersection(*(set(cell.overrides) for cell in cells)) if len(cells) > 1 else set()
     rows = [("cell", "status", "objective", "seconds", "run", "overrides", "")]
     for cell, end in zip(cells, outcomes, strict=True):
@@ -32,7 +32,7 @@ def text(cells: Sequence[Cell], outcomes: Sequence[Outcome]) -> str:
 
 
 def counts(cells: Sequence[Cell], outcomes: Sequence[Outcome]) -> str:
-    """Return how many cells ended how, as `12 completed, 1 failed, 3 same as another`."""
+    """Count the cells by how they ended, as `12 completed, 1 failed, 3 same as another`."""
     found = Counter(
         end.status if cell.same_as is None else "same as another" for cell, end in zip(cells, outcomes, strict=True)
     )
@@ -40,7 +40,7 @@ def counts(cells: Sequence[Cell], outcomes: Sequence[Outcome]) -> str:
 
 
 def write_csv(sweep_dir: Path, cells: Sequence[Cell], outcomes: Sequence[Outcome]) -> None:
-    """Write sweep.csv, a row for each cell; a file that says the same already is left as it is."""
+    """Write sweep.csv, a row for each cell; a file with the same content is left as it is."""
     content = io.StringIO()
     rows = csv.writer(content, lineterminator="\n")
     rows.writerow(COLUMNS)
@@ -53,7 +53,7 @@ def write_csv(sweep_dir: Path, cells: Sequence[Cell], outcomes: Sequence[Outcome
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:
-    """Return the rows of a sweep.csv by the names of its columns."""
+    """Return the rows of a sweep.csv, each a mapping from column names to text."""
     with open(path, newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
 
