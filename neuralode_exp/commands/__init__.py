@@ -1,4 +1,4 @@
-"""The commands: `neuralode`, as it is installed, and the scripts of a checkout, which call the same functions."""
+"""The command `neuralode` of an installation; the scripts of a checkout call the same functions."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from collections.abc import Sequence
 def main(argv: Sequence[str] | None = None) -> int | str:
     """Run `neuralode` and return its exit status.
 
-    `neuralode report ...` and `neuralode evaluate ...` are the scripts of that name, `neuralode resume FOLDER` is
-    `resume=FOLDER`, and anything else is what `train.py` takes.
+    `neuralode report ...` and `neuralode evaluate ...` do what the scripts of that name do. `neuralode resume FOLDER`
+    stands for `resume=FOLDER`. All other arguments are those of `train.py`.
     """
     first, *rest = (sys.argv[1:] if argv is None else list(argv)) or [""]
     if first == "report":
@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int | str:
 
 
 def parser(name: str, documentation: str | None) -> argparse.ArgumentParser:
-    """Return the parser of a command, whose help is what its module says of itself."""
+    """Return the parser of a command; its help text is the docstring of the command's module."""
     description, _, examples = (documentation or "").partition("\n\n")
     return argparse.ArgumentParser(
         prog=f"neuralode {name}",

@@ -1,14 +1,14 @@
-"""Evaluate trained runs again, under other solvers or on other data.
+"""Measure trained runs again, under other solvers or on other data.
 
     neuralode evaluate outputs/2026-01-31/12-00-00.000000-odenet-circle-dopri5 solver=rk4
     neuralode evaluate RUN dataset.noise=0 device=cpu --json
     neuralode evaluate RUN [RUN...] solver=euler,rk4,dopri5 solver.rtol=1e-2,1e-4,1e-6 solver.step_size=1,0.5
 
-One run with one value for each key: its test metrics beside those that it has stored. Several runs or values: each run
-under each solver with its tolerances or step sizes, as a table, work-precision.csv and work-precision.png: the error
-against the truth (or the data) and against a tight solve of the same field, over evaluations and over seconds; a
-tolerance is rtol and atol. The weights are the last ones (averaged, where the run averages), by which runs are judged.
-Exit status: 0 done, 1 the evaluation failed, 2 the request is wrong.
+With one run and one value for each key it prints the test metrics beside those that the run has stored. With several
+runs or values it measures each run under each solver with its tolerances or step sizes. Then it prints a table and
+writes work-precision.csv and work-precision.png: the error against the truth (or the data) and against a tight solve of
+the same field, over evaluations and over seconds. A tolerance is both rtol and atol. The weights are the last ones
+(averaged, if the run averages them). Exit status: 0 done, 1 the evaluation failed, 2 the request is wrong.
 """
 
 from __future__ import annotations
@@ -31,17 +31,23 @@ def main(argv: list[str] | None = None) -> int:
         "words",
         nargs="+",
         metavar="RUN | KEY=VALUE[,VALUE...]",
-        help="folders of completed runs, and keys of solver, dataset, device, threads, precision",
+        help="folders of completed runs, and keys of solver and dataset, or device, threads and precision",
     )
     parser.add_argument("--weights", choices=("last", "best"), default="last", help="default: last")
-    parser.add_argument("--json", action="store_true", help="print JSON: stored, now and what was changed, or all rows")
-    parser.add_argument("--out", type=Path, help="folder of work-precision.csv and .png; default: the first run's")
+    parser.add_argument(
+        "--json",
+        action="store_true",
+        help="print JSON: the changes with stored and new metrics, or all rows of the table",
+    )
+    parser.add_argument(
+        "--out", type=Path, help="folder for work-precision.csv and .png; default: that of the first run"
+    )
     args = parser.parse_intermixed_args(argv)
     args.changes = [word for word in args.words if "=" in word and not Path(word).is_dir()]
     args.runs = [Path(word) for word in args.words if word not in args.changes]
     if not args.runs:
         parser.error("RUN must be the folder of a run, got none")
-    from neuralode_exp.load import NotLoadable  # after the parser: --help need not wait for torch
+    from neuralode_exp.load import NotLoadable  # imported after the parser, so that --help need not wait for torch
     from neuralode_exp.ode import SolverError
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
@@ -62,7 +68,7 @@ def _has_several(words: list[str]) -> bool:
 
 
 def _compare(args: argparse.Namespace) -> int:
-    """Several runs or values: a table of all, a csv and a picture."""
+    """Measure several runs or values: print a table, write a csv and a picture."""
     from neuralode_exp.work_precision import table, work_precision, write
 
     rows = work_precision(args.runs, args.changes, args.weights)
@@ -73,7 +79,7 @@ def _compare(args: argparse.Namespace) -> int:
 
 
 def _evaluate(args: argparse.Namespace) -> int:
-    """One run, changed: what it has stored and what is now."""
+    """Measure one run with the changes: print its stored metrics and the new ones."""
     from neuralode_exp.evaluate import evaluate
 
     found = evaluate(args.runs[0], args.changes, args.weights)

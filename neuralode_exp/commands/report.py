@@ -1,4 +1,4 @@
-"""Put runs into one table over their seeds, and draw their curves.
+"""Collect runs in one table, averaged over their seeds, and draw their curves.
 
     neuralode report outputs/multirun/2026-01-31/12-00-00.000000
     neuralode report SWEEP ANOTHER --by model,solver.rtol --columns error/test,nfe/forward,seconds
@@ -20,10 +20,14 @@ from neuralode_exp.report.report import html, make_report, markdown, text
 def main(argv: list[str] | None = None) -> int:
     """Run the command line and return its exit status."""
     parser = commands.parser("report", __doc__)
-    parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="of a run, of a grid, or of several")
-    parser.add_argument("--by", metavar="KEYS", help="config keys of a group; default: those that differ, but seed")
-    parser.add_argument("--columns", metavar="TAGS", help="metrics to show; default: the usual ones that are there")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="where to write; default: the first FOLDER")
+    parser.add_argument(
+        "folders", nargs="+", type=Path, metavar="FOLDER", help="folder of a run, of a grid, or of several of them"
+    )
+    parser.add_argument(
+        "--by", metavar="KEYS", help="config keys that set groups apart; default: all keys that differ, without seed"
+    )
+    parser.add_argument("--columns", metavar="TAGS", help="metrics to show; default: the usual ones that the runs have")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="folder to write to; default: the first FOLDER")
     args = parser.parse_args(argv)
     try:
         report = make_report(args.folders, _names(args.by), _names(args.columns))

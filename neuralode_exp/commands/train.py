@@ -1,4 +1,4 @@
-"""Train, measure and record one run, or with -m a grid of them. `python train.py --help` lists what there is.
+"""Train, measure and record one run, or with -m a grid of runs. `python train.py --help` lists all names and keys.
 
 Exit status: 0 done, 1 the run failed, 2 the request is wrong, 130 or 143 interrupted after a checkpoint.
 """
@@ -22,15 +22,17 @@ from neuralode_exp.interruption import StopAtOnce, stop_if_heard
 from neuralode_exp.outcome import Interrupted, RunFailed
 from neuralode_exp.sweep.plugins import register_plugins
 
-# A step's memory is measured with torch's profiler. It prints a line at each start and end, and one for every thousand
-# tensors that were there before it and are freed, which is no mistake here.
+# torch's profiler measures the memory of a step. It prints a line at each start and end, and one for every thousand
+# tensors that it sees freed but has not seen allocated, which is no mistake here.
 QUIET = {"KINETO_LOG_LEVEL": "9", "TORCH_CPP_LOG_LEVEL": "ERROR"}
 
 
 @hydra.main(**VERSION_BASE, config_path=str(CONF), config_name="config")
 def main(config: DictConfig) -> float:
     """Run one job in the folder that Hydra made for it and return its objective."""
-    from neuralode_exp.build import device_of_job  # after the preflight: a wrong request need not wait for torch
+    from neuralode_exp.build import (
+        device_of_job,
+    )  # imported after the preflight, so that a wrong request need not wait for torch
     from neuralode_exp.run import keep_freed_memory, run
 
     keep_freed_memory()
@@ -44,7 +46,7 @@ def main(config: DictConfig) -> float:
         if in_grid:
             device = device_of_job(run_config.device, hydra_config.job.num)
             run_config = run_config.model_copy(update={"device": device})
-        # Other launchers' workers share the terminal, and a bar would overwrite those of its neighbours.
+        # The workers of other launchers share the terminal, where a bar would overwrite those of other jobs.
         bar = None if not in_grid or "BasicLauncher" in hydra_config.launcher._target_ else False
         folder = Path(hydra_config.runtime.output_dir)
         sweeper = hydra_config.sweeper
@@ -52,13 +54,13 @@ def main(config: DictConfig) -> float:
         return run(run_config, folder, values, bar=bar, steps_after=steps_after, prune=_pruning(sweeper, folder))
     except (ConfigError, RunFailed) as error:
         if in_grid:
-            raise  # for the sweeper, which goes on with the next job
+            raise  # the sweeper records it and goes on with the next job
         print(error, file=sys.stderr)
         sys.exit(2 if isinstance(error, ConfigError) else 1)
 
 
 def _pruning(sweeper: DictConfig, folder: Path) -> Callable[[int, float], bool] | None:
-    """Return what asks the study of a search at evaluations; None for a run that is no trial or is never pruned."""
+    """Return a function that tells whether to stop a trial at an evaluation; None unless the trial may be pruned."""
     if sweeper.get("trial") is None or sweeper.pruner == "none":
         return None
     from neuralode_exp.sweep.study import Pruning
@@ -70,7 +72,7 @@ def command_line(argv: Sequence[str] | None = None) -> int | str:
     """Check the request, run it, and return the exit status.
 
     Args:
-        argv: the arguments; None for those that the process has. Hydra's own, in `sys.argv`, become what is run.
+        argv: the arguments; None takes those of the process. The checked ones replace those in `sys.argv` for Hydra.
     """
     for name, level in QUIET.items():
         os.environ.setdefault(name, level)  # before torch is imported, here and in the workers of a launcher

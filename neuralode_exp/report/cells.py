@@ -1,4 +1,4 @@
-"""Cells of a grid that have left no folder: skipped ones, and those that never started."""
+"""Cells of a grid that have no folder: skipped ones, and those that never started."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from neuralode_exp.sweep import table
 
 
 def cells_without_run(folder: Path) -> Iterator[Run]:
-    """Yield them from the tables that grids have left in and under a folder."""
+    """Yield such cells, as the sweep.csv of each grid in and under a folder lists them."""
     for path_of_table in sorted(folder.absolute().rglob(table.FILE_NAME)):
         for row in table.read_csv(path_of_table):
             path = path_of_table.parent / (row["run"] or f"cell {row['cell']}")
@@ -22,8 +22,8 @@ def cells_without_run(folder: Path) -> Iterator[Run]:
 
 
 def _settings(words: list[str]) -> dict[str, Any]:
-    """Compose what the cell asked for; a request that is wrong by now is known by its own words."""
-    from neuralode_exp.config.compose import Composer  # brings Hydra: few grids have such cells
+    """Return the settings that the cell asked for; if its arguments are no longer valid, those arguments."""
+    from neuralode_exp.config.compose import Composer  # this imports Hydra, and few grids have such cells
     from neuralode_exp.config.hydra_internals import make_loader
 
     composer = Composer(make_loader(CONF))

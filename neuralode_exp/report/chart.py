@@ -1,4 +1,4 @@
-"""Line charts and scatter plots as SVG text, by hand: a report needs no library and no network."""
+"""Line charts and scatter plots as SVG text, written by hand so that a report needs no library and no network."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from html import escape
 
-# Okabe and Ito, Color Universal Design (2008), without yellow, which is faint on white; then again with dashes.
+# Okabe and Ito, Color Universal Design (2008), without yellow, which is faint on white. Further lines repeat the
+# colours with dashes.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 DASHES = ("", "6 3", "2 2", "8 2 2 2")
 WIDTH, HEIGHT = 440, 270
 LEFT, RIGHT, TOP, BOTTOM = 58, 10, 26, 40
-LOG_RATIO = 30.0  # values that span more are drawn on a logarithmic axis
+LOG_RATIO = 30.0  # an axis is logarithmic if largest / smallest value exceeds this
 
 Point = tuple[float, float]
 
@@ -22,11 +23,11 @@ class Series:
     """One line, or one point with its deviation.
 
     Args:
-        index: number of its group, which gives colour, dashes and its place in the legend.
-        label: what a pointer over it shows.
+        index: number of its group, which decides colour, dashes and the place in the legend.
+        label: text that appears when the pointer is over it.
         points: (x, y), in the order of x.
-        low, high: for each point, the ends of its spread; empty for none.
-        ends_badly: drawn thin and dotted with a cross at its end, for a run that was not completed.
+        low, high: lower and upper end of each point's spread; empty for none.
+        ends_badly: whether the run was not completed; its line is thin and dotted with a cross at the end.
     """
 
     index: int
@@ -39,7 +40,7 @@ class Series:
 
 @dataclass(frozen=True)
 class Axis:
-    """Maps [low, high] to pixels; logarithmic where the values are positive and span much."""
+    """Maps [low, high] to pixels, on a logarithmic scale if the values are positive and span a large ratio."""
 
     low: float
     high: float
@@ -63,7 +64,7 @@ class Axis:
         return self.pixels[0] + fraction * (self.pixels[1] - self.pixels[0])
 
     def ticks(self) -> list[float]:
-        """Powers of ten, with 2 and 5 where they are few; or multiples of 1, 2 or 5 times a power."""
+        """Return powers of ten, with 2 and 5 times them if they are few, or multiples of 1, 2 or 5 times a power."""
         if self.log:
             decades = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
             ticks = [m * 10.0**k for k in decades for m in ((1,) if len(decades) > 3 else (1, 2, 5))]
@@ -93,7 +94,7 @@ def history(title: str, x_label: str, dots: Sequence[Series], line: Series) -> s
 
 
 def swatch(index: int) -> str:
-    """Draw what stands for a group in the legend."""
+    """Draw the line that stands for a group in the legend."""
     return f'<svg width="28" height="10" aria-hidden="true"><path d="M0 5H28" {_stroke(index, 2.5)}/></svg>'
 
 

@@ -1,4 +1,4 @@
-"""Which columns a table of runs has, and how numbers are written in it."""
+"""The columns of a table of runs, and how their numbers are written."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ MEASURED = "dynamics/validation_error"
 
 
 def default_columns(runs: Iterable[Run]) -> list[Tag]:
-    """Return those that a report shows and a completed run has; of measured trajectories their validation error too."""
+    """Return the usual columns that a completed run has; for tables of measurements the validation error too."""
     completed = [run.metrics for run in runs if run.completed]
     present = {name for metrics in completed for name in metrics}
     shown = {tag.name for tag in TAGS.values() if tag.column} & present
     if any(MEASURED in metrics and "dynamics/trajectory_error" not in metrics for metrics in completed):
-        shown.add(MEASURED)  # there is no truth
+        shown.add(MEASURED)  # without a known truth there is no trajectory error
     return [tag for tag in TAGS.values() if tag.name in shown]
 
 
 def objective_tag(trainer: str, given: str | None) -> str:
-    """Return the tag that a run minimises: its own, or the first of its trainer."""
+    """Return the tag that a run minimises: the given one, or its trainer's default."""
     return given or next((kind.objectives[0] for kind in KINDS.values() if kind.trainer == trainer), "objective")
 
 
@@ -52,7 +52,7 @@ def chosen_columns(runs: Sequence[Run], tags: Sequence[str]) -> list[Tag]:
 
 
 def cell(group: Group, column: Tag) -> str:
-    """Write `mean +- deviation`, and the number of values where it is not that of the completed runs."""
+    """Write `mean ± deviation`, with the number of values if some completed runs lack the metric."""
     statistic = group.statistic(column.name)
     if statistic is None:
         return ""
@@ -61,9 +61,9 @@ def cell(group: Group, column: Tag) -> str:
 
 
 def spread(statistic: Statistic) -> str:
-    """Write a mean to the second digit of its deviation."""
+    """Write a mean, rounded to the second digit of its standard deviation."""
     mean, std = statistic.mean, statistic.std
-    if not std:  # one value, or the same one each time, as of parameters
+    if not std:  # one value, or equal values, such as the number of parameters
         return number(mean)
     decimals = 1 - math.floor(math.log10(std))
     if not -5 < decimals < 6:
@@ -73,7 +73,7 @@ def spread(statistic: Statistic) -> str:
 
 
 def number(value: float) -> str:
-    """Write four digits, and whole numbers in full."""
+    """Write a number with four digits, or in full if it is a whole number."""
     if math.isfinite(value) and value == int(value) and abs(value) < 1e9:
         return str(int(value))
     return f"{value:.0f}" if 1e4 <= abs(value) < 1e7 else f"{value:.4g}"

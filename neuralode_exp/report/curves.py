@@ -1,4 +1,4 @@
-"""Curves of a group: the mean over its seeds with their range, and what the others reached before they ended."""
+"""Curves of a group: mean and range over its completed seeds, and the partial curves of its other runs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from neuralode_exp.report.grouping import Group
 from neuralode_exp.tags import TAGS, compared, tag_of
 from neuralode_exp.tracking.metrics import read_metrics
 
-POINTS = 120  # of a drawn curve
+POINTS = 120  # most points of a drawn curve
 T = TypeVar("T")
 Curves = dict[str, tuple[list[int], list[float]]]
 
@@ -61,7 +61,7 @@ def _series(index: int, label: str, group: Group, of_runs: Sequence[Curves], tag
 
 
 def _mean(index: int, label: str, curves: Sequence[tuple[list[int], list[float]]]) -> list[chart.Series]:
-    """Over the steps that all curves have: the end of one alone would look like a jump of the mean."""
+    """Return mean and range at the steps that all curves share; a mean over fewer curves would seem to jump."""
     if not curves:
         return []
     shared = set.intersection(*(set(steps) for steps, _ in curves))
@@ -76,7 +76,7 @@ def _mean(index: int, label: str, curves: Sequence[tuple[list[int], list[float]]
 
 
 def _thin(rows: Sequence[T]) -> list[T]:
-    """Keep at most POINTS of them, evenly, with both ends."""
+    """Keep at most POINTS rows, evenly spread, with the first and the last."""
     if len(rows) <= POINTS:
         return list(rows)
     return [rows[round(i * (len(rows) - 1) / (POINTS - 1))] for i in range(POINTS)]

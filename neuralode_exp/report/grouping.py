@@ -1,4 +1,4 @@
-"""Runs that differ by their seed alone are one group: keys, counts, mean and standard deviation."""
+"""Groups of runs that differ in their seed alone: keys, counts, mean and standard deviation."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from neuralode_exp.report.runs import Run
 
 SEED = "seed"
 DEVICE = "device"
-FIRST = ("dataset", "model", "solver")  # what a reader looks for first
-UNREAD = "-"  # a key that a model or solver has not
+FIRST = ("dataset", "model", "solver")  # the keys of the first columns
+UNREAD = "-"  # shown where a run does not have the key
 
 
 @dataclass(frozen=True)
 class Statistic:
-    """Mean and sample standard deviation (n - 1) of n values; no deviation for one."""
+    """Mean and sample standard deviation (divisor n - 1) of n values; one value has no deviation."""
 
     n: int
     mean: float
@@ -27,7 +27,7 @@ class Statistic:
 
     @staticmethod
     def of(values: Sequence[float]) -> Statistic | None:
-        """Of no values there is none; one that is not finite leaves no deviation, and no finite mean."""
+        """Return None for no values. If a value is not finite, the mean is not finite and there is no deviation."""
         if not values:
             return None
         if not all(map(math.isfinite, values)):
@@ -49,7 +49,7 @@ class Group:
 
     @property
     def count(self) -> str:
-        """`5` runs, or `3 of 5 (1 failed, 1 killed)`: only completed ones are in a mean."""
+        """The number of runs, as `5` or `3 of 5 (1 failed, 1 killed)`; only completed runs enter a mean."""
         others = Counter(run.status for run in self.runs if not run.completed)
         if not others:
             return str(len(self.runs))
@@ -57,12 +57,12 @@ class Group:
         return f"{len(self.completed)} of {len(self.runs)} ({named})"
 
     def statistic(self, tag: str) -> Statistic | None:
-        """Over its completed runs that have the tag."""
+        """Return mean and deviation of a metric over the completed runs that have it."""
         return Statistic.of([run.metrics[tag] for run in self.completed if tag in run.metrics])
 
     @property
     def objective(self) -> float:
-        """Mean over its completed runs; infinity without any."""
+        """Mean objective of the completed runs; infinity without any."""
         values = [run.objective for run in self.completed if run.objective is not None]
         return math.fsum(values) / len(values) if values else math.inf
 
@@ -79,15 +79,15 @@ def group_runs(runs: Iterable[Run], keys: Sequence[str]) -> list[Group]:
 
 
 def default_keys(runs: Sequence[Run]) -> list[str]:
-    """Return the keys in which the runs differ, without the seed and without what earlier keys decide.
+    """Return the keys in which the runs differ, without the seed and without keys that earlier ones determine.
 
-    A dataset brings its trainer along: where `dataset` is a key, `trainer.lr` becomes one only if it differs
-    within a dataset.
+    A dataset sets defaults of its trainer, for example. So beside `dataset` the key `trainer.lr` is returned only if it
+    differs within a dataset.
     """
     known = [run for run in runs if run.settings]
     keys: list[str] = []
     for key in dict.fromkeys([*FIRST, *(key for run in known for key in run.settings)]):
-        # A run that never started has no device, which sets it apart from none.
+        # A run that never started has no device; that must not make a group of its own.
         compared = [run for run in known if key in run.settings] if key == DEVICE else known
         if key != SEED and _parts(compared, [*keys, key]) > _parts(compared, keys):
             keys.append(key)
@@ -113,12 +113,12 @@ def chosen_keys(runs: Sequence[Run], names: Sequence[str]) -> list[str]:
 
 
 def value_of(run: Run, key: str) -> str:
-    """Write a run's value of a key as the command line does."""
+    """Write a run's value of a key in the syntax of the command line."""
     return spell(run.settings[key]) if key in run.settings else UNREAD
 
 
 def _rank(value: Any) -> tuple[bool, float, str]:
-    """Numbers by their size, before all else."""
+    """Order numbers by size, before all other values."""
     if isinstance(value, (int, float)):
         return False, float(value), ""
     return True, 0.0, spell(value)

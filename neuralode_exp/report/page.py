@@ -1,4 +1,4 @@
-"""The page report.html: one file that needs nothing else, with tables that sort and legends that hide."""
+"""The page report.html: one self-contained file. Its tables can be sorted, and its legends hide curves."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from neuralode_exp.report.search import Search
 from neuralode_exp.report.tables import Table
 
 HERE = Path(__file__).parent
-SHOWN = 10  # groups in a chart until the reader asks for more: the best ones
+SHOWN = 10  # groups that a chart shows at first, the best ones
 IMAGE_TYPES = {".png": "image/png", ".gif": "image/gif"}
-LONG = 60  # characters of a cell that may take several lines
-IMAGES_MIB = 8.0  # of one section
+LONG = 60  # a cell with more characters may take several lines
+IMAGES_MIB = 8.0  # most MiB of images in a section
 
 
 @dataclass(frozen=True)
 class DatasetSection:
-    """What is drawn of one dataset.
+    """The part of the page about one dataset.
 
     Args:
-        name: the dataset's.
-        labels: of its groups.
-        objectives: of its groups; the lowest are shown at first.
+        name: name of the dataset.
+        labels: labels of its groups.
+        objectives: objectives of its groups; the groups with the lowest are shown at first.
         charts: SVG text, in which group i has the class `g<i>`.
-        images: folder of the best run's figures, None without one.
-        best: names that run.
+        images: folder of the best run's figures; None without one.
+        best: description of the best run.
     """
 
     name: str
@@ -77,7 +77,7 @@ def _search(search: Search) -> str:
 
 
 def table(content: Table) -> str:
-    """Write a table; a cell with a number says it to the script that sorts."""
+    """Write a table; a cell with a number carries its value for the script that sorts."""
     heads = "".join(f'<th scope="col"><button>{escape(head)}</button></th>' for head in content.heads)
     rows = "".join(
         "<tr>" + "".join(map(_cell, row, numbers)) + "</tr>"
@@ -114,7 +114,7 @@ def _section(number: int, section: DatasetSection) -> str:
 
 
 def _images(folder: Path) -> str:
-    """Put images into the page, as many as it can bear, and name the others."""
+    """Put images into the page up to IMAGES_MIB, and name those that are left out."""
     figures, left = [], IMAGES_MIB * 2**20
     for path in sorted(path for path in folder.glob("*") if path.suffix in IMAGE_TYPES):
         name = escape(path.name)

@@ -1,4 +1,4 @@
-"""From folders to a report: what stands in it, as text, report.md and report.html."""
+"""A report on the runs in some folders, as text, report.md and report.html."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ class Report:
     """The runs of some folders in groups.
 
     Args:
-        root: folder from which the folders of the runs are named.
-        keys: what sets the groups apart.
-        columns: what is shown of them.
-        groups: all of them.
-        searches: of the folders.
+        root: folder that paths of runs are relative to.
+        keys: config keys that set the groups apart.
+        columns: metrics that are shown.
+        groups: all groups.
+        searches: searches in the folders.
     """
 
     root: Path
@@ -48,9 +48,9 @@ def make_report(
     """Collect the runs in and under folders.
 
     Args:
-        folders: of runs and of grids.
-        by: keys that set groups apart; None for those in which the runs differ, without the seed.
-        columns: tags of metrics; None for those of a usual table that the runs have.
+        folders: folders of runs and of grids.
+        by: keys that set groups apart; None for all keys in which the runs differ, without the seed.
+        columns: tags of metrics; None for the usual ones that the runs have.
 
     Raises:
         FileNotFoundError: there is no run.
@@ -68,7 +68,7 @@ def make_report(
 
 
 def _sorted(groups: Sequence[Group]) -> list[Group]:
-    """By dataset in the order given, then by the objective, the best first."""
+    """Sort by dataset, in the order of the first groups, then by objective with the best first."""
     datasets = list(dict.fromkeys(_dataset(group.runs[0]) for group in groups))
     return sorted(groups, key=lambda group: (datasets.index(_dataset(group.runs[0])), group.objective))
 
@@ -84,7 +84,7 @@ def _objective(run: Run) -> str:
 
 
 def text(report: Report) -> str:
-    """The tables of groups and of what has no result, and the counts."""
+    """Return the table of groups, the counts and the table of runs without a result."""
     parts = [tables.plain(tables.of_groups(report.groups, report.keys, report.columns)), counts(report)]
     if any(not run.completed for run in report.runs):
         parts.append(tables.plain(tables.of_failures(report.groups, report.keys, report.root)))
@@ -110,7 +110,7 @@ def markdown(report: Report) -> str:
 
 
 def html(report: Report) -> str:
-    """One self-contained page."""
+    """Return the report as one self-contained page."""
     sections = []
     for name, groups in by_dataset(report.groups):
         shown = [group for group in groups if any(run.metrics for run in group.runs)]
@@ -137,13 +137,13 @@ def html(report: Report) -> str:
 
 
 def counts(report: Report) -> str:
-    """How many runs ended how, as `53 completed, 8 failed`."""
+    """Count the runs by their status, as `53 completed, 8 failed`."""
     found = Counter(run.status for run in report.runs)
     return ", ".join(f"{n} {status}" for status, n in found.most_common())
 
 
 def by_dataset(groups: Sequence[Group]) -> list[tuple[str, list[Group]]]:
-    """Part groups by dataset, whose metrics cannot be compared; a group of several datasets is parted too."""
+    """Split groups by dataset, because metrics of two datasets cannot be compared."""
     parts: dict[str, list[Group]] = {}
     for group in groups:
         runs: dict[str, list[Run]] = {}
@@ -155,23 +155,23 @@ def by_dataset(groups: Sequence[Group]) -> list[tuple[str, list[Group]]]:
 
 
 def best_run(groups: Sequence[Group]) -> Run | None:
-    """The completed run with the lowest objective."""
+    """Return the completed run with the lowest objective."""
     completed = [run for group in groups for run in group.completed if run.objective is not None]
     return min(completed, key=lambda run: run.objective or 0.0, default=None)
 
 
 def _named(run: Run, root: Path) -> str:
-    """The run's folder, and its label where the folder is not called by it."""
+    """Return the run's folder, with its label if the folder's name lacks it."""
     place = tables.place(run, root)
     try:
         name = label(stored_config(run.folder))
-    except (OSError, ConfigError):  # of another version of the program
+    except (OSError, ConfigError):  # written by another version of the program
         return place
     return place if name in place else f"{name}, {place}"
 
 
 def _label(group: Group, keys: Sequence[str]) -> str:
-    """The model, or what was chosen as keys; without the dataset, which heads the section."""
+    """Return the values of the keys without the dataset, which heads the section; the model if there are none."""
     named = [
         value if key in ("model", "solver") else f"{key}={value}"
         for key, value in zip(keys, group.values, strict=True)

@@ -1,4 +1,4 @@
-"""Find the runs under some folders and read what each has left, also what failed, was killed or never started."""
+"""Find the runs under some folders and read them, also those that failed, were killed or never started."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CONFIG = Path(".hydra") / "config.yaml"
 
 
 class Loader(yaml.CSafeLoader):
-    """Reads a stored config as OmegaConf does, 1e-3 as a number and no text as a date, but by libyaml, in 1 ms."""
+    """Reads a stored config as OmegaConf does, but with libyaml, in 1 ms: 1e-3 is a number, and no text is a date."""
 
     yaml_implicit_resolvers = {  # noqa: RUF012 - PyYAML's
         first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith(":timestamp")]
@@ -35,17 +35,17 @@ Loader.add_implicit_resolver("tag:yaml.org,2002:float", NUMBER, list("-+01234567
 
 @dataclass(frozen=True)
 class Run:
-    """A run as a table sees it.
+    """A run, as a report reads it from its folder.
 
     Args:
-        folder: where it is.
-        status: of its summary; `not started` for a job without one, `unreadable` for one that is damaged.
+        folder: folder of the run.
+        status: status of its summary; `not started` for a job without a summary, `unreadable` for a damaged one.
         reason: why there is no result, in one line; None for a completed run.
-        settings: dotted keys that its result depends on, with their values; a section's name stands for the
-            section, as `model`. Besides, `device`: the name of the hardware.
-        metrics: last values by tag, and `parameters` and `seconds`.
-        objective: what it minimised, None if it did not get there.
-        curves: steps and values of a tag, where they were kept.
+        settings: dotted keys on which the result depends, with their values; the key of a name is that of its section,
+            such as `model`. `device` is the name of the hardware.
+        metrics: last values by tag, with `parameters` and `seconds`.
+        objective: final value of its objective; None if it has none.
+        curves: steps and values of a tag, if they were kept.
     """
 
     folder: Path
@@ -64,8 +64,8 @@ class Run:
 def find_runs(folders: Iterable[Path]) -> list[Run]:
     """Read every run in and under `folders`, in the order of their paths.
 
-    Of several runs that ask for the same result on the same device one is kept, a completed one if there is one:
-    repetitions are not seeds.
+    Of several runs with the same settings on the same device one is kept, if possible a completed one: repetitions must
+    not count as seeds.
     """
     found = dict.fromkeys(path for folder in folders for path in _run_folders(folder.absolute()))
     kept: dict[str, Run] = {}
@@ -77,7 +77,7 @@ def find_runs(folders: Iterable[Path]) -> list[Run]:
 
 
 def read_run(folder: Path) -> Run:
-    """Read the run of a folder; what is damaged or missing is said in its status and reason."""
+    """Read the run of a folder; its status and reason say what is damaged or missing."""
     settings = _settings(folder)
     try:
         summary = read_summary(folder)
@@ -96,7 +96,7 @@ def read_run(folder: Path) -> Run:
 
 
 def _run_folders(folder: Path) -> Iterator[Path]:
-    """Walk down to the folders of runs, and no further."""
+    """Yield the folders of runs, without looking inside them."""
     for path, inner, files in os.walk(folder):
         if "summary.json" in files or ".hydra" in inner:
             yield Path(path)
@@ -115,10 +115,10 @@ def _reason(summary: Summary) -> str | None:
 
 
 def _settings(folder: Path) -> dict[str, Any]:
-    """Return what the result of a run depends on; all keys where they are not those of this version."""
+    """Return the keys on which the result depends; all keys if the config is that of another version."""
     try:
         values = resolved(yaml.load((folder / CONFIG).read_text(encoding="utf-8"), Loader))
-    except (OSError, ValueError, AttributeError, yaml.YAMLError):  # damaged, or no keys and values
+    except (OSError, ValueError, AttributeError, yaml.YAMLError):  # damaged, or not a mapping
         return {}
     try:
         config = validate(values)
@@ -129,7 +129,7 @@ def _settings(folder: Path) -> dict[str, Any]:
 
 
 def settings_of(config: Config) -> dict[str, Any]:
-    """Return the keys that a result depends on; a model is named as in tables, with a gradient that is not its own."""
+    """Return the keys on which a result depends. The model has its name in tables, such as `odenet (checkpoint)`."""
     settings = {_short(key): value for key, value in with_effect(config).items()}
     gradient = config.model.gradient
     named = config.model.name == "odenet" and gradient in ("checkpoint", "reversible")

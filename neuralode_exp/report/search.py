@@ -1,4 +1,4 @@
-"""What a report shows of a search: the objective trial by trial, which parameters mattered, the table of trials."""
+"""A search in a report: the objective of each trial, the importance of the parameters, and the table of trials."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ if TYPE_CHECKING:
     from optuna import Study
     from optuna.trial import FrozenTrial
 
-COMPLETED, PRUNED, BEST = 0, 4, 1  # colours of the history
-NEEDED = 3  # completed trials, for importances
+COMPLETED, PRUNED, BEST = 0, 4, 1  # numbers of their colours in the history
+NEEDED = 3  # completed trials that importances need
 
 
 @dataclass(frozen=True)
 class Search:
-    """A search as a report shows it.
+    """A search, as a report shows it.
 
     Args:
-        folder: where it is.
-        history: SVG text, empty where no trial has a value.
-        importances: of the parameters; no row where too few trials are completed.
-        trials: all of them.
+        folder: folder of the search.
+        history: SVG text; empty if no trial was completed.
+        importances: importances of the parameters; without rows if too few trials were completed.
+        trials: all trials.
     """
 
     folder: Path
@@ -40,10 +40,10 @@ class Search:
 
 
 def find_searches(folders: Sequence[Path]) -> Iterator[Search]:
-    """Yield the searches in and under folders; none where Optuna is not installed."""
+    """Yield the searches in and under folders; none if Optuna is not installed."""
     for path in sorted({path for folder in folders for path in folder.absolute().rglob(STUDY)}):
         if find_spec("optuna") is None:
-            print(f"{path} is not shown: pip install -e '.[search]' brings what reads it")
+            print(f"{path} is not shown, because Optuna is not installed: pip install -e '.[search]'")
             continue
         from neuralode_exp.sweep.study import open_study
 
@@ -53,7 +53,7 @@ def find_searches(folders: Sequence[Path]) -> Iterator[Search]:
 
 
 def _history(trials: Sequence[FrozenTrial]) -> str:
-    """Each trial's objective, and the best of the completed ones until then."""
+    """Draw each trial's objective, and the best of the completed trials so far."""
     valued = [(trial, trial.value) for trial in trials if trial.value is not None]
     completed = [(float(trial.number), value) for trial, value in valued if trial.state.name == "COMPLETE"]
     dots = [
@@ -72,7 +72,7 @@ def _history(trials: Sequence[FrozenTrial]) -> str:
 
 
 def _importances(study: Study) -> Table:
-    """Importance of each parameter for good objectives, in [0, 1] with sum 1 (PED-ANOVA, arXiv:2304.10255)."""
+    """Return each parameter's importance for good objectives, in [0, 1] with sum 1 (PED-ANOVA, arXiv:2304.10255)."""
     from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
     from optuna.trial import TrialState
 

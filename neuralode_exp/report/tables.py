@@ -1,4 +1,4 @@
-"""The tables of a report as rows of text, and as plain text and Markdown."""
+"""The tables of a report, as rows of text, as plain text and as Markdown."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from neuralode_exp.tags import Tag
 
 @dataclass(frozen=True)
 class Table:
-    """Text for each cell, and for those that sort by a number that number."""
+    """The text of each cell, and the number by which it sorts, or None for a cell that sorts by its text."""
 
     heads: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
@@ -23,7 +23,7 @@ class Table:
 
 
 def of_groups(groups: Sequence[Group], keys: Sequence[str], columns: Sequence[Tag]) -> Table:
-    """A row for each group: keys, number of runs, mean +- standard deviation of each column."""
+    """Return a row for each group: keys, number of runs, mean ± standard deviation of each column."""
     rows, numbers = [], []
     for group in groups:
         statistics = [group.statistic(column.name) for column in columns]
@@ -34,7 +34,7 @@ def of_groups(groups: Sequence[Group], keys: Sequence[str], columns: Sequence[Ta
 
 
 def of_runs(groups: Sequence[Group], keys: Sequence[str], columns: Sequence[Tag], root: Path) -> Table:
-    """A row for each run."""
+    """Return a row for each run."""
     rows, numbers = [], []
     for group in groups:
         for run in group.runs:
@@ -48,7 +48,7 @@ def of_runs(groups: Sequence[Group], keys: Sequence[str], columns: Sequence[Tag]
 
 
 def of_failures(groups: Sequence[Group], keys: Sequence[str], root: Path) -> Table:
-    """A row for each run that has no result, with its reason."""
+    """Return a row for each run without a result, with the reason."""
     bad = [(group, run) for group in groups for run in group.runs if not run.completed]
     rows = tuple(
         (run.status, *group.values, value_of(run, SEED), run.reason or "", place(run, root)) for group, run in bad
@@ -58,7 +58,7 @@ def of_failures(groups: Sequence[Group], keys: Sequence[str], root: Path) -> Tab
 
 
 def place(run: Run, root: Path) -> str:
-    """The run's folder, seen from `root` if it is in there."""
+    """Return the run's folder, relative to `root` if it is in there."""
     return str(run.folder.relative_to(root)) if run.folder.is_relative_to(root) else str(run.folder)
 
 
