@@ -1,4 +1,4 @@
-"""What all classifiers with a depth have in common: features, the blocks, and a layer that reads classes off."""
+"""The common parts of classifiers with depth: features, the blocks, and a last layer that gives logits."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from neuralode_exp.ode import Gradient, Method, Stats
 
 
 class Blocks(nn.Module):
-    """The discrete way of depth: residual blocks in a row; none of them is the control, features alone."""
+    """Discrete depth: residual blocks in a row. Without blocks it is a control that passes the features on."""
 
     def __init__(self, blocks: Sequence[nn.Module]) -> None:
         super().__init__()
@@ -24,9 +24,9 @@ class Blocks(nn.Module):
 
 
 class ODEBlock(nn.Module):
-    """The continuous way of depth: z(1) of dz/dt = f(t, z), z(0) = the features.
+    """Continuous depth: z(1) of dz/dt = f(t, z), where z(0) are the features.
 
-    Under autocast f is evaluated in the lower precision, and the state keeps that of the weights.
+    Under autocast f is evaluated in the lower precision, and the state keeps the precision of the weights.
     """
 
     def __init__(self, field: nn.Module, method: Method, gradient: Gradient) -> None:
@@ -51,11 +51,11 @@ class Classifier(nn.Module, ABC):
 
     @abstractmethod
     def features(self, x: Tensor) -> Tensor:
-        """The state before the blocks."""
+        """Return the state before the blocks."""
 
     @abstractmethod
     def classify(self, z: Tensor) -> Tensor:
-        """Logits of the state after them."""
+        """Return the logits of the state after the blocks."""
 
     @property
     def stats(self) -> Stats:

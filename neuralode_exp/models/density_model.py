@@ -1,4 +1,4 @@
-"""What every normalizing flow offers: a density on R^d by an invertible map between it and a standard normal."""
+"""The interface of all normalizing flows: a density on R^d by an invertible map from a standard normal."""
 
 import math
 from abc import ABC, abstractmethod
@@ -24,26 +24,26 @@ class DensityModel(nn.Module, ABC):
     @property
     @abstractmethod
     def stats(self) -> Stats:
-        """What the last call cost; backward fills in its part."""
+        """Evaluations and steps of the last call; backward adds its part."""
 
     @abstractmethod
     def to_base(self, x: Tensor) -> Tensor:
-        """Carry points (n, d) from data to base, without their density."""
+        """Map points (n, d) from data to base, without their density."""
 
     @abstractmethod
     def to_base_with_log_prob(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Carry points (n, d) from data to base, and evaluate their log-density, shape (n,)."""
+        """Map points (n, d) from data to base, and evaluate their log-density, shape (n,)."""
 
     @abstractmethod
     def to_data_with_log_prob(self, z0: Tensor) -> tuple[Tensor, Tensor]:
-        """Carry points (n, d) from base to data, and evaluate their log-density there, shape (n,)."""
+        """Map points (n, d) from base to data, and evaluate their log-density there, shape (n,)."""
 
     @abstractmethod
     def on_the_way(self, z0: Tensor, times: Sequence[float]) -> Tensor:
-        """Carry points (n, d) from base to data and return them at each time from 0 to 1, (len(times), n, d)."""
+        """Map points (n, d) from base to data and return them at each of the times in [0, 1], (len(times), n, d)."""
 
     def log_prob(self, x: Tensor) -> Tensor:
-        """Evaluate the log-density at x of shape (n, d), shape (n,). Gradients flow to x and to the parameters.
+        """Evaluate the log-density in nats, shape (n,), at x of shape (n, d). Gradients flow to x and the parameters.
 
         Raises:
             SolverError: if a solve cannot be finished.
@@ -53,7 +53,7 @@ class DensityModel(nn.Module, ABC):
         return self.to_base_with_log_prob(x)[1]
 
     def to_data(self, z0: Tensor) -> Tensor:
-        """Carry points (n, d) from base to data, the inverse of `to_base`."""
+        """Map points (n, d) from base to data, the inverse of `to_base`."""
         return self.on_the_way(z0, [BASE, DATA])[-1]
 
     def sample(self, n: int, generator: torch.Generator) -> Tensor:
@@ -65,10 +65,10 @@ class DensityModel(nn.Module, ABC):
         return self.to_data_with_log_prob(self.base(n, generator))
 
     def path(self, n: int, times: Sequence[float], generator: torch.Generator) -> Tensor:
-        """Draw n points on their way from base to data.
+        """Draw n points and return them on their way from base to data.
 
         Args:
-            times: from 0 (the base) up to 1 (the data), increasing.
+            times: increasing, from 0 (the base) up to at most 1 (the data).
 
         Returns:
             shape (len(times), n, d).
@@ -79,11 +79,11 @@ class DensityModel(nn.Module, ABC):
 
     def base(self, n: int, generator: torch.Generator) -> Tensor:
         """Draw n points of the standard normal, shape (n, d)."""
-        # Drawn in float64 and rounded: every precision has the same samples.
+        # Drawn in float64 and rounded, so that samples are the same in every precision.
         z0 = torch.randn(n, self.dim, generator=generator, device=generator.device, dtype=torch.float64)
         return z0.to(next(self.parameters()))
 
 
 def log_normal(z: Tensor) -> Tensor:
-    """log N(z; 0, I), shape (n,) for z of shape (n, d)."""
+    """Return log N(z; 0, I), shape (n,), for z of shape (n, d)."""
     return -z.square().sum(1) / 2 - z.shape[1] / 2 * math.log(2 * math.pi)

@@ -19,19 +19,19 @@ class Flow(DensityModel):
 
         dlog p(z(t)) / dt = -tr(df/dz),    hence    log p(x) = log N(z(0); 0, I) - int_0^1 tr(df/dz) dt, z(1) = x.
 
-    log p is a part of the state beside z. Densities are in nats.
+    The state has two parts, z and log p. Densities are in nats.
 
     Args:
         dim: d.
         field: f; None makes a `FlowField` of `width` and `depth`, with Fourier features if `fourier`.
-        trace: `exact` carries d tangents; `hutchinson` one random tangent, drawn once per solve. The estimate is
-            for training: in eval mode (`flow.eval()`) the trace is exact.
-        noise: of Hutchinson's estimator, `rademacher` (+-1) or `gaussian`.
-        method: of the solves, from `make_method`.
-        gradient: how the solve is differentiated, see `solve`.
+        trace: `exact` uses d tangents, `hutchinson` one random tangent that is drawn once per solve. The estimate is
+            for training; in eval mode (`flow.eval()`) the trace is exact.
+        noise: distribution of Hutchinson's tangent, `rademacher` (+-1) or `gaussian`.
+        method: the method of the solves, from `make_method`.
+        gradient: how the solves are differentiated, see `solve`.
 
     Attributes:
-        ode: what solves it.
+        ode: the `NeuralODE` that solves for z.
 
     Example:
         >>> import torch
@@ -79,7 +79,7 @@ class Flow(DensityModel):
         return self.ode(x, [DATA, BASE])[-1]
 
     def to_base_with_log_prob(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        # Started at 0, it ends with log p(z(0)) - log p(x).
+        # The second part starts at 0 and ends at log p(z(0)) - log p(x).
         z, change = self._solve_with_trace(x, x.new_zeros(len(x)), [DATA, BASE])
         return z, log_normal(z) - change
 
@@ -95,7 +95,7 @@ class Flow(DensityModel):
         return z[-1], log_p[-1]
 
     def probes(self, z: Tensor) -> Tensor:
-        """Return the probes of the trace for one solve over z of shape (n, d), see `FlowField.with_trace`."""
+        """Return the probes of the trace for one solve with z of shape (n, d), see `FlowField.with_trace`."""
         if self.trace == "exact" or not self.training:
             return torch.eye(self.dim, dtype=z.dtype, device=z.device)[:, None, :]
         noise = torch.randn_like(z)

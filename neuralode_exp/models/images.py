@@ -1,6 +1,6 @@
-"""Networks for images: stem and classifier, and between them residual blocks or one ODE block.
+"""Networks for images: a stem, then residual blocks or one ODE block, then a classifier.
 
-After https://github.com/rtqichen/torchdiffeq/blob/master/examples/odenet_mnist.py, layer by layer.
+The layers are those of https://github.com/rtqichen/torchdiffeq/blob/master/examples/odenet_mnist.py.
 """
 
 import math
@@ -16,7 +16,7 @@ Image = tuple[int, int, int]  # channels, height and width
 
 
 def make_norm(channels: int) -> nn.GroupNorm:
-    """GroupNorm (arXiv 1803.08494) with 32 groups, or one for each channel if there are fewer."""
+    """Return GroupNorm (arXiv 1803.08494) with 32 groups, or one for each channel if there are fewer channels."""
     if channels < 1 or (channels > 32 and channels % 32):
         raise ValueError(f"`channels` must be at most 32 or a multiple of 32, got {channels}; 64 is the usual choice")
     return nn.GroupNorm(min(32, channels), channels)
@@ -25,7 +25,7 @@ def make_norm(channels: int) -> nn.GroupNorm:
 class Stem(nn.Module):
     """Three convolutions with norms between them: images (B, c, h, w) to features (B, C, h', w').
 
-    The last two halve what has 8 pixels a side or more, 28 to 26, 13, 6, and take one of less, 8 to 6, 5, 4.
+    The last two halve a side of 8 pixels or more (28 to 26, 13, 6) and shorten a smaller one by 1 (8 to 6, 5, 4).
     """
 
     def __init__(self, image: Image, channels: int) -> None:
@@ -60,7 +60,7 @@ class ResidualBlock(nn.Module):
 
 
 class TimeConv(nn.Module):
-    """3x3 convolution of an image and a constant channel of value t, zero-padded:
+    """3x3 convolution, zero-padded, of an image and a constant channel with the value t:
 
         conv([t 1, z], [time_weight, weight]) + bias = conv(z, weight) + bias + t conv(1, time_weight).
 
@@ -99,7 +99,7 @@ class ConvField(nn.Module):
 
 
 class ConvNet(Classifier):
-    """classifier(body(features(x))) of images (B, c, h, w), features = stem with `augment` channels of zeros beside it.
+    """classifier(body(features(x))) for images (B, c, h, w); features are the stem's with `augment` channels of zeros.
 
     The zeros give the state room to move in (Dupont et al. 2019, https://arxiv.org/abs/1904.01681, Sec. 4).
     """
@@ -147,15 +147,19 @@ def image_model(
     field: nn.Module | None = None,
     augment: int = 0,
 ) -> ConvNet | MLP:
-    """Make a network for normalised images (B, *image), floats, that returns logits (B, classes).
+    """Make a network that takes normalised images (B, *image), floats, and returns logits (B, classes).
 
     Args:
         name: mlp, stem, resnet, rknet or odenet; the last two have the same state_dict.
-        method, gradient: of the ODE block; None is `backprop` for rknet and `adjoint` for odenet.
-        channels: of stem and blocks: at most 32, or a multiple of 32.
-        blocks, hidden: residual blocks of resnet; width of mlp.
-        field: of the ODE block, on (B, channels + augment, h, w); None is the package's own.
-        augment: channels of zeros beside those of the stem.
+        image: channels, height and width.
+        classes: number of classes.
+        method: the method of the ODE block, from `make_method`; rknet and odenet need it.
+        gradient: how the ODE block is differentiated; None: `backprop` for rknet, `adjoint` for odenet.
+        channels: channels of the stem and the blocks, at most 32 or a multiple of 32.
+        blocks: number of residual blocks of resnet.
+        hidden: number of hidden units of mlp.
+        field: vector field of the ODE block, on (B, channels + augment, h, w); None: `ConvField`.
+        augment: number of channels of zeros beside those of the stem.
     """
     defaults: dict[str, Gradient] = {"rknet": "backprop", "odenet": "adjoint"}
     if name not in (names := ("mlp", "stem", "resnet", *defaults)):

@@ -1,4 +1,4 @@
-"""A trained flow in the units of the table that it was trained on."""
+"""A trained model of dynamics, in the units of the table that it was trained on."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from neuralode_exp.data.observed import Scale
 
 @final
 class InUserUnits(nn.Module):
-    """z0 (..., d) and times t (T,) to z(t), shape (T, ..., d) in float64, all in the units of the table.
+    """Maps z0 (..., d) and times t (T,) to z(t), shape (T, ..., d) in float64, all in the units of the table.
 
-    The flow sees states in units of the scale, times from t[0] on in steps of the table, and inputs u (T, ..., m) as
-    they are in it.
+    The flow itself gets states in the units of the scale, and times since t[0] in steps of the table. Inputs u of shape
+    (T, ..., m) are passed on as they are.
     """
 
     def __init__(self, flow: nn.Module, scale: Scale) -> None:

@@ -1,4 +1,4 @@
-"""The one object of these models that solves: a vector field, its method and how its solves are differentiated."""
+"""A vector field with the method that solves it and the way its solves are differentiated; no other model solves."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -19,29 +19,29 @@ Integral = Callable[[VectorField, Tensor], Integrand]
 
 
 class NeuralODE(nn.Module, Generic[Field]):
-    """z(t) of dz/dt = f(t, z), z(t[0]) = z0.
+    """Solves dz/dt = f(t, z), z(t[0]) = z0 for z(t).
 
     All states of a batch share the steps of an adaptive method.
 
     Args:
         field: f, called with a scalar t and a z of z0's shape.
-        method: of the solves, from `make_method`.
-        gradient: how they are differentiated, see `solve`.
-        input: how inputs u of a driven field are read between their times: `hold`, `linear` or `cubic`.
+        method: the method of the solves, from `make_method`.
+        gradient: how solves are differentiated, see `solve`.
+        input: how the inputs u of a driven field are read between their times: `hold`, `linear` or `cubic`.
 
     Attributes:
-        method, gradient: may be set anew at any time: a trained field can be solved by another method. They are no
-            part of the state_dict.
-        integrals: what makes, from the field and z0, the integrand g(t, z, dz/dt) of a solve: one number for each of
-            a batch of states, carried along as a part of the state that the error norm leaves out. May be set at any
-            time.
-        values: int g dt over the last solve, of each integrand, with gradients like those of z; of a solve backwards
-            in time with the sign of dt.
-        with_errors: whether a solve gives `errors`, see `solve`. May be set at any time.
+        method, gradient: may be replaced at any time, to solve a trained field by another method. They are not in the
+            state_dict.
+        integrals: functions that take the field and z0 and return an integrand g(t, z, dz/dt), with one number for each
+            state of the batch. The integrals are solved as further parts of the state, which the error norm leaves out.
+            May be set at any time.
+        values: int g dt over the last solve for each integrand, with gradients. In a solve backwards in time dt is
+            negative, and so is the integral of a positive g.
+        with_errors: whether a solve sets `errors`, see `solve`. May be set at any time.
         errors: |dt| times the error estimate of each accepted step of the last solve, with gradients.
-        steer: in training the end of a solve between two times is drawn from [t1 - steer, t1 + steer] (Ghosh et al.
+        steer: in training, the end of a solve between two times is drawn from [t1 - steer, t1 + steer] (Ghosh et al.
             2020, https://arxiv.org/abs/2006.10711).
-        stats: what the last solve cost; backward fills in its part.
+        stats: evaluations and steps of the last solve; backward adds its part.
 
     Example:
         >>> import torch
@@ -76,11 +76,12 @@ class NeuralODE(nn.Module, Generic[Field]):
         self.register_load_state_dict_pre_hook(_leave_first_step)
 
     def start_from_previous(self) -> None:
-        """Let a solve in training start with the step that the error of the last one's first step permits.
+        """Let a training solve start with the step that the error of the previous solve's first step permits.
 
-        The method need not choose one then. Solves in evaluation neither see nor change it; the state_dict has it.
+        The method then need not choose a first step. Solves in evaluation mode neither use nor change this step. It is
+        in the state_dict.
         """
-        self.first_step = torch.tensor(math.nan)  # before the first solve
+        self.first_step = torch.tensor(math.nan)  # NaN until the first solve
 
     def forward(
         self,
@@ -95,13 +96,14 @@ class NeuralODE(nn.Module, Generic[Field]):
         Args:
             z0: initial states; a tuple is a state of several parts, of which integrands see the first.
             t: times, shape (T,), increasing or decreasing.
-            f: what this solve evaluates in the place of the field: the field with what is the same at each of its
-                evaluations computed once, or together with something else.
-            parameters: what f was computed from before the solve; what is not named is found by one more evaluation.
-            u: inputs at the times t, increasing, shape (T, ..., m), of a field that takes (t, z, u).
+            f: vector field of this solve instead of `field`, for example the field with its log-density, or with
+                terms that are the same at every evaluation computed once.
+            parameters: tensors from which f was computed before the solve. Those that are not named are found by one
+                more evaluation.
+            u: inputs at the times t, which must increase, shape (T, ..., m), for a field that takes (t, z, u).
 
         Returns:
-            shape (T, *z0.shape), or a tuple of such tensors.
+            states at the times t, shape (T, *z0.shape), or a tuple of such tensors.
 
         Raises:
             SolverError: if the solve cannot be finished.
@@ -125,7 +127,7 @@ class NeuralODE(nn.Module, Generic[Field]):
             dz = f(t, state[:-n]) if several else (f(t, state[0]),)
             return (*dz, *(g(t, state[0], dz[0]) for g in integrands))
 
-        with torch.enable_grad():  # an integrand may differentiate dz/dt; anything of its shape tells the integral's
+        with torch.enable_grad():  # integrands may differentiate dz/dt; z stands in for dz to find their shape
             z = parts[0].detach().requires_grad_()
             start = [torch.zeros_like(g(z.new_full((), float(t[0])), z, z)).detach() for g in integrands]
         states = self._solve((*parts, *start), t, extended, parameters, (True,) * len(parts) + (False,) * n)
@@ -143,7 +145,7 @@ class NeuralODE(nn.Module, Generic[Field]):
     ) -> Any:
         method, previous = self.method, self.first_step if self.training else None
         if not self.training and not isinstance(method, TorchdiffeqMethod) and method.compile:
-            method = replace(method, compile=False)  # evaluations have many shapes, each of them once
+            method = replace(method, compile=False)  # evaluations have many shapes, each of which occurs once
         if previous is not None and not isinstance(method, FixedStep) and not math.isnan(size := float(previous)):
             method = replace(method, first_step=size)
         solution = solve(
@@ -163,10 +165,10 @@ class NeuralODE(nn.Module, Generic[Field]):
         return solution.z
 
     def advance(self, z0: Tensor, duration: Tensor) -> Tensor:
-        """Solve for a time of its own in each state, z(duration), from t = 0.
+        """Solve from t = 0 to a duration that each state has for itself.
 
-        All are one solve on [0, D], D the longest, of dz/ds = (duration / D) f(s, z), so that no step is longer than
-        the method's step size. That is z(duration) where f does not depend on t.
+        It is one solve on [0, D] of dz/ds = (duration / D) f(s, z), where D is the longest duration, so no step is
+        longer than the method's step size. If f does not depend on t, the result is z(duration).
 
         Args:
             z0: shape (..., d).
@@ -183,15 +185,15 @@ class NeuralODE(nn.Module, Generic[Field]):
         return self(z0, [0.0, float(longest)], lambda s, z: pace * self.field(s, z))[-1]
 
     def advance_driven(self, z0: Tensor, durations: Tensor, pieces: Tensor) -> Tensor:
-        """Solve over W pieces of an input, each of a time of its own in each state.
+        """Solve over W pieces of an input; each state has its own duration for each piece.
 
-        All are one solve in which piece k of every state begins and ends together, at the pace of the longest: the
-        input jumps at the same places for all.
+        It is one solve, scaled in time so that piece k of all states begins and ends together. Its length is that of
+        the longest, and the input jumps at the same times for all states.
 
         Args:
             z0: shape (..., d).
-            durations: of each piece, shape (W, ..., 1), not negative.
-            pieces: of the input, from `coefficients`, shape (W, degree + 1, ..., m).
+            durations: duration of each piece, shape (W, ..., 1), not negative.
+            pieces: pieces of the input, from `coefficients`, shape (W, degree + 1, ..., m).
 
         Returns:
             shape (..., d).
@@ -210,12 +212,12 @@ class NeuralODE(nn.Module, Generic[Field]):
         return self._solve(z0, [0.0, knots[-1]], f, (), stops=knots[1:-1])[-1]
 
     def eigenvalues(self, z: Tensor) -> Tensor:
-        """Eigenvalues of df/dz at t = 0 and a state z, shape (..., d): the same shape, complex128."""
+        """Return the eigenvalues of df/dz at t = 0 and a state z of shape (..., d), with the same shape, complex128."""
         return eigenvalues(lambda z: self.field(z.new_zeros(()), z), z)
 
 
 def _leave_first_step(ode: Any, state: dict[str, Any], prefix: str, *_: object) -> None:
-    """Let weights be loaded whether or not the solver that trained them, or this one, keeps its first step."""
+    """Let weights be loaded whether or not the solver that trained them, or this one, stores a first step."""
     key, own = f"{prefix}first_step", ode.first_step
     if own is None:
         state.pop(key, None)
@@ -224,7 +226,7 @@ def _leave_first_step(ode: Any, state: dict[str, Any], prefix: str, *_: object) 
 
 
 def eigenvalues(f: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:
-    """Eigenvalues of df/dz at z, shape (..., d), for an f of states (..., B, d) that treats each of a batch alone."""
+    """Return the eigenvalues of df/dz at z of shape (..., d); f takes states (..., B, d) and treats each by itself."""
     with torch.enable_grad():
         copies = z.detach().unsqueeze(-2).repeat_interleave(z.shape[-1], -2).requires_grad_()
         outputs = f(copies).diagonal(dim1=-2, dim2=-1).sum()  # the i-th component of the i-th copy

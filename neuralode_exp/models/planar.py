@@ -1,4 +1,4 @@
-"""Planar flows (Rezende & Mohamed 2015, https://arxiv.org/abs/1505.05770, Sec. 4.1): the discrete control of a flow."""
+"""Planar flows (Rezende & Mohamed 2015, https://arxiv.org/abs/1505.05770, Sec. 4.1), the discrete control for flows."""
 
 import math
 from collections.abc import Sequence
@@ -10,19 +10,20 @@ from torch.nn.functional import softplus
 from neuralode_exp.models.density_model import DensityModel, log_normal
 from neuralode_exp.ode import Stats
 
-HALVINGS = 60  # of an interval of the inverse: to round-off in float64
+HALVINGS = 60  # of the interval that holds the inverse; this many reach round-off in float64
 
 
 class PlanarFlow(DensityModel):
     """A density on R^d by K layers from data to base, z_{k+1} = z_k + u_k tanh(w_k . z_k + b_k).
 
-    Each is one Euler step of a continuous flow with one hidden unit, and its determinant costs O(d):
+    A layer is one Euler step of a continuous flow with one hidden unit, and its determinant costs O(d):
 
         log p(x) = log N(z_K; 0, I) + sum_k log|1 + (1 - tanh^2(w_k . z_k + b_k)) w_k . u_k|,    z_0 = x.
 
-    The layers run from data to base, as maximum likelihood asks for. w . u > -1 makes a layer invertible; it holds by
-    u = v + (softplus(w . v) - 1 - w . v) w / |w|^2 for a free v (ibid., A.1). The inverse has no closed form: a = w . z
-    is the root of a + w . u tanh(a + b) = w . y, which increases in a, found by halving an interval.
+    The layers run from data to base, because maximum likelihood needs that direction. A layer is invertible if
+    w . u > -1, which u = v + (softplus(w . v) - 1 - w . v) w / |w|^2 ensures for any v (ibid., A.1). The inverse has no
+    closed form: a = w . z is the root of a + w . u tanh(a + b) = w . y. The left side increases in a, so the root is
+    found by bisection.
 
     Args:
         dim: d.
@@ -47,7 +48,7 @@ class PlanarFlow(DensityModel):
 
     @property
     def stats(self) -> Stats:
-        """Layers of the last pass, as many backward as forward."""
+        """Number of layers of the last pass, as many backward as forward."""
         return self._stats
 
     def to_base(self, x: Tensor) -> Tensor:
@@ -68,7 +69,7 @@ class PlanarFlow(DensityModel):
         return x, self.log_prob(x)
 
     def on_the_way(self, z0: Tensor, times: Sequence[float]) -> Tensor:
-        """Undo K t of the layers, rounded, at time t."""
+        """Undo K t layers, rounded to a whole number, for each time t."""
         z, u, undone, states = z0, self._u(), 0, []
         for time in times:
             while undone < round(time * len(u)):

@@ -1,7 +1,7 @@
-"""What makes a solution cheap to follow, as integrals int_0^T g(t, z) dt along it, for `NeuralODE.integrals`.
+"""Penalties on solutions that are expensive to solve for: integrals int_0^T g(t, z) dt for `NeuralODE.integrals`.
 
 Each function takes the field f, the initial states of a solve and the number of axes of one state, and returns the
-integrand. z has shape (..., *state), an integral (...).
+integrand g. z has shape (..., *state), and an integral has shape (...).
 """
 
 import torch
@@ -17,7 +17,7 @@ def kinetic(f: VectorField, z0: Tensor, axes: int = 1) -> Integrand:
 
 
 def jacobian(f: VectorField, z0: Tensor, axes: int = 1) -> Integrand:
-    """g = |v^T df/dz|^2 for one v ~ N(0, I) a solve, in expectation the Frobenius norm |df/dz|^2 (ibid., eq. 8)."""
+    """g = |v^T df/dz|^2, one v ~ N(0, I) per solve; its mean over v is the Frobenius norm |df/dz|^2 (ibid., eq. 8)."""
     v = torch.randn(z0.shape, dtype=z0.dtype, device=z0.device)
 
     def integrand(t: Tensor, z: Tensor, dz: Tensor) -> Tensor:
@@ -31,14 +31,14 @@ def jacobian(f: VectorField, z0: Tensor, axes: int = 1) -> Integrand:
 
 
 def taylor(f: VectorField, z0: Tensor, axes: int = 1) -> Integrand:
-    """g = |d^2z/dt^2|^2 = |df/dt + (df/dz) f|^2: how much paths bend or change their pace (Kelly et al. 2020,
-    https://arxiv.org/abs/2007.04504, Sec. 3, order 2), by a forward-mode derivative of f along (1, f).
+    """g = |d^2z/dt^2|^2 = |df/dt + (df/dz) f|^2: how much paths bend or change their speed (Kelly et al. 2020,
+    https://arxiv.org/abs/2007.04504, Sec. 3, order 2). It is a forward-mode derivative of f along (1, f).
     """
 
     def integrand(t: Tensor, z: Tensor, dz: Tensor) -> Tensor:
-        z = z.contiguous()  # one state expanded for several networks takes no tangent
+        z = z.contiguous()  # an expanded tensor, as one state for several networks, takes no tangent
         velocity = f(t, z)
-        # A solve evaluates the field inside an autograd.Function too, where tangents are switched off.
+        # A solve also evaluates the field inside an autograd.Function, where tangents are switched off.
         with fwAD.dual_level(), fwAD._set_fwd_grad_enabled(True):
             moving = f(fwAD.make_dual(t, torch.ones_like(t)), fwAD.make_dual(z, velocity))
             acceleration: Tensor | None = fwAD.unpack_dual(moving).tangent
@@ -50,9 +50,9 @@ def taylor(f: VectorField, z0: Tensor, axes: int = 1) -> Integrand:
 
 
 def squared_norm(x: Tensor, axes: int) -> Tensor:
-    """|x|^2 over the last axes."""
+    """Return |x|^2 over the last `axes` axes."""
     return x.square().flatten(-axes).sum(-1)
 
 
-# By the key of `trainer` that has its weight.
+# Each by the key of `trainer` that has its weight.
 REGULARISERS = {"kinetic": kinetic, "jacobian": jacobian, "taylor": taylor}

@@ -1,7 +1,7 @@
 """Several networks of one architecture, trained side by side in one batch of tensors.
 
-Whoever trains one network need not read this: one replica is the plain module, and `Replicas(1)` does to its loss and
-gradients what anybody would.
+You need not read this to train one network: one replica is the plain module, and `Replicas(1)` treats its loss and
+gradients as usual.
 """
 
 from __future__ import annotations
@@ -20,21 +20,22 @@ from neuralode_exp.models.fields.second_order import SecondOrder
 
 
 class Replicas:
-    """R networks whose parameters, gradients, moments and states have R entries in their first axis.
+    """R networks whose parameters, gradients, moments and states have a first axis of size R.
 
-    Those of one network, R = 1, have no such axis.
+    For R = 1 there is no such axis.
 
-    A replica whose training fails must not disturb the others. It is left out of a step, or frozen, out of all further
-    ones: wherever its numbers meet a solve they are replaced by 0, so that its state stays where it is and neither
-    overflows nor shortens the others' adaptive steps, and its weights and moments stay as they were.
+    A replica whose training fails must not disturb the others. It is left out of one step, or it is frozen, which means
+    left out of all further steps. In a solve the numbers of such a replica are replaced by 0. So its state does not
+    change, and it neither overflows nor shortens the adaptive steps of the others. Its weights and moments stay as they
+    were.
 
     Args:
         n: R.
 
     Attributes:
-        frozen: left out for good, a mask of shape (R,).
-        out: left out now, the frozen ones among them.
-        some_out: whether there is one.
+        frozen: mask of the replicas that are left out for good, shape (R,).
+        out: mask of the replicas that are left out now; it includes the frozen ones.
+        some_out: whether any replica is left out now.
     """
 
     def __init__(self, n: int = 1) -> None:
@@ -43,43 +44,44 @@ class Replicas:
         self.some_out = False
 
     def freeze(self, replicas: Tensor) -> None:
-        """Leave these, a mask of shape (R,), out for good."""
+        """Leave out for good the replicas of a mask of shape (R,)."""
         self.frozen = self.frozen | replicas
         self.leave_out(self.frozen)
 
     def leave_out(self, replicas: Tensor) -> None:
-        """Leave these out too, until `take_back`."""
+        """Leave out the replicas of a mask of shape (R,) too, until `take_back`."""
         self.out = self.out | replicas
         self.some_out = bool(self.out.any())
 
     def take_back(self) -> None:
-        """Let all take part that are not frozen."""
+        """Let all replicas take part again that are not frozen."""
         self.out = torch.zeros_like(self.frozen)
         self.leave_out(self.frozen)
 
     def masked(self, x: Tensor) -> Tensor:
-        """x, its first axis that of the replicas, with 0 for those that are left out, whatever stands there."""
+        """Return x, whose first axis is that of the replicas, with 0 in place of the replicas that are left out."""
         if not self.some_out:
             return x
         return torch.where(self.out.to(x.device).view(-1, *[1] * (x.dim() - 1)), 0.0, x)
 
     def expand(self, x: Tensor) -> Tensor:
-        """The same x for each: (R, *x.shape); x itself for one network."""
+        """Return the same x for each replica, shape (R, *x.shape); x itself for one network."""
         return x if self.n == 1 else x.expand(self.n, *x.shape)
 
     def join(self, each: Sequence[Tensor]) -> Tensor:
-        """One tensor for each as one: (R, ...); the tensor itself for one network."""
+        """Stack one tensor for each replica, shape (R, ...); for one network return its tensor."""
         return each[0] if self.n == 1 else torch.stack(list(each))
 
     def blame(self, state: Tensor | tuple[Tensor, ...]) -> Tensor:
-        """Leave out whom a failed solve is to be blamed on, and return their mask, shape (R,).
+        """Leave out the replicas that made a solve fail, and return their mask, shape (R,).
 
-        Those with non-finite entries in the offending state; if all are finite, the one with the largest. If that is
-        nobody new, all are left out: there is no one without whom the solve could be repeated.
+        These are the replicas with non-finite entries in the offending state. If all entries are finite, it is the
+        replica with the largest one. If all of these were left out already, every replica is left out, because no
+        replica is left without which the solve could be repeated.
 
         Args:
-            state: shape (..., R, B, d), with further axes in backward or at several times; of several parts the first
-                tells. One that does not tell (backward through several parts) counts against all.
+            state: shape (..., R, B, d), with further axes in backward or at several times. Of several parts the first
+                is looked at. A state with fewer axes (from backward through several parts) blames all replicas.
         """
         state = state[0] if isinstance(state, tuple) else state
         if self.n == 1 or state.dim() < 3:
@@ -95,7 +97,7 @@ class Replicas:
 
     @torch.no_grad()
     def gradient_norms(self, parameters: Iterable[Tensor]) -> Tensor:
-        """Norm of the whole gradient of each, shape (R,), on the CPU."""
+        """Return the norm of each replica's whole gradient, shape (R,), on the CPU."""
         squares = [
             torch.linalg.vector_norm(p.grad.reshape(self.n, -1), dim=1) for p in parameters if p.grad is not None
         ]
@@ -103,7 +105,7 @@ class Replicas:
 
     @torch.no_grad()
     def clip(self, parameters: Iterable[Tensor], norms: Tensor, largest: float, good: Tensor) -> None:
-        """Shrink the gradients of the mask `good` to norms of at most `largest`, and set the others to 0."""
+        """Shrink the gradients of the replicas in `good` to norms of at most `largest`, and set the others to 0."""
         factors = torch.clamp(largest / norms.clamp(min=1e-12), max=1.0).where(good, torch.zeros(()))
         if not bool((factors != 1.0).any()):
             return
@@ -114,7 +116,7 @@ class Replicas:
 
     @contextmanager
     def only(self, good: Tensor, parameters: Sequence[Tensor], optimizer: torch.optim.Optimizer) -> Iterator[None]:
-        """Around a step of the optimiser: keep the weights and moments of all replicas but those of the mask `good`."""
+        """In a step of the optimiser, keep weights and moments of the replicas that are not in the mask `good`."""
         kept = []
         if not bool(good.all()):
             moments = [x for p in parameters for x in optimizer.state[p].values() if torch.is_tensor(x) and x.dim()]
@@ -125,12 +127,12 @@ class Replicas:
 
 
 def stack(fields: Sequence[nn.Module], replicas: Replicas) -> nn.Module:
-    """One field on states (R, B, d) out of R fields on states (B, d); of one it is that one."""
+    """Make one field on states (R, B, d) from R fields on states (B, d); a single field is returned as it is."""
     return fields[0] if len(fields) == 1 else Stack(fields, replicas)
 
 
 def _takes_stacks(field: nn.Module) -> bool:
-    """Whether a field computes with stacked parameters as it does with its own."""
+    """Return whether a field's own code works with stacked parameters."""
     if isinstance(field, SecondOrder):
         field = field.field
     return type(field) in (MLPField, HamiltonianField)
@@ -139,15 +141,15 @@ def _takes_stacks(field: nn.Module) -> bool:
 class Stack(nn.Module):
     """R vector fields of one architecture as one, on states of shape (R, B, d).
 
-    Any module can be stacked, by `torch.func.vmap`. `MLPField` and `HamiltonianField` are batched products when their
-    parameters are stacked, three times as fast.
+    Any module can be stacked, by `torch.func.vmap`. The code of `MLPField` and `HamiltonianField` also works with
+    stacked parameters, as batched products, and is three times as fast.
 
     Args:
         fields: the networks; their parameters are copied.
-        replicas: which of them are left out: their derivative is 0.
+        replicas: says which networks are left out; their derivative is 0.
 
     Attributes:
-        stacked: the architecture, with parameters that have R entries in their first axis.
+        stacked: a network whose parameters have a first axis of size R.
     """
 
     def __init__(self, fields: Sequence[nn.Module], replicas: Replicas) -> None:
@@ -162,14 +164,14 @@ class Stack(nn.Module):
         self.batched = _takes_stacks(fields[0])
 
     def one(self, k: int) -> nn.Module:
-        """A copy of the k-th network, for states (B, d)."""
+        """Return a copy of the k-th network, for states (B, d)."""
         network = copy.deepcopy(self.stacked)
         for x in (*network.parameters(), *network.buffers()):
             x.data = x.data[k].clone()
         return network
 
     def forward(self, t: Tensor, z: Tensor, *u: Tensor) -> Tensor:
-        """Evaluate dz/dt, shape (R, B, d), at time t for z (R, B, d) and, where there are, inputs (R, B, m)."""
+        """Evaluate dz/dt, shape (R, B, d), at time t for z (R, B, d) and inputs u (R, B, m), if there are any."""
         if z.dim() != 3 or len(z) != self.replicas.n:
             raise ValueError(
                 f"states of replicas must have the shape ({self.replicas.n}, batch, d), got {tuple(z.shape)}"

@@ -11,11 +11,11 @@ from neuralode_exp.ode import Stats
 class ResidualFlow(nn.Module):
     """z(t + dt) = z(t) + g(z(t)), g = dt f: a residual block for each step of a regular grid of times.
 
-    Each of its weights is shared by all blocks. It knows nothing between the times of the grid.
+    All blocks share their weights. There is no state between the times of the grid.
 
     Args:
         field: f.
-        dt: the grid's step.
+        dt: step of the grid.
 
     Attributes:
         stats: evaluations of the last pass, as many backward as forward.
@@ -30,7 +30,7 @@ class ResidualFlow(nn.Module):
         self.stats = Stats()
 
     def forward(self, z0: Tensor, t: Tensor) -> Tensor:
-        """Step through the times t, shape (T,), dt apart: z0 of shape (..., d) gives (T, ..., d)."""
+        """Step from z0 of shape (..., d) through the times t, shape (T,), dt apart; return (T, ..., d)."""
         self._check(t.diff(), 1)
         states = [z0]
         for _ in t[1:]:
@@ -39,7 +39,7 @@ class ResidualFlow(nn.Module):
         return torch.stack(states)
 
     def advance(self, z0: Tensor, duration: Tensor) -> Tensor:
-        """Step on by `duration`, shape (..., 1), the same whole number of dt for all states."""
+        """Advance z0 by `duration`, shape (..., 1), the same whole number of dt for all states."""
         blocks = round(float(duration.max()) / self.dt)
         self._check(duration, blocks)
         z = z0
@@ -49,7 +49,7 @@ class ResidualFlow(nn.Module):
         return z
 
     def eigenvalues(self, z: Tensor) -> Tensor:
-        """log(mu) / dt of the eigenvalues mu of d(z + g)/dz at z, shape (..., d): the same shape, complex128."""
+        """Return log(mu) / dt for the eigenvalues mu of d(z + g)/dz at z of shape (..., d); same shape, complex128."""
         return eigenvalues(self._step, z).log() / self.dt
 
     def _step(self, z: Tensor) -> Tensor:
@@ -60,7 +60,7 @@ class ResidualFlow(nn.Module):
         self.stats = Stats(nfe_forward=blocks, nfe_backward=blocks if torch.is_grad_enabled() else 0)
 
     def _check(self, durations: Tensor, blocks: int) -> None:
-        # A thousandth of a step: differences of float32 times are not exact.
+        # A thousandth of a step is allowed, because differences of float32 times are not exact.
         off = (durations - blocks * self.dt).abs()
         if off.numel() and float(off.max()) > 1e-3 * self.dt:
             wrong = float(durations.flatten()[off.argmax()])

@@ -1,4 +1,4 @@
-"""What a model knows of the data that it is for."""
+"""The properties of the data that a model depends on."""
 
 from __future__ import annotations
 
@@ -12,17 +12,19 @@ from neuralode_exp.models.fields.scaled import Units
 
 @dataclass(frozen=True, eq=False)
 class Shape:
-    """All that a model is built from beside the config. Stored with the weights, it gives the model back without data.
+    """All that a model is built from, apart from the config.
+
+    It is stored with the weights, so that the model can be built again without the data.
 
     Args:
-        dim: of a state or a point; pixels from top to bottom of an image.
-        classes: of images.
-        units: of states.
-        dt: distance of two observations of a regular grid.
-        channels: of an image.
-        inputs: that drive a state.
-        width: pixels across an image; None: it is square.
-        scale: the units of a table's states and times, where the model's are not those of the file.
+        dim: number of dimensions of a state or point; height of an image in pixels.
+        classes: number of classes of images or points.
+        units: units of the states.
+        dt: time between two observations on a regular grid.
+        channels: channels of an image.
+        inputs: number of inputs that drive a state.
+        width: width of an image in pixels; None: it is square.
+        scale: units of a table's states and times, if they are not those of the file.
     """
 
     dim: int
@@ -41,7 +43,7 @@ class Shape:
 
     @property
     def units_of_table(self) -> Units | None:
-        """The units around a field for states and times as they are in the user's table."""
+        """The units of a field for states and times in the units of the user's table."""
         units, scale = self.units, self.scale
         if units is None or scale is None:
             return units
@@ -49,11 +51,11 @@ class Shape:
         return Units(offset + unit * units.centre, unit * units.scale, unit * units.rate / scale.step)
 
     def plain(self) -> dict[str, Any]:
-        """Tensors and plain values, for a checkpoint."""
+        """Return tensors and plain values, for a checkpoint."""
         return asdict(self)
 
     @staticmethod
     def of(plain: Mapping[str, Any]) -> Shape:
-        """The shape of which `plain` was made."""
+        """Return the shape from what `plain` returned."""
         parts = {"units": Units, "scale": Scale}
         return Shape(**{name: x and parts[name](**x) if name in parts else x for name, x in plain.items()})

@@ -1,4 +1,4 @@
-"""Networks for labelled points: no stem, blocks of the field that dynamics have, and a linear classifier."""
+"""Networks for labelled points: no stem, then blocks with the field of dynamics, then a linear classifier."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from neuralode_exp.models.classifier import Blocks, Classifier, ODEBlock
 
 
 class VectorNet(Classifier):
-    """W body((x, 0)) + b: points (B, d) with `augment` zeros appended to logits (B, classes).
+    """W body((x, 0)) + b: maps points (B, d), with `augment` zeros appended, to logits (B, classes).
 
-    Solutions of an ODE do not cross, so that in the space of the points themselves no classes can be separated that
-    encircle each other; with one more dimension they can (Dupont et al. 2019, https://arxiv.org/abs/1904.01681).
+    Solutions of an ODE do not cross. So classes of which one encircles the other cannot be separated in the space of
+    the points themselves, but they can with one more dimension (Dupont et al. 2019, https://arxiv.org/abs/1904.01681).
 
     Args:
         dim: d.
-        classes: their number.
-        body: on states (B, d + augment).
+        classes: number of classes.
+        body: blocks on states (B, d + augment).
         augment: number of zeros.
     """
 
@@ -36,7 +36,7 @@ class VectorNet(Classifier):
 
 
 class EulerStep(nn.Module):
-    """z + f(0, z): a residual block of a field, free to jump where the ODE's solution has to flow."""
+    """z + f(0, z): a residual block of a field. Unlike solutions of the ODE, its paths may cross."""
 
     def __init__(self, field: nn.Module) -> None:
         super().__init__()

@@ -1,8 +1,8 @@
-"""The vector field of a continuous normalizing flow: an MLP that carries tangents beside the state.
+"""The vector field of a continuous normalizing flow: an MLP that computes tangents beside the state.
 
-The trace of its Jacobian is a sum over probes v_k, tr(df/dz) = sum_k v_k^T (df/dz) v_k: exact for the d unit
-vectors, an unbiased estimate (Hutchinson 1990) for one random v with E[v v^T] = I. Each (df/dz) v_k comes from a
-forward tangent, so that nothing is differentiated twice.
+The trace of its Jacobian is a sum over probes v_k, tr(df/dz) = sum_k v_k^T (df/dz) v_k. It is exact for the d unit
+vectors, and an unbiased estimate (Hutchinson 1990) for one random v with E[v v^T] = I. Each (df/dz) v_k is computed by
+a forward tangent, so no second derivative by backward passes is needed.
 """
 
 from typing import Any
@@ -19,12 +19,12 @@ class FlowField(nn.Module):
 
         h_0 = (z, sin(B z), cos(B z))
 
-    with Fourier features, B drawn from N(0, 1) and kept: an MLP learns sharp edges and many islands slowly without them
-    (Tancik et al. 2020, https://arxiv.org/abs/2006.10739).
+    with Fourier features, where B is drawn from N(0, 1) once. Without them an MLP learns sharp edges and many islands
+    slowly (Tancik et al. 2020, https://arxiv.org/abs/2006.10739).
 
     Args:
         dim: size d of z.
-        width: size of each hidden layer, and the number of Fourier features, rounded down to an even one.
+        width: size of each hidden layer, and the number of Fourier features, rounded down to an even number.
         depth: number L of hidden layers; 0 makes f affine in h_0, f(t, z) = W h_0 + c t + b.
         fourier: whether there are Fourier features.
     """
@@ -36,7 +36,7 @@ class FlowField(nn.Module):
         self.register_buffer("frequencies", FREQUENCY * torch.randn(dim, width // 2) if fourier else None)
         sizes = [dim + 2 * (width // 2) if fourier else dim, *[width] * depth, dim]
         self.layers = nn.ModuleList(nn.Linear(n, m) for n, m in zip(sizes, sizes[1:], strict=False))
-        # The initial range of nn.Linear with t as one more input.
+        # The initial range is that of nn.Linear with t as one more input.
         self.time_weight = nn.Parameter(torch.empty(sizes[1]).uniform_(-1, 1) / (dim + 1) ** 0.5)
 
     def forward(self, t: Tensor, z: Tensor) -> Tensor:
@@ -48,14 +48,14 @@ class FlowField(nn.Module):
         return h
 
     def _inputs(self, z: Tensor) -> Tensor:
-        """h_0, shape (..., d or more)."""
+        """Return h_0, shape (..., d), or with more columns if there are Fourier features."""
         if self.frequencies is None:
             return z
         angle = z @ self.frequencies
         return torch.cat((z, angle.sin(), angle.cos()), -1)
 
     def _input_tangents(self, z: Tensor, probes: Tensor) -> Tensor:
-        """(dh_0/dz) v_k, shape (k, n, ...), or that of the probes where they are those of all rows and h_0 is z."""
+        """Return (dh_0/dz) v_k, shape (k, n, ...); the probes themselves if h_0 is z."""
         if self.frequencies is None:
             return probes
         angle, change = z @ self.frequencies, probes @ self.frequencies
@@ -66,21 +66,21 @@ class FlowField(nn.Module):
 
         Gradients flow to t, z and the parameters.
         """
-        units = torch.eye(z.shape[1], dtype=z.dtype, device=z.device)[:, None]  # tangent j, of the j-th unit vector
+        units = torch.eye(z.shape[1], dtype=z.dtype, device=z.device)[:, None]  # tangent j is the j-th unit vector
         h, tangents = self._with_products(t, z, units)
         return h, tangents.expand(-1, len(z), -1).permute(1, 2, 0)
 
     def with_trace(self, t: Tensor, z: Tensor, probes: Tensor) -> tuple[Tensor, Tensor]:
         """Evaluate dz/dt = f, shape (n, d), and dlog p/dt = -sum_k v_k^T (df/dz) v_k, shape (n,).
 
-        Gradients flow to z and the parameters, once; t and the probes are constants.
+        Gradients flow to z and the parameters, but not a second time; t and the probes are constants.
 
         Args:
             t: time, a scalar.
             z: shape (n, d).
-            probes: the v_k, shape (k, n, d), or (k, 1, d) if they are those of all rows.
+            probes: the v_k, shape (k, n, d), or (k, 1, d) if all rows share them.
         """
-        if torch.compiler.is_compiling():  # which fuses node by node
+        if torch.compiler.is_compiling():  # the compiler fuses the plain operations
             h, tangents = self._with_products(t, z, probes)
             return h, -(tangents * probes).sum((0, 2)).expand(len(z))
         parameters = [p for layer in self.layers for p in (layer.weight, layer.bias)]
@@ -89,7 +89,7 @@ class FlowField(nn.Module):
         return dz, dlog_p
 
     def _with_products(self, t: Tensor, z: Tensor, probes: Tensor) -> tuple[Tensor, Tensor]:
-        """Evaluate dz/dt and (df/dz) v_k, shape (k, n, d), or (k, 1, d) where they are those of all rows."""
+        """Evaluate dz/dt and (df/dz) v_k, shape (k, n, d), or (k, 1, d) if all rows share them."""
         first, *others = self.layers
         h = first(self._inputs(z)) + self.time_weight * t
         tangents = self._input_tangents(z, probes) @ first.get_parameter("weight").T
@@ -101,22 +101,22 @@ class FlowField(nn.Module):
 
 
 class _WithTrace(torch.autograd.Function):
-    """`FlowField.with_trace` as one node of autograd, 1.4 times as fast as node by node.
+    """`FlowField.with_trace` as one node of autograd, which is 1.4 times as fast as plain operations.
 
-    Let D_l = 1 - h_l^2, and * elementwise. State and tangents go through the layers in one stack S_l = (h_l, T_l) of
+    Let D_l = 1 - h_l^2, with * elementwise. State and tangents go through the layers in one stack S_l = (h_l, T_l) of
     shape (1 + k, n, width), where T_0 are the tangents of h_0 and V the probes. Forward computes
 
         T_l = D_l * (T_{l-1} W_l^T),    trace = sum_k <V W, T_L>.
 
-    Tangents that are those of all rows pass the first layer and the last once, not once for each row: d unit vectors
-    cost d passes through the hidden layers alone, O(n d width^2).
+    Tangents that all rows share pass the first and the last layer once, not once for each row. So d unit vectors cost d
+    passes through the hidden layers alone, O(n d width^2).
 
-    From the cotangents x of dz/dt and g of the trace, backward computes
+    From the cotangents x of dz/dt and g of the trace backward computes
 
         adj_S_L = (x W, g V W),    adj_S_{l-1} = adj_A_l W_l,
         adj_A_l = (D_l * adj_h_l - 2 h_l * sum_k T_l * adj_T_l, D_l * adj_T_l),
 
-    adj_A_l being the cotangent of what layer l puts into tanh.
+    where adj_A_l is the cotangent of the argument of tanh in layer l.
     """
 
     @staticmethod
@@ -173,15 +173,15 @@ class _WithTrace(torch.autograd.Function):
 
 
 def _tanh_(a: Tensor) -> Tensor:
-    """tanh(a) = 2 sigmoid(2 a) - 1 in place: to 2e-7 in float32, in half of the time of torch.tanh on a CPU."""
+    """Compute tanh(a) = 2 sigmoid(2 a) - 1 in place: within 2e-7 in float32, in half of torch.tanh's time on a CPU."""
     return a.mul_(2).sigmoid_().mul_(2).sub_(1)
 
 
 def _slope(h: Tensor) -> Tensor:
-    """1 - h^2, the derivative of tanh where it is h."""
+    """Return 1 - h^2, the derivative of tanh at a point where tanh is h."""
     return torch.addcmul(h.new_ones(()), h, h, value=-1)
 
 
 def _outer(x: Tensor, y: Tensor) -> Tensor:
-    """sum over the leading axes of x_i y_j, shape (i, j)."""
+    """Return the sum of x_i y_j over the leading axes, shape (i, j)."""
     return x.flatten(0, -2).T @ y.flatten(0, -2)

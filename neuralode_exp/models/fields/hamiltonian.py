@@ -1,4 +1,4 @@
-"""A field that keeps an energy, whatever it has learned."""
+"""A field that conserves an energy, whatever its weights are."""
 
 import torch
 from torch import Tensor, nn
@@ -10,14 +10,14 @@ from neuralode_exp.models.fields.scaled import Units
 class HamiltonianField(nn.Module):
     """dq/dt = dH/dp, dp/dt = -dH/dq, for z = (q, p) of shape (..., d) and an MLP H.
 
-    H is constant along solutions, and volumes are kept: the divergence of the field is 0.
+    H is constant along solutions, and the flow preserves volumes: the divergence of the field is 0.
 
     References: Greydanus, Dzamba & Yosinski 2019, https://arxiv.org/abs/1906.01563. They fit dz/dt; here trajectories
-    are solved, as for other fields.
+    are fitted, as for other fields.
 
     Args:
-        dim: d, even: the coordinates q come first, then as many momenta p in their order.
-        width, depth, activation: of the MLP, see `MLPField`.
+        dim: d, even. The coordinates q come first, then as many momenta p in the same order.
+        width, depth, activation: those of the MLP, see `MLPField`.
 
     Raises:
         ValueError: d is odd.
@@ -39,10 +39,10 @@ class HamiltonianField(nn.Module):
         self.register_buffer("pace", torch.ones(1, dim))
 
     def set_units(self, units: Units) -> None:
-        """Make the field Hamiltonian in the data's units, where `Scaled` puts these around it.
+        """Make the field Hamiltonian in the units of the data, which `Scaled` wraps around it.
 
-        In the states z = centre + scale x that is dq/dt = c (dH/dx_p) / scale_p and dp/dt = -c (dH/dx_q) / scale_q
-        with one c for all. It is chosen so that what is given here, dz/dt over `rate`, is of order 1.
+        For states z = centre + scale x this means dq/dt = c (dH/dx_p) / scale_p and dp/dt = -c (dH/dx_q) / scale_q with
+        one constant c. c is chosen so that the field's value, dz/dt over `rate`, is of order 1.
         """
         q, p = units.scale.chunk(2)
         size = torch.cat((p, q)) * units.rate

@@ -1,4 +1,4 @@
-"""A known equation with constants that are learned, and a network for what it lacks."""
+"""A known equation whose constants are learned, plus a network for what the equation lacks."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from torch import Tensor, nn
 from neuralode_exp.data.observed import Scale
 from neuralode_exp.models.fields.scaled import Units
 
-SPREAD = 0.5  # of the constants at the start, relative: seeds that agree at the end have not started there
+SPREAD = 0.5  # relative spread of the initial constants, so that agreement of seeds at the end means something
 
 
 class Hybrid(nn.Module):
-    """dz/dt = f(t, z, u; c) + g(z, u), f known but for some constants c, g a network, or 0.
+    """dz/dt = f(t, z, u; c) + g(z, u), where f is known except for some constants c, and g is a network or 0.
 
-    As other fields it sees x = (z - centre) / scale and gives dz/dt over `rate`; f itself is evaluated in the units of
-    the user's table. A constant is c = start (1 + theta), or theta where start is 0, with theta uniform in +-1/2 at
-    first: a step of an optimiser changes constants of all sizes alike.
+    Like other fields it gets x = (z - centre) / scale and returns dz/dt over `rate`; f itself is evaluated in the units
+    of the user's table. A constant is c = start (1 + theta), or theta if start is 0, with an initial theta uniform in
+    +-1/2. So a step of the optimiser changes large and small constants by the same relative amount.
 
     References: Rackauckas et al. 2020, arXiv 2001.04385 (universal differential equations).
 
     Args:
-        known: f, called with t, z, u where there are inputs, and constants by keyword.
-        constants: the value of each, for the free ones where the search starts.
-        free: names of those that are learned.
-        units: of the data.
-        scale: of a table, where the states are not in its units.
+        known: f, called with t, z, u if there are inputs, and the constants by keyword.
+        constants: value of each constant; for the free ones, where the search starts.
+        free: names of the learned constants.
+        units: units of the data.
+        scale: scale of a table, if the states are not in the table's units.
         driven: whether f takes u.
         rest: g, or None.
     """
@@ -65,13 +65,13 @@ class Hybrid(nn.Module):
         self.theta = nn.ParameterDict({name: torch.empty(()).uniform_(-SPREAD, SPREAD) for name in free})
 
     def learned(self) -> dict[str, Tensor]:
-        """The free constants; of a stack of replicas one for each."""
+        """Return the learned constants; in a stack of replicas each has one value for every replica."""
         starts = {name: float(self.constants[name]) for name in self.theta}
         return {name: start + (abs(start) or 1.0) * self.theta[name] for name, start in starts.items()}
 
     def forward(self, t: Tensor, x: Tensor, v: Tensor | None = None) -> Tensor:
         inputs = [self.u_offset + self.u_size * v] if self.driven and v is not None else []
-        y = self.offset + self.size * x  # in units of the table, or their logarithm
+        y = self.offset + self.size * x  # in the units of the table, or the logarithm of that
         z = torch.where(self.log, y.exp(), y)
         dz = self.known(t, z, *inputs, **{**self.constants, **self.learned()})
         dx: Tensor = torch.where(self.log, dz / z, dz) * self.pace

@@ -24,9 +24,9 @@ SLOPES: dict[str, Callable[[Tensor], Tensor]] = {
 class MLPField(nn.Module):
     """dz/dt = h_L W_L + b_L, h_l = act(h_{l-1} W_{l-1} + b_{l-1}), h_0 = z, for states z of shape (..., d).
 
-    It does not depend on t. With inputs u of shape (..., m), h_0 is (z, u). Weights, of shape (inputs, outputs),
-    start uniform in +-1 / sqrt(inputs), as those of `nn.Linear`. Biases have the shape (1, outputs): with one more
-    axis of replicas before all of its parameters the same code is batched products, on states of shape (R, B, d).
+    It does not depend on t. With inputs u of shape (..., m), h_0 is (z, u). Weights have the shape (inputs, outputs)
+    and are initially uniform in +-1 / sqrt(inputs), as those of `nn.Linear`. Biases have the shape (1, outputs), so
+    that the same code works for stacked parameters with a first axis of R replicas, on states of shape (R, B, d).
 
     Args:
         dim: d.
@@ -34,7 +34,7 @@ class MLPField(nn.Module):
         width: units of a hidden layer.
         depth: number L of hidden layers; 0 makes the field affine.
         activation: `tanh`, `softplus` or `silu`.
-        outputs: d unless it is something else than a field, as a function with `gradient`.
+        outputs: number of outputs; None: d, as a vector field has. With 1 output `gradient` can be used.
 
     Example:
         >>> import torch
@@ -73,9 +73,9 @@ class MLPField(nn.Module):
         return _affine(h, weight, bias)
 
     def gradient(self, z: Tensor) -> Tensor:
-        """Evaluate dh/dz, shape (..., d), of a network with one output h.
+        """Evaluate dh/dz, shape (..., d), for a network with one output h.
 
-        The chain rule is written out, so that every way to differentiate a field can be applied to it.
+        The chain rule is written out in plain operations, so that every kind of gradient of a solve works with it.
         """
         *hidden, (weight, _) = zip(self.weights, self.biases, strict=True)
         h, slopes = z, []
@@ -91,7 +91,7 @@ class MLPField(nn.Module):
 
 
 def _affine(h: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """h W + b in one product where the shapes are those of training."""
+    """Return h W + b, as one fused product for the shapes of training."""
     if weight.dim() == 3:
         return torch.baddbmm(bias, h, weight)
     return torch.addmm(bias, h, weight) if h.dim() == 2 else h @ weight + bias.squeeze(0)

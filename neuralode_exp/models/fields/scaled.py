@@ -1,4 +1,4 @@
-"""The units of the data around a vector field."""
+"""A vector field with the units of the data wrapped around it."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ class Units:
     """Sizes that make a field's inputs and outputs of order 1, each of shape (d,).
 
     Args:
-        centre, scale: of the states; x = (z - centre) / scale is of order 1.
-        rate: of dz/dt where |x| is about 1.
-        u_centre, u_scale: of the inputs that the field sees, shape (m,); None where it sees none.
+        centre, scale: those of the states; x = (z - centre) / scale is of order 1.
+        rate: size of dz/dt where |x| is about 1.
+        u_centre, u_scale: those of the inputs that the field sees, shape (m,); None if it sees none.
     """
 
     centre: Tensor
@@ -29,18 +29,18 @@ class Units:
 
     @staticmethod
     def none(dim: int) -> Units:
-        """0, 1 and 1: a field as it is."""
+        """Return units that change nothing: centre 0, scale 1 and rate 1."""
         return Units(torch.zeros(dim), torch.ones(dim), torch.ones(dim))
 
     def size(self, z: Tensor) -> Tensor:
-        """|x|, x = (z - centre) / scale: shape (..., d) to (..., 1)."""
+        """Return |x|, x = (z - centre) / scale, shape (..., 1), for z of shape (..., d)."""
         return torch.linalg.vector_norm((z - self.centre) / self.scale, dim=-1, keepdim=True)
 
 
 class Scaled(nn.Module, Generic[Field]):
     """dz/dt = rate * field(t, (z - centre) / scale), on states of shape (..., d).
 
-    Of a driven system the field gets (u - u_centre) / u_scale too, shape (..., m), if the units have these.
+    In a driven system the field also gets (u - u_centre) / u_scale, shape (..., m), if the units have u_scale.
     """
 
     centre: Tensor

@@ -1,4 +1,4 @@
-"""A field of positions and velocities, of which only the accelerations are learned."""
+"""A field for positions and velocities, which learns the accelerations alone."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ from neuralode_exp.models.fields.scaled import Units
 
 
 class SecondOrder(nn.Module):
-    """dq/dt = v, dv/dt = a(t, q, v), for z = (q, v) of shape (..., d): of another field the second half is a.
+    """dq/dt = v, dv/dt = a(t, q, v) for z = (q, v) of shape (..., d), where a is the second half of another field.
 
-    As other fields it sees x = (z - centre) / scale and gives dz/dt over `rate`, so that dq/dt is v in the units of z.
+    Like other fields it gets x = (z - centre) / scale and returns dz/dt over `rate`, so that dq/dt is v in the units of
+    z.
 
     References: Norcliffe et al. 2020, https://arxiv.org/abs/2006.07220.
 
     Args:
-        field: on states (..., d); the first half of what it gives is not used.
-        units: of z; their d is even.
+        field: the other field, on states (..., d); the first half of its output is not used.
+        units: units of z; d must be even.
 
     Raises:
         ValueError: d is odd.
@@ -32,7 +33,7 @@ class SecondOrder(nn.Module):
             raise ValueError(f"`units` must be of an even number of dimensions, got {len(units.scale)}")
         self.field = field
         (_, centre), (_, scale), (rate, _) = (x.chunk(2) for x in (units.centre, units.scale, units.rate))
-        self.register_buffer("offset", (centre / rate)[None])  # an axis of its own: replicas have one more before it
+        self.register_buffer("offset", (centre / rate)[None])  # replicas have one more axis before it
         self.register_buffer("pace", (scale / rate)[None])
 
     def forward(self, t: Tensor, x: Tensor, *u: Tensor) -> Tensor:

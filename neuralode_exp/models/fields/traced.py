@@ -1,4 +1,4 @@
-"""Any vector field with the trace of its Jacobian, by forward-mode derivatives."""
+"""Any vector field, with the trace of its Jacobian by forward-mode derivatives."""
 
 import torch
 import torch.autograd.forward_ad as fwAD
@@ -6,11 +6,11 @@ from torch import Tensor, nn
 
 
 class Traced(nn.Module):
-    """dz/dt = field(t, z) for z of shape (n, d), each row by itself, and what a flow asks of its Jacobian.
+    """dz/dt = field(t, z) for z of shape (n, d), each row by itself, with the Jacobian products that a flow needs.
 
-    As `FlowField`, for which there is a faster form: a Jacobian times probes comes from one evaluation of the field on
-    as many copies of z, each with a tangent beside it (forward-mode differentiation: Griewank & Walther, Evaluating
-    Derivatives, 2nd ed., Sec. 3.1). Gradients flow to t, z and whatever the field depends on.
+    The products of the Jacobian with the probes come from one evaluation of the field on as many copies of z, each with
+    its tangent (forward-mode differentiation: Griewank & Walther, Evaluating Derivatives, 2nd ed., Sec. 3.1).
+    `FlowField` has the same methods in a faster form. Gradients flow to t, z and all that the field depends on.
 
     Args:
         field: called with a scalar t and a z of shape (rows, d).
@@ -47,17 +47,17 @@ class Traced(nn.Module):
         Args:
             t: time, a scalar.
             z: shape (n, d).
-            probes: the v_k, shape (k, n, d), or (k, 1, d) if they are those of all rows.
+            probes: the v_k, shape (k, n, d), or (k, 1, d) if all rows share them.
         """
         dz, products = self.with_products(t, z, probes)
         return dz, -(products * probes).sum((0, 2))
 
     def with_products(self, t: Tensor, z: Tensor, probes: Tensor) -> tuple[Tensor, Tensor]:
-        """Evaluate dz/dt, shape (n, d), and (df/dz) v_k, shape (k, n, d), for probes as those of `with_trace`."""
+        """Evaluate dz/dt, shape (n, d), and (df/dz) v_k, shape (k, n, d), for the probes v_k of `with_trace`."""
         shape = (len(probes), *z.shape)
         copies, tangents = (x.expand(shape).reshape(-1, z.shape[1]) for x in (z, probes))
-        # A solve evaluates the field inside an autograd.Function too, where tangents are switched off. (torch.func.jvp
-        # switches them on as well, but what it saves for backward has no storage that could be measured.)
+        # A solve also evaluates the field inside an autograd.Function, where tangents are switched off. (torch.func.jvp
+        # would switch them on, but the tensors that it saves for backward have no storage that could be measured.)
         with fwAD.dual_level(), fwAD._set_fwd_grad_enabled(True):
             dz, products = fwAD.unpack_dual(self.field(t, fwAD.make_dual(copies, tangents)))
         if products is None:  # the field does not depend on z
