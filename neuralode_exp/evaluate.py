@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from neuralode_exp.build import build_task, pick_device
 from neuralode_exp.config import Config, ConfigError, Mistake
-from neuralode_exp.config.cells import solves_ode, without_meaning
+from neuralode_exp.config.cells import without_meaning
 from neuralode_exp.config.compose import CONF, Composer
 from neuralode_exp.config.hydra_internals import make_loader
 from neuralode_exp.config.later import with_later_keys
@@ -62,7 +62,7 @@ def evaluate(folder: Path, words: Sequence[str] = (), weights: Weights = "last")
     task.module.eval()
     with torch.no_grad():
         now = task.final()
-        if solves_ode(config) and (solved := task.solved()) is not None:
+        if config.solves_ode and (solved := task.solved()) is not None:
             now["nfe/test"] = solved.nfe
     return Evaluation(config, {tag: summary["metrics"][tag] for tag in now if tag in summary["metrics"]}, now)
 
@@ -86,7 +86,7 @@ def changed_config(folder: Path, stored: Config, words: Sequence[str]) -> Config
         raise ConfigError(mistakes)
     written = OmegaConf.to_container(OmegaConf.load(folder / ".hydra" / "config.yaml"))
     base = OmegaConf.create(with_later_keys(written))  # type: ignore[arg-type]  # a run's config is a mapping
-    if solves_ode(stored):
+    if stored.solves_ode:
         # Nothing is differentiated here: a solver without gradients is as good as another.
         base.model.name, base.model.gradient = "odenet", "adjoint"
     elif any(override.key_or_group.split(".")[0] == "solver" for override in overrides):

@@ -8,14 +8,14 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from neuralode_exp import extend, user_files
+from neuralode_exp import registry, user_files
 from neuralode_exp.config.errors import Mistake
 from neuralode_exp.config.options import has_inputs, known_of
 from neuralode_exp.config.readable import dimension
 from neuralode_exp.config.schema import Config, DensityKeys, SystemKeys
-from neuralode_exp.extend import Registered
 from neuralode_exp.models.fields.traced import Traced
 from neuralode_exp.models.replicas import Replicas, stack
+from neuralode_exp.registry import Registered
 from neuralode_exp.trainers.settings import registered_data
 
 ROWS = 3
@@ -38,7 +38,7 @@ def try_out(config: Config) -> Mistake | None:
             if config.model.field == "hybrid" and dim is not None:
                 _of_hybrid(config, dim)
             field = user_files.find("field", config.model.field, config.extensions)
-            if field is not None and field not in extend.of_package("field") and dim is not None:
+            if field is not None and field not in registry.of_package("field") and dim is not None:
                 _of_field(field, config, dim)
         except Wrong as wrong:
             return wrong.mistake

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 
-from neuralode_exp import extend
-from neuralode_exp.extend import ExtensionError, Kind, Registered
+from neuralode_exp import registry
+from neuralode_exp.registry import ExtensionError, Kind, Registered
 
 
 @dataclass
@@ -44,8 +44,8 @@ def loaded(given: Sequence[str]) -> list[File] | None:
 
 def find(kind: Kind, name: str, given: Sequence[str]) -> Registered | None:
     """Return what a name stands for, in the package or in imported files; imports nothing."""
-    extend.ask_sources(name)
-    return next((entry for entry in [*extend.of_package(kind), *entries(kind, given)] if entry.name == name), None)
+    registry.ask_sources(name)
+    return next((entry for entry in [*registry.of_package(kind), *entries(kind, given)] if entry.name == name), None)
 
 
 def entries(kind: Kind, given: Sequence[str]) -> list[Registered]:
@@ -91,7 +91,7 @@ def _load(word: str) -> File:
     digest = hashlib.sha256(source).hexdigest()
     if path in _files and _files[path].sha256 == digest:
         return _files[path]
-    extend.forget(path)
+    registry.forget(path)
     _files.pop(path, None)
     name = word if not word.endswith(".py") else f"neuralode_extension_{path.stem}_{digest[:8]}"
     try:
@@ -100,7 +100,7 @@ def _load(word: str) -> File:
         raise
     except (Exception, SystemExit) as error:  # whatever the user's code raises is theirs to know
         raise ExtensionError(f"cannot be imported, got {failing_line(error, path)}") from error
-    _files[path] = File(path, digest, extend.in_file(path))
+    _files[path] = File(path, digest, registry.in_file(path))
     return _files[path]
 
 

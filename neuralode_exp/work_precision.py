@@ -19,7 +19,6 @@ import torch
 from neuralode_exp.aligned import aligned
 from neuralode_exp.build import build_task, pick_device
 from neuralode_exp.config import Config, ConfigError, Mistake, solver_arguments
-from neuralode_exp.config.cells import solves_ode
 from neuralode_exp.config.compose import CONF, Composer
 from neuralode_exp.config.hydra_internals import make_loader
 from neuralode_exp.config.preflight import expand
@@ -94,7 +93,7 @@ def combinations(words: Sequence[str]) -> Iterator[list[str]]:
 
 def _of_run(folder: Path, combinations: Sequence[Sequence[str]], weights: Weights) -> Iterator[Row]:
     stored, _ = completed_run(folder, extensions_of(combinations[0]))
-    has_ode = solves_ode(stored)
+    has_ode = stored.solves_ode
     configs: dict[str, Config] = {}
     for words in combinations:
         kept = words if has_ode else [word for word in words if not word.startswith("solver")]

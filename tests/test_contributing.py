@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import train
-from neuralode_exp import extend
+from neuralode_exp import registry
 from neuralode_exp.data.numbers import Positive
 from neuralode_exp.extend import system
 from neuralode_exp.load import load_run
@@ -51,7 +51,7 @@ def start(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
 def test_a_new_system_is_trained_resumed_loaded_and_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, start: Callable[..., int], replicas: int
 ) -> None:
-    monkeypatch.setattr(extend, "PACKAGE", ROOT)  # as if its function stood in the package
+    monkeypatch.setattr(registry, "PACKAGE", ROOT)  # as if its function stood in the package
     file = tmp_path / "conf" / "dataset" / "swing.yaml"
     file.parent.mkdir(parents=True)
     file.write_text(

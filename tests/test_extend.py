@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from neuralode_exp import user_files
-from neuralode_exp.extend import ExtensionError
+from neuralode_exp.registry import ExtensionError
 
 FIELD = """
 from __future__ import annotations

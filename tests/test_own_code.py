@@ -21,8 +21,8 @@ from neuralode_exp import load_run
 from neuralode_exp.config import ConfigError
 from neuralode_exp.config.preflight import preflight
 from neuralode_exp.evaluate import evaluate
-from neuralode_exp.extend import of_package
 from neuralode_exp.load import NotLoadable
+from neuralode_exp.registry import of_package
 from neuralode_exp.report.report import make_report, text
 from neuralode_exp.tracking.summary import read_summary
 from tests.conftest import ROOT, TINY_IMAGES, train, train_here

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from neuralode_exp import user_files
-from neuralode_exp.config.cells import read_by_solver, solves_ode
+from neuralode_exp.config.cells import read_by_solver
 from neuralode_exp.config.kinds import KINDS
 from neuralode_exp.config.later import is_neutral
 from neuralode_exp.config.schema import Config
@@ -45,7 +45,7 @@ def with_effect(config: Config) -> dict[str, Any]:
         sections["model"] = _only(sections["model"], {"name", *keys})
     if config.model.trace == "exact":
         sections["model"].pop("noise", None)
-    if not solves_ode(config):
+    if not config.solves_ode:
         del sections["solver"]
     else:
         sections["solver"] = read_by_solver(config.solver, config.model.gradient)

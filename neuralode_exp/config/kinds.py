@@ -2,40 +2,26 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
-from neuralode_exp.config import image_files, memory, readable
+from neuralode_exp.config import gaps, image_files, memory, readable
 from neuralode_exp.config.errors import Mistake
-from neuralode_exp.config.options import has_inputs, own_keys
-from neuralode_exp.config.schema import DATASETS, AnnuliKeys, CsvKeys, Dataset, DensitiesKeys, DynamicsKeys, ImagesKeys
-from neuralode_exp.ode.solvers import SOLVERS
+from neuralode_exp.config.gaps import Gap
+from neuralode_exp.config.options import own_keys
+from neuralode_exp.config.schema import (
+    DATASETS,
+    ODE_MODELS,
+    AnnuliKeys,
+    Config,
+    Dataset,
+    DensitiesKeys,
+    DynamicsKeys,
+    ImagesKeys,
+)
 
-if TYPE_CHECKING:
-    from neuralode_exp.config.schema import Config
-
-ODE_MODELS = ("odenet", "rknet")
 FIELD = ("field", "options", "width", "depth")
 HYBRID = ("system", "free", "residual")
-
-
-@dataclass(frozen=True)
-class Gap:
-    """Cells without a meaning: which they are, and what to say of them, with {c} for the config."""
-
-    has: Callable[[Config], bool]
-    what: str
-    why: str
-    got: str
-    instead: str
-
-    def of(self, config: Config) -> Mistake | None:
-        """Return what is wrong with a cell, None if it is none of these."""
-        if not self.has(config):
-            return None
-        return Mistake(*(text.format(c=config) for text in (self.what, self.why, self.got, self.instead)))
 
 
 @dataclass(frozen=True)
@@ -106,38 +92,6 @@ def unfit(config: Config) -> Mistake | None:
     return Mistake(f"model={model}", why, f"dataset={config.dataset.name}", f"pick {instead}")
 
 
-ONE_STATE_OF_ALL_ROWS = Gap(
-    lambda c: c.model.name in ODE_MODELS and SOLVERS[c.solver.name].scipy is not None,
-    "solver={c.solver.name}",
-    "takes all rows of a batch for one state, whose Jacobian has their number squared",
-    "dataset={c.dataset.name}",
-    "pick solver=dopri5",
-)
-
-PRECISE = Gap(
-    lambda c: c.precision == "bf16",
-    "precision=bf16",
-    "is for images, whose networks stand the rounding",
-    "dataset={c.dataset.name}",
-    "pick precision=float32",
-)
-
-KNOWN = Gap(
-    lambda c: c.model.field == "hybrid",
-    "model.field=hybrid",
-    "is for dynamics",
-    "dataset={c.dataset.name}",
-    "pick model.field=mlp",
-)
-
-IN_PAIRS = Gap(
-    lambda c: c.model.field == "hamiltonian" and (readable.dimension(c) or 0) % 2 == 1,
-    "model.field=hamiltonian",
-    "has as many momenta as coordinates",
-    "dataset={c.dataset.name} of an odd number of dimensions",
-    "pick model.field=mlp",
-)
-
 CLASSIFICATION = ("error/validation", "loss/validation", "loss/train")
 
 add_kind(
@@ -157,16 +111,7 @@ add_kind(
         data=readable.of_images,
         memory=memory.of_images,
         epoch=image_files.steps_per_epoch,
-        gaps=(
-            ONE_STATE_OF_ALL_ROWS,
-            Gap(
-                lambda c: c.model.augment > 0 and c.model.name in ("mlp", "stem"),
-                "model.augment",
-                "is for networks with blocks",
-                "model={c.model.name}",
-                "pick model=odenet or model.augment=0",
-            ),
-        ),
+        gaps=gaps.OF_IMAGES,
     )
 )
 add_kind(
@@ -184,7 +129,7 @@ add_kind(
         data=readable.of_labels,
         memory=memory.of_labels,
         epoch=lambda c: c.dataset.train // c.trainer.batch_size if isinstance(c.dataset, AnnuliKeys) else None,
-        gaps=(PRECISE, ONE_STATE_OF_ALL_ROWS, KNOWN, IN_PAIRS),
+        gaps=gaps.OF_LABELS,
         unfit={"stem": "is made of convolutions"},
     )
 )
@@ -202,103 +147,7 @@ add_kind(
         trainer_keys=("shooting", "window", "collocation", "curvature", "replicas"),
         data=readable.of_dynamics,
         memory=memory.of_dynamics,
-        gaps=(
-            PRECISE,
-            Gap(
-                lambda c: (
-                    c.model.name == "resnet" and isinstance(c.dataset, DynamicsKeys) and c.dataset.sampling == "random"
-                ),
-                "model=resnet",
-                "maps one time of a regular grid to the next",
-                "dataset.sampling=random",
-                "pick dataset.sampling=regular or model=odenet",
-            ),
-            Gap(
-                lambda c: c.model.name == "resnet" and isinstance(c.dataset, CsvKeys),
-                "model=resnet",
-                "maps one time of a regular grid to the next",
-                "dataset=csv, which may have any times",
-                "pick model=odenet or model=rknet",
-            ),
-            Gap(
-                lambda c: c.model.name == "resnet" and c.model.field == "hybrid",
-                "model=resnet",
-                "has no field dz/dt that could be known",
-                "model.field=hybrid",
-                "pick model=odenet",
-            ),
-            IN_PAIRS,
-            Gap(
-                lambda c: c.model.order == 2 and (readable.dimension(c) or 0) % 2 == 1,
-                "model.order=2",
-                "has as many velocities as positions",
-                "dataset={c.dataset.name} of an odd number of dimensions",
-                "pick model.order=1",
-            ),
-            Gap(
-                lambda c: c.model.order == 2 and (c.model.name == "resnet" or c.model.field == "hamiltonian"),
-                "model.order=2",
-                "is for fields whose first half is free to be the velocity",
-                "model={c.model.name} with model.field={c.model.field}",
-                "pick model=odenet model.field=mlp",
-            ),
-            Gap(
-                lambda c: (
-                    c.model.order == 2
-                    and isinstance(c.dataset, CsvKeys)
-                    and (c.dataset.log != "false" or c.dataset.delays != 0)
-                ),
-                "model.order=2",
-                "is for columns as they are, half of them positions",
-                "dataset.log={c.dataset.log} dataset.delays={c.dataset.delays}",
-                "pick dataset.log=false dataset.delays=0",
-            ),
-            Gap(
-                lambda c: c.model.augment > 0,
-                "model.augment",
-                "adds dimensions that nothing is known of, and all of the states are measured",
-                "dataset={c.dataset.name}",
-                "pick model.augment=0",
-            ),
-            Gap(
-                lambda c: c.model.name == "resnet" and has_inputs(c),
-                "model=resnet",
-                "is for data without inputs",
-                "inputs",
-                "pick model=odenet or dataset.input=none",
-            ),
-            Gap(
-                lambda c: (
-                    (has_inputs(c) or c.model.field == "hybrid")
-                    and any((c.trainer.kinetic, c.trainer.jacobian, c.trainer.taylor))
-                ),
-                "trainer.kinetic, jacobian and taylor",
-                "are for fields of t and z that are networks alone",
-                "dataset={c.dataset.name} with inputs, or model.field=hybrid",
-                "leave them out",
-            ),
-            Gap(
-                lambda c: has_inputs(c) and c.solver.compile,
-                "solver.compile",
-                "is for fields without inputs, whose pieces are found by their times on the host",
-                "dataset={c.dataset.name} with inputs",
-                "pick solver.compile=false or dataset.input=none",
-            ),
-            Gap(
-                lambda c: has_inputs(c) and c.solver.engine == "torchdiffeq",
-                "solver.engine=torchdiffeq",
-                "steps over the times at which inputs change",
-                "dataset={c.dataset.name} with inputs",
-                "pick a solver of the native engine or dataset.input=none",
-            ),
-            Gap(
-                lambda c: isinstance(c.dataset, CsvKeys) and c.trainer.shooting == "single",
-                "trainer.shooting=single",
-                "solves all trajectories at the same times",
-                "dataset=csv, where each has its own",
-                "pick trainer.shooting=multiple",
-            ),
-        ),
+        gaps=gaps.OF_DYNAMICS,
     )
 )
 add_kind(
@@ -322,42 +171,7 @@ add_kind(
         ),
         data=readable.of_densities,
         memory=memory.of_densities,
-        gaps=(
-            PRECISE,
-            ONE_STATE_OF_ALL_ROWS,
-            Gap(
-                lambda c: c.model.name == "planar" and c.trainer.loss != "likelihood",
-                "trainer.loss={c.trainer.loss}",
-                "fits a field",
-                "model=planar, which has none",
-                "pick trainer.loss=likelihood or model=odenet",
-            ),
-            Gap(
-                lambda c: (
-                    c.trainer.loss == "flow-matching+likelihood"
-                    and c.trainer.matching_steps >= (c.trainer.max_steps or math.inf)
-                ),
-                "trainer.matching_steps",
-                "must leave steps for the likelihood",
-                "{c.trainer.matching_steps} of trainer.max_steps={c.trainer.max_steps}",
-                "lower it or pick trainer.loss=flow-matching",
-            ),
-            Gap(
-                lambda c: c.model.field == "hamiltonian",
-                "model.field=hamiltonian",
-                "keeps volumes, and a density has to change",
-                "dataset={c.dataset.name}",
-                "pick model.field=mlp",
-            ),
-            KNOWN,
-            Gap(
-                lambda c: c.model.augment > 0,
-                "model.augment",
-                "has no density, as the flow would not be a map of the points alone",
-                "dataset={c.dataset.name}",
-                "pick model.augment=0",
-            ),
-        ),
+        gaps=gaps.OF_DENSITIES,
         unfit={"resnet": "has no density, its blocks need not be invertible"},
     )
 )

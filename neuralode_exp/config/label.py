@@ -17,7 +17,6 @@ from typing import Any
 import omegaconf
 from omegaconf import DictConfig, OmegaConf
 
-from neuralode_exp.config.cells import solves_ode
 from neuralode_exp.config.errors import spell
 from neuralode_exp.config.identity import WITHOUT_EFFECT, identity, with_effect
 from neuralode_exp.config.kinds import KINDS
@@ -26,7 +25,7 @@ from neuralode_exp.config.own import load_extensions
 from neuralode_exp.config.schema import DATASETS, Config, Model, Solver, Top, Trainer
 from neuralode_exp.config.validation import validate
 from neuralode_exp.config.values import flatten, plain
-from neuralode_exp.extend import of_package
+from neuralode_exp.registry import of_package
 
 LENGTH = 80
 OF_A_VALUE = 24  # of which the end is kept: a file's name is the end of its path
@@ -38,7 +37,7 @@ def label(config: Config) -> str:
     Where they do not suffice, the words of the keys are cut to three letters, then keys are counted instead of named.
     """
     groups = {"model": config.model.name, "dataset": config.dataset.name, "solver": config.solver.name}
-    if not solves_ode(config):
+    if not config.solves_ode:
         del groups["solver"]
     start = "-".join(map(_safe, groups.values()))
     changed = _changed(config, groups)

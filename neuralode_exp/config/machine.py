@@ -12,7 +12,6 @@ from pathlib import Path
 
 import psutil
 
-from neuralode_exp.config.cells import solves_ode
 from neuralode_exp.config.errors import Mistake, spell
 from neuralode_exp.config.kinds import KINDS
 from neuralode_exp.config.memory import too_large
@@ -29,7 +28,7 @@ def of_machine(config: Config) -> Iterator[Mistake]:
     if config.threads is not None and limit is not None and config.threads > limit:
         rule = f"must be at most {limit}, as many as a process can start here"
         yield Mistake("threads", rule, spell(config.threads), f"{os.cpu_count()} are as many as there are cores")
-    if config.solver.compile and solves_ode(config) and (mistake := no_compiler()):
+    if config.solver.compile and config.solves_ode and (mistake := no_compiler()):
         yield mistake
     if mistake := too_large(config, KINDS[config.dataset.kind].memory, memory_limit(config.device)):
         yield mistake

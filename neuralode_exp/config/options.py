@@ -11,10 +11,9 @@ from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
 from pydantic import ConfigDict, create_model
 
-from neuralode_exp import extend, user_files
+from neuralode_exp import registry, user_files
 from neuralode_exp.config.schema import (
     Config,
-    CsvKeys,
     Dataset,
     DensitiesKeys,
     DensityKeys,
@@ -24,8 +23,8 @@ from neuralode_exp.config.schema import (
     SystemKeys,
 )
 from neuralode_exp.data import dysts_systems, named_densities, named_systems
-from neuralode_exp.extend import Kind, Registered
 from neuralode_exp.models.fields import named as named_fields
+from neuralode_exp.registry import Kind, Registered
 
 REGISTERED_BY_IMPORT = (named_systems, dysts_systems, named_densities, named_fields)
 # Of a kind of data: what is registered for it, and the keys that all such datasets have.
@@ -92,7 +91,7 @@ def dim_of(dataset: Dataset, extensions: tuple[str, ...]) -> int | None:
 
 def input_of(dataset: Dataset) -> str | None:
     """Return how inputs are read; None where the data have none, or none is to be seen."""
-    reading = dataset.input if isinstance(dataset, (DynamicsKeys, CsvKeys)) else "none"
+    reading = getattr(dataset, "input", "none")
     return None if reading == "none" else reading
 
 
@@ -130,7 +129,7 @@ def readme_tables() -> dict[str, str]:
         "density": "`dataset=`, densities",
         "field": "`model.field=`",
     }
-    return {head: _readme_table(head, extend.of_package(kind)) for kind, head in heads.items()}
+    return {head: _readme_table(head, registry.of_package(kind)) for kind, head in heads.items()}
 
 
 def _readme_table(head: str, entries: list[Registered]) -> str:

@@ -11,12 +11,12 @@ from typing import Any
 from hydra.core.override_parser.types import Override
 from omegaconf import OmegaConf
 
-from neuralode_exp import extend, user_files
+from neuralode_exp import registry, user_files
 from neuralode_exp.config.errors import ConfigError, Mistake, must_be_one_of, near_miss
 from neuralode_exp.config.options import annotation_of, known_of
 from neuralode_exp.config.schema import DATASETS, Config, Dataset, DensityKeys, Model, SystemKeys
 from neuralode_exp.data import dysts_systems
-from neuralode_exp.extend import ExtensionError, Kind, Registered
+from neuralode_exp.registry import ExtensionError, Kind, Registered
 from neuralode_exp.tags import TAGS
 
 # Names that are taken beside those that the package has registered.
@@ -101,7 +101,7 @@ def _hybrid(
         fix = "add model.system=NAME"
         mistakes.append(Mistake("model.system", f"must be given for dataset={dataset.name}", fix=fix))
     elif entry is None:
-        names = [x.name for x in (*extend.of_package("system"), *user_files.entries("system", extensions))]
+        names = [x.name for x in (*registry.of_package("system"), *user_files.entries("system", extensions))]
         mistakes.append(must_be_one_of("model.system", str(model.system), names))
     else:
         numbers = [key for key, option in entry.options.items() if isinstance(option.default, (int, float))]
@@ -119,7 +119,7 @@ def registered_data(dataset: Dataset, extensions: Sequence[str], mistakes: list[
 
 
 def _of_package(kind: Kind) -> list[str]:
-    return [entry.name for entry in extend.of_package(kind)]
+    return [entry.name for entry in registry.of_package(kind)]
 
 
 def _chosen(

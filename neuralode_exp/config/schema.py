@@ -35,6 +35,7 @@ Words = Annotated[tuple[str, ...], BeforeValidator(_words)]
 Columns = Annotated[Words, Field(min_length=1)]
 
 
+ODE_MODELS = ("odenet", "rknet")
 Reading = Literal["hold", "linear", "cubic", "none"]
 
 
@@ -283,3 +284,8 @@ class Config(Top):
     model: Model
     solver: Solver
     trainer: Trainer
+
+    @property
+    def solves_ode(self) -> bool:
+        """Whether the model is an ODE; the others read no solver key."""
+        return self.model.name in ODE_MODELS

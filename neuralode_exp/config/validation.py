@@ -20,7 +20,7 @@ from neuralode_exp.config.own import extensions_in, registered_data, registered_
 from neuralode_exp.config.rules import across_sections
 from neuralode_exp.config.schema import Config, Dataset, Model, Section, Solver, Top, Trainer
 from neuralode_exp.config.values import plain
-from neuralode_exp.extend import Registered
+from neuralode_exp.registry import Registered
 
 RULES = {
     "bool": "must be true or false",

@@ -11,8 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from neuralode_exp.data.tables import TIME_UNITS, Column, Table, problem, read_table, suspects
+from neuralode_exp.data.columns import Column, Table, problem, suspects
+from neuralode_exp.data.tables import read_table
 
+TIME_UNITS = {"days": 86400e9, "hours": 3600e9, "minutes": 60e9, "seconds": 1e9, "nanoseconds": 1.0}
 EXACT = 2**53  # whole numbers up to here are exact in float64
 
 

@@ -25,7 +25,7 @@ from neuralode_exp.data.target import (
     require_positive,
     uniform,
 )
-from neuralode_exp.extend import Registered, own
+from neuralode_exp.registry import Registered, own
 
 
 @final

@@ -15,7 +15,8 @@ from pathlib import Path
 from types import FunctionType, MethodType, SimpleNamespace
 from typing import Any
 
-from neuralode_exp.extend import add_source, of_package, system
+from neuralode_exp.extend import system
+from neuralode_exp.registry import add_source, of_package
 
 PREFIX = "dysts/"
 PERIODS = 2.0  # of a trajectory

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from neuralode_exp.data.tables import Column, Table, counts, problem, read_table, suspects
+from neuralode_exp.data.columns import Column, Table, counts, problem, suspects
+from neuralode_exp.data.tables import read_table
 from neuralode_exp.data.target import Target, as_points
 
 FEW_LABELS = 10  # whole numbers in a column of at least so many squared, and it may be a label

@@ -16,7 +16,7 @@ from torch import Tensor
 from neuralode_exp.data import named_systems as named_systems  # registers them
 from neuralode_exp.data.inputs import Input
 from neuralode_exp.data.numbers import complete
-from neuralode_exp.extend import Registered, own
+from neuralode_exp.registry import Registered, own
 
 # Tolerances of the reference solutions: far below any noise and any trained network's error.
 RTOL, ATOL = 1e-10, 1e-12

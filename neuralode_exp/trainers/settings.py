@@ -7,11 +7,12 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
-from neuralode_exp import extend, user_files
+from neuralode_exp import user_files
 from neuralode_exp.config import Config, solver_arguments
 from neuralode_exp.config.options import data_of
 from neuralode_exp.models.neural_ode import NeuralODE
 from neuralode_exp.ode import SOLVERS, Gradient, Method, Reversible, make_method
+from neuralode_exp.registry import Registered
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -55,7 +56,7 @@ def sees_inputs(config: Config) -> bool:
     return _field_entry(config).driven
 
 
-def _field_entry(config: Config) -> extend.Registered:
+def _field_entry(config: Config) -> Registered:
     entry = user_files.find("field", config.model.field, config.extensions)
     if entry is None:
         files = list(config.extensions)
@@ -63,7 +64,7 @@ def _field_entry(config: Config) -> extend.Registered:
     return entry
 
 
-def registered_data(config: Config) -> tuple[extend.Registered, dict[str, Any]]:
+def registered_data(config: Config) -> tuple[Registered, dict[str, Any]]:
     """The registered system or density of the config, with its options.
 
     Raises:

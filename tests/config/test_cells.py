@@ -13,9 +13,9 @@ from neuralode_exp.config.identity import with_effect
 from neuralode_exp.config.kinds import KINDS, Kind, add_kind
 from neuralode_exp.config.options import OF_DATA
 from neuralode_exp.config.schema import DATASETS, Dataset
-from neuralode_exp.extend import of_package
 from neuralode_exp.ode import make_method
 from neuralode_exp.ode.solvers import SOLVERS
+from neuralode_exp.registry import of_package
 
 MODELS = ("mlp", "stem", "resnet", "planar", "rknet", "odenet")
 ODE_MODELS = ("rknet", "odenet")

@@ -13,8 +13,8 @@ from neuralode_exp.config.kinds import KINDS, model_names, trainer_names
 from neuralode_exp.config.options import OF_DATA
 from neuralode_exp.config.preflight import CONF, preflight
 from neuralode_exp.config.schema import DATASETS, Model, Solver, Top, Trainer
-from neuralode_exp.extend import of_package
 from neuralode_exp.ode.solvers import SOLVERS
+from neuralode_exp.registry import of_package
 
 FILES = sorted(CONF.rglob("*.yaml"))
 NEEDS_A_PATH = ("csv", "images", "points")

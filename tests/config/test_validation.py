@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from neuralode_exp.config import ConfigError, validate
 from neuralode_exp.config.later import NEUTRAL, OF_KIND
-from neuralode_exp.extend import of_package
+from neuralode_exp.registry import of_package
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from torch import Tensor
 from neuralode_exp.data.densities import Checkerboard, Pinwheel, Torus, TwoCircles, TwoMoons, make_density
 from neuralode_exp.data.gaussians import Gaussian
 from neuralode_exp.data.target import Target
-from neuralode_exp.extend import of_package, own
+from neuralode_exp.registry import of_package, own
 
 EXACT = ["eight-gaussians", "two-moons", "two-circles", "pinwheel", "checkerboard", "gaussians-3d", "gaussian"]
 SAMPLED = [*EXACT, "torus"]

@@ -10,7 +10,7 @@ from scipy.integrate import solve_ivp
 
 from neuralode_exp.data.dynamics import NoRealLogarithm, least_squares_generator, make_dynamics
 from neuralode_exp.data.systems import System, make_system
-from neuralode_exp.extend import of_package
+from neuralode_exp.registry import of_package
 
 UNDRIVEN = [entry.name for entry in of_package("system") if not make_system(entry.name).inputs]
 LINEAR = {

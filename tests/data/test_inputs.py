@@ -18,7 +18,7 @@ from neuralode_exp.load import load_run
 from neuralode_exp.models.neural_ode import NeuralODE
 from neuralode_exp.ode import make_method
 from neuralode_exp.tracking.summary import read_summary
-from neuralode_exp.trainers.dynamics.shooting import cut
+from neuralode_exp.trainers.dynamics.segments import cut
 from tests.conftest import train
 
 T = torch.tensor([0.0, 0.5, 1.5, 2.0], dtype=torch.float64)

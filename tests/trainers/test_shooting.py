@@ -14,15 +14,8 @@ from neuralode_exp.models.replicas import Replicas, stack
 from neuralode_exp.models.residual_flow import ResidualFlow
 from neuralode_exp.ode import make_method
 from neuralode_exp.trainers.dynamics.metrics import eigenvalue_error, relative_error
-from neuralode_exp.trainers.dynamics.shooting import (
-    MultipleShooting,
-    Segments,
-    SingleShooting,
-    cut,
-    estimate_noise,
-    units,
-    windows_for,
-)
+from neuralode_exp.trainers.dynamics.segments import Segments, cut, estimate_noise, units, windows_for
+from neuralode_exp.trainers.dynamics.shooting import MultipleShooting, SingleShooting
 
 
 class Shift:

@@ -13,7 +13,7 @@ import torch
 import yaml
 from torch import nn
 
-from neuralode_exp import extend
+from neuralode_exp import extend, registry
 from neuralode_exp.build import build_task
 from neuralode_exp.config import Config
 from neuralode_exp.evaluate import evaluate
@@ -109,7 +109,7 @@ class Damped(nn.Module):
 def test_any_module_is_a_field_alone_and_in_replicas(
     tmp_path: Path, compose: Compose, monkeypatch: pytest.MonkeyPatch, model: str
 ) -> None:
-    monkeypatch.setattr(extend, "PACKAGE", Path(__file__).parents[2])
+    monkeypatch.setattr(registry, "PACKAGE", Path(__file__).parents[2])
     words = (*FEW, *FIXED, f"model={model}", "model.field=test-damped", "precision=float64", "trainer.max_steps=20")
     run_in(tmp_path / "stack", compose(*words, "trainer.replicas=3", "seed=5"))
     together = weights(tmp_path / "stack")

@@ -33,7 +33,7 @@ def _of_images(config: Config, shape: Shape) -> Network:
         model.name,
         shape.image,
         shape.classes,
-        method=method_of(config) if model.name in ("rknet", "odenet") else None,
+        method=method_of(config) if config.solves_ode else None,
         gradient=gradient_of(config),
         channels=model.channels,
         blocks=model.blocks,

@@ -9,7 +9,6 @@ import torch
 from torch import nn
 
 from neuralode_exp.config import Config
-from neuralode_exp.config.cells import solves_ode
 from neuralode_exp.config.options import data_of, input_of, known_of
 from neuralode_exp.config.schema import CsvKeys, DynamicsKeys
 from neuralode_exp.data.dynamics import Dynamics, make_dynamics
@@ -29,17 +28,10 @@ from neuralode_exp.ode.solvers import SOLVERS
 from neuralode_exp.trainers.dynamics.collocation import collocate, smooth
 from neuralode_exp.trainers.dynamics.curvature import weight_for
 from neuralode_exp.trainers.dynamics.metrics import spread_error, trajectory_error
-from neuralode_exp.trainers.dynamics.shooting import (
-    MultipleShooting,
-    Segments,
-    SingleShooting,
-    cut,
-    estimate_noise,
-    units,
-    windows_for,
-)
-from neuralode_exp.trainers.dynamics.task import Flow, LearnDynamics
-from neuralode_exp.trainers.dynamics.truth import truth_of
+from neuralode_exp.trainers.dynamics.segments import Segments, cut, estimate_noise, units, windows_for
+from neuralode_exp.trainers.dynamics.shooting import MultipleShooting, SingleShooting
+from neuralode_exp.trainers.dynamics.task import LearnDynamics
+from neuralode_exp.trainers.dynamics.truth import Flow, truth_of
 from neuralode_exp.trainers.settings import (
     dtype_of,
     gradient_of,
@@ -167,7 +159,7 @@ def _shooting(
 
 def _warn_of_stiffness(config: Config, data: Dynamics) -> None:
     """Say what a stiff system will cost an explicit method once its field is learned."""
-    if not solves_ode(config) or data.system.inputs or SOLVERS[config.solver.name].scipy is not None:
+    if not config.solves_ode or data.system.inputs or SOLVERS[config.solver.name].scipy is not None:
         return
     rate, t_max = data.system.fastest_decay(data.train.clean.flatten(0, 1)), float(data.t[-1])
     steps = round(rate * t_max / 3)

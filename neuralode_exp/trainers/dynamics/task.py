@@ -8,7 +8,6 @@ import logging
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -18,63 +17,22 @@ from torch import Tensor, nn
 
 from neuralode_exp.data.observed import Trajectories
 from neuralode_exp.models.fields.hybrid import Hybrid
-from neuralode_exp.models.fields.scaled import Scaled
-from neuralode_exp.models.neural_ode import NeuralODE
 from neuralode_exp.models.replicas import Replicas
-from neuralode_exp.models.residual_flow import ResidualFlow
 from neuralode_exp.models.shape import Shape
-from neuralode_exp.ode import SolverError, Stats, make_method
+from neuralode_exp.ode import SolverError, Stats
 from neuralode_exp.trainers.consistency import SAMPLES, consistency
 from neuralode_exp.trainers.dynamics.curvature import curvature
-from neuralode_exp.trainers.dynamics.metrics import (
-    eigenvalue_error,
-    energy_drift,
-    relative_error,
-    spread_error,
-    trajectory_error,
-    valid_time,
-)
+from neuralode_exp.trainers.dynamics.metrics import spread_error, trajectory_error
 from neuralode_exp.trainers.dynamics.shooting import MultipleShooting, SingleShooting
+from neuralode_exp.trainers.dynamics.truth import Flow, Truth
 from neuralode_exp.trainers.task import Solved, Task, seeded
 
 if TYPE_CHECKING:
     from neuralode_exp.tracking.recorder import Recorder
 
-Flow = NeuralODE[Scaled[nn.Module]] | ResidualFlow
-
 log = logging.getLogger(__name__)
 
 FEW = 16  # trajectories whose paths are looked at
-PRECISE = 1e-8  # tolerances of a solution whose energy is looked at
-
-
-@dataclass(frozen=True, eq=False)
-class Truth:
-    """What is known of the true system.
-
-    Args:
-        states: noise-free training states, shape (M, d).
-        field: f(t, z) there, or for a residual map the true displacement over its step, shape (M, d).
-        fixed_point: shape (d,), or None.
-        eigenvalues: of the Jacobian of f there, shape (d,), complex, or None.
-        least_squares: errors of a linear fit without a network, by tag.
-        f: the field anywhere, for pictures.
-        u: the inputs of the states, shape (M, m).
-        lyapunov: the largest Lyapunov exponent.
-        energy: what true trajectories keep, of states (..., d), shape (...).
-        energy_times: of the long solutions along which it is looked at, shape (T,), float64.
-    """
-
-    states: Tensor
-    field: Tensor
-    fixed_point: Tensor | None
-    eigenvalues: Tensor | None
-    least_squares: Mapping[str, float]
-    f: Any
-    u: Tensor | None = None
-    lyapunov: float | None = None
-    energy: Callable[[Tensor], Tensor] | None = None
-    energy_times: Tensor | None = None
 
 
 class LearnDynamics(Task):
@@ -173,7 +131,7 @@ class LearnDynamics(Task):
         values = {}
         if self.validation:
             values["dynamics/validation_error"] = self._trajectory_error(self.validation)
-        return self._summarise(values | self._against_truth() | self._constants()) | self._persistence()
+        return self._summarise(values | self._field_errors() | self._constants()) | self._persistence()
 
     def final(self) -> dict[str, float]:
         values = {}
@@ -183,9 +141,10 @@ class LearnDynamics(Task):
             values["dynamics/validation_error"] = self._trajectory_error(self.validation)
         if self.long is not None:
             values["dynamics/long_trajectory_error"] = self._trajectory_error([self.long])
-            values |= self._valid_time(self.long)
-        values |= self._energy_drift()
-        values |= self._against_truth() | self._constants()
+            values |= self.truth.valid_time(self.lead_on, self.flow, self.long) if self.truth else {}
+        if self.truth is not None and self.test:
+            values |= self.truth.energy_drift(self.lead_on, self.flow, self.test[0], self.replicas)
+        values |= self._field_errors() | self._constants()
         summary = self._summarise(values) | self._persistence() | self._consistency()
         self._warn_of_persistence(summary)
         if self.replicas.n > 1:
@@ -208,42 +167,8 @@ class LearnDynamics(Task):
                 held,
             )
 
-    def _against_truth(self) -> dict[str, Tensor]:
-        if self.truth is None:
-            return {}
-        states = self.truth.states
-        inputs = (self.replicas.expand(self.truth.u),) if self.shape.inputs and self.truth.u is not None else ()
-        learned = self.flow.field(states.new_zeros(()), self.replicas.expand(states), *inputs)
-        if isinstance(self.flow, ResidualFlow):
-            learned = learned * self.flow.dt
-        values = {"dynamics/field_error": relative_error(learned, self.truth.field)}
-        if self.truth.fixed_point is not None and self.truth.eigenvalues is not None:
-            learned_eigenvalues = self.flow.eigenvalues(self.replicas.expand(self.truth.fixed_point))
-            values["dynamics/eigenvalue_error"] = eigenvalue_error(learned_eigenvalues, self.truth.eigenvalues)
-        return values
-
-    def _valid_time(self, known: Trajectories) -> dict[str, Tensor]:
-        """Of a chaotic system."""
-        if self.truth is None or self.truth.lyapunov is None:
-            return {}
-        try:
-            learned = self.lead_on(self.flow, known, known.z[0], known.t)
-        except SolverError:
-            return {}
-        return {"dynamics/valid_time": valid_time(learned, known.z, known.t, self.truth.lyapunov)}
-
-    def _energy_drift(self) -> dict[str, Tensor]:
-        """Over 100 periods from the states of the test, solved so well that the change is that of the learned field."""
-        if self.truth is None or self.truth.energy is None or self.truth.energy_times is None or not self.test:
-            return {}
-        flow, known = copy.deepcopy(self.flow).double(), self.test[0]
-        if isinstance(flow, NeuralODE):
-            flow.method = make_method("dop853", rtol=PRECISE, atol=PRECISE, max_steps=100_000)
-        try:
-            learned = self.lead_on(flow, known, known.z[0].double(), self.truth.energy_times)
-        except SolverError:
-            return {"dynamics/energy_drift": self.replicas.expand(torch.tensor(torch.inf, dtype=torch.float64))}
-        return {"dynamics/energy_drift": energy_drift(self.truth.energy(learned))}
+    def _field_errors(self) -> dict[str, Tensor]:
+        return self.truth.field_errors(self.flow, self.replicas, driven=self.shape.inputs > 0) if self.truth else {}
 
     def _constants(self) -> dict[str, Tensor]:
         """The learned constants of a hybrid field, and the largest of their relative errors."""
@@ -303,11 +228,9 @@ class LearnDynamics(Task):
             learned.append(self.lead_on(self.flow, known, known.z[0], known.t))
             nfe.append(self.flow.stats.nfe_forward)
         seconds = time.perf_counter() - began
-        errors = [
-            (float(self.error(z, known.judged).mean()), known.z.shape[1])
-            for z, known in zip(learned, trajectories, strict=True)
-        ]
-        error = sum(e * n for e, n in errors) / sum(n for _, n in errors)
+        errors = [float(self.error(z, x.judged).mean()) for z, x in zip(learned, trajectories, strict=True)]
+        counts = [x.z.shape[1] for x in trajectories]
+        error = sum(e * n for e, n in zip(errors, counts, strict=True)) / sum(counts)
         return Solved(tag, error, torch.cat([z.flatten() for z in learned]), statistics.fmean(nfe), seconds)
 
     def _summarise(self, values: Mapping[str, Tensor]) -> dict[str, float]:

@@ -1,20 +1,103 @@
-"""What is known of the true system, in the form that the dynamics trainer compares with."""
+"""What is known of the true system, and how far learned dynamics are from it."""
 
 from __future__ import annotations
 
+import copy
 import logging
 import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
 
 import torch
+from torch import Tensor, nn
 
 from neuralode_exp.data.dynamics import Dynamics, NoRealLogarithm, least_squares_generator
+from neuralode_exp.data.observed import Trajectories
+from neuralode_exp.models.fields.scaled import Scaled
+from neuralode_exp.models.neural_ode import NeuralODE
+from neuralode_exp.models.replicas import Replicas
 from neuralode_exp.models.residual_flow import ResidualFlow
-from neuralode_exp.trainers.dynamics.metrics import eigenvalue_error, relative_error
-from neuralode_exp.trainers.dynamics.task import Flow, Truth
+from neuralode_exp.ode import SolverError, make_method
+from neuralode_exp.trainers.dynamics.metrics import eigenvalue_error, energy_drift, relative_error, valid_time
 
 PERIODS, OF_A_PERIOD = 100, 10  # of the solutions whose energy is looked at, and how often
+PRECISE = 1e-8  # their tolerances
+
+Flow = NeuralODE[Scaled[nn.Module]] | ResidualFlow
+LeadOn = Callable[[Flow, Trajectories, Tensor, Tensor], Tensor]  # see `LearnDynamics.lead_on`
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class Truth:
+    """What is known of the true system.
+
+    Args:
+        states: noise-free training states, shape (M, d).
+        field: f(t, z) there, or for a residual map the true displacement over its step, shape (M, d).
+        fixed_point: shape (d,), or None.
+        eigenvalues: of the Jacobian of f there, shape (d,), complex, or None.
+        least_squares: errors of a linear fit without a network, by tag.
+        f: the field anywhere, for pictures.
+        u: the inputs of the states, shape (M, m).
+        lyapunov: the largest Lyapunov exponent.
+        energy: what true trajectories keep, of states (..., d), shape (...).
+        energy_times: of the long solutions along which it is looked at, shape (T,), float64.
+    """
+
+    states: Tensor
+    field: Tensor
+    fixed_point: Tensor | None
+    eigenvalues: Tensor | None
+    least_squares: Mapping[str, float]
+    f: Any
+    u: Tensor | None = None
+    lyapunov: float | None = None
+    energy: Callable[[Tensor], Tensor] | None = None
+    energy_times: Tensor | None = None
+
+    def field_errors(self, flow: Flow, replicas: Replicas, *, driven: bool) -> dict[str, Tensor]:
+        """Errors of a learned field at the states, and of its eigenvalues at the fixed point.
+
+        Args:
+            flow: what was learned.
+            replicas: the networks that it is made of.
+            driven: whether its field takes the inputs.
+        """
+        inputs = (replicas.expand(self.u),) if driven and self.u is not None else ()
+        learned = flow.field(self.states.new_zeros(()), replicas.expand(self.states), *inputs)
+        if isinstance(flow, ResidualFlow):
+            learned = learned * flow.dt
+        values = {"dynamics/field_error": relative_error(learned, self.field)}
+        if self.fixed_point is not None and self.eigenvalues is not None:
+            learned_eigenvalues = flow.eigenvalues(replicas.expand(self.fixed_point))
+            values["dynamics/eigenvalue_error"] = eigenvalue_error(learned_eigenvalues, self.eigenvalues)
+        return values
+
+    def valid_time(self, lead_on: LeadOn, flow: Flow, known: Trajectories) -> dict[str, Tensor]:
+        """For how long a chaotic system is forecast; nothing where it is not chaotic, or the flow cannot be solved."""
+        if self.lyapunov is None:
+            return {}
+        try:
+            learned = lead_on(flow, known, known.z[0], known.t)
+        except SolverError:
+            return {}
+        return {"dynamics/valid_time": valid_time(learned, known.z, known.t, self.lyapunov)}
+
+    def energy_drift(self, lead_on: LeadOn, flow: Flow, known: Trajectories, replicas: Replicas) -> dict[str, Tensor]:
+        """Over 100 periods from given states, solved so well that the change is that of the learned field."""
+        if self.energy is None or self.energy_times is None:
+            return {}
+        flow = copy.deepcopy(flow).double()
+        if isinstance(flow, NeuralODE):
+            flow.method = make_method("dop853", rtol=PRECISE, atol=PRECISE, max_steps=100_000)
+        try:
+            learned = lead_on(flow, known, known.z[0].double(), self.energy_times)
+        except SolverError:
+            return {"dynamics/energy_drift": replicas.expand(torch.tensor(torch.inf, dtype=torch.float64))}
+        return {"dynamics/energy_drift": energy_drift(self.energy(learned))}
 
 
 def truth_of(data: Dynamics, flow: Flow, device: torch.device) -> Truth:

@@ -1,0 +1,114 @@
+"""A table as named columns of numbers, with what is wrong with its cells."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from neuralode_exp.data.delimited import MISSING
+
+FAR = 10  # quartile distances from the median: what is farther and repeats may stand for a missing value
+
+
+@dataclass(frozen=True, eq=False)
+class Column:
+    """One column.
+
+    Args:
+        name: of the header, or its number from 1.
+        values: float64 with NaN where a cell is missing, or int64; nanoseconds of dates; None of other text.
+        text: the cells as they are written.
+        dates: whether the values are dates.
+    """
+
+    name: str
+    values: np.ndarray | None
+    text: Sequence[str]
+    dates: bool = False
+
+    @property
+    def missing(self) -> np.ndarray:
+        if self.values is None:
+            return np.array([cell in MISSING for cell in self.text])
+        return ~np.isfinite(self.values)
+
+
+@dataclass(eq=False)
+class Table:
+    """Columns of the same length and what is wrong with their cells.
+
+    Args:
+        path: the file.
+        columns: from left to right.
+        lines: of each row, its line in the file, or its number from 1.
+        faults: (line, rule, got) of each cell or row that is wrong.
+    """
+
+    path: Path
+    columns: list[Column]
+    lines: np.ndarray
+    row: str = "line"
+    faults: list[tuple[int, str, str]] = field(default_factory=list)
+
+    @property
+    def names(self) -> str:
+        return ", ".join(f'"{column.name}"' for column in self.columns)
+
+    def column(self, key: str, name: str) -> Column:
+        """The column of a name or a number from 1; `key` is what asked for it.
+
+        Raises:
+            ValueError: there is none, or several of this name.
+        """
+        named = [column for column in self.columns if column.name == name]
+        if len(named) > 1:
+            places = [str(k) for k, column in enumerate(self.columns, 1) if column.name == name]
+            raise ValueError(f"`{key}` must be one column, got {name}, the name of columns {', '.join(places)}")
+        if not named and name.isdecimal() and 1 <= int(name) <= len(self.columns):
+            return self.columns[int(name) - 1]
+        if not named:
+            raise ValueError(f"`{key}` must be a column of {self.path}, got {name}; it has {self.names}")
+        return named[0]
+
+    def numbers(self) -> list[Column]:
+        """Columns of numbers, without dates and without one of row numbers that has no name."""
+        found = [column for column in self.columns if column.values is not None and not column.dates]
+        return [column for column in found if column.name or not counts(column)]
+
+    def problems(self, used: Iterable[Column] | None = None) -> list[str]:
+        """The faults, each kind once with its first place; of cells only those of the columns that are used."""
+        names = {column.name for column in self.columns} - {c.name for c in (self.columns if used is None else used)}
+        kinds: dict[str, list[tuple[int, str]]] = {}
+        for line, rule, got in sorted(self.faults, key=lambda fault: fault[0]):
+            if rule.split(" must ")[0] not in names:
+                kinds.setdefault(rule, []).append((line, got))
+        return [problem(self, *places[0], rule, len(places)) for rule, places in kinds.items()]
+
+
+def problem(table: Table, line: int, got: str, rule: str, n: int = 1) -> str:
+    """One line for a kind of mistake: where it is first, what it is, and how often."""
+    rule, _, fix = rule.partition("; ")
+    times = f" ({n} such rows)" if n > 1 else ""
+    place = f"{table.path}:{line}" if table.row == "line" else f"{table.path}, row {line}"
+    return f"{place}: {rule}{f', got {got}' if got else ''}{times}{f'; {fix}' if fix else ''}"
+
+
+def counts(column: Column) -> bool:
+    """Whether a column is 0, 1, 2, ... or 1, 2, 3, ..."""
+    x = column.values
+    return x is not None and len(x) > 2 and x[0] in (0, 1) and bool((np.diff(x) == 1).all())
+
+
+def suspects(column: Column) -> list[float]:
+    """Numbers that repeat far off all others, as -999 and 1e20 do where they stand for a missing value."""
+    assert column.values is not None
+    x = column.values[~column.missing].astype(np.float64)
+    if len(x) < 8:
+        return []
+    low, middle, high = np.quantile(x, (0.25, 0.5, 0.75))
+    ends = [end for end in (x.min(), x.max()) if abs(end - middle) > FAR * max(high - low, 1e-300)]
+    return [float(end) for end in ends if abs(end) >= 1e19 or re.fullmatch(r"-?9+(\.0)?", str(float(end)))]
