@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from neuralode_exp.data import named_densities as named_densities  # registers them
+from neuralode_exp.data.numbers import complete
 from neuralode_exp.data.sampled import Sampled
 from neuralode_exp.data.target import (
     TAIL,
@@ -22,7 +23,6 @@ from neuralode_exp.data.target import (
     centred_box,
     choices,
     normal,
-    require_positive,
     uniform,
 )
 from neuralode_exp.registry import Registered, own
@@ -43,8 +43,7 @@ class TwoCircles(Density):
         noise: standard deviation of the noise in each coordinate.
     """
 
-    def __init__(self, inner: float = 1.0, outer: float = 2.0, noise: float = 0.16) -> None:
-        require_positive(inner=inner, outer=outer, noise=noise)
+    def __init__(self, inner: float, outer: float, noise: float) -> None:
         self.radii = torch.tensor([inner, outer], dtype=torch.float64)
         self.noise = noise
         super().__init__(centred_box(*[max(inner, outer) + TAIL * noise] * 2))
@@ -76,8 +75,7 @@ class TwoMoons(Density):
         noise: standard deviation of the noise in each coordinate.
     """
 
-    def __init__(self, radius: float = 2.0, noise: float = 0.2) -> None:
-        require_positive(radius=radius, noise=noise)
+    def __init__(self, radius: float, noise: float) -> None:
         self.radius = radius
         self.noise = noise
         super().__init__(centred_box(1.5 * radius + TAIL * noise, 0.75 * radius + TAIL * noise))
@@ -125,15 +123,7 @@ class Pinwheel(Density):
         rate: strength of the twist in radians; negative twists the other way.
     """
 
-    def __init__(
-        self,
-        arms: int = 5,
-        radius: float = 2.0,
-        radial_std: float = 0.6,
-        tangential_std: float = 0.2,
-        rate: float = 0.25,
-    ) -> None:
-        require_positive(arms=arms, radius=radius, radial_std=radial_std, tangential_std=tangential_std)
+    def __init__(self, arms: int, radius: float, radial_std: float, tangential_std: float, rate: float) -> None:
         self.arms = arms
         self.radius = radius
         self.rate = rate
@@ -169,8 +159,7 @@ class Checkerboard(Density):
         side: side of one square.
     """
 
-    def __init__(self, side: float = 1.0) -> None:
-        require_positive(side=side)
+    def __init__(self, side: float) -> None:
         self.side = side
         super().__init__(centred_box(2 * side, 2 * side))
 
@@ -198,8 +187,7 @@ class Torus(Density):
         noise: standard deviation of the noise in each coordinate.
     """
 
-    def __init__(self, major: float = 1.5, minor: float = 0.5, noise: float = 0.05) -> None:
-        require_positive(major=major, minor=minor, noise=noise)
+    def __init__(self, major: float, minor: float, noise: float) -> None:
         if not minor < major:
             raise ValueError(f"`minor` must be below `major`, got {minor} and {major}")
         self.major = major
@@ -229,15 +217,12 @@ def make_density(name: str, **scales: Any) -> Target:
     Raises:
         ValueError: unknown name or scale, or a scale out of range.
     """
-    entry = own("density", name)
-    if unknown := [key for key in scales if key not in entry.options]:
-        raise ValueError(f"{name} has no argument {unknown[0]!r}; it has {', '.join(entry.options)}")
-    return known_density(entry, scales)
+    return known_density(own("density", name), scales)
 
 
 def known_density(entry: Registered, options: Mapping[str, Any]) -> Target:
     """Return the density of a registered class or function."""
-    made = entry.make(**options)
+    made = entry.make(**complete(entry, options))
     return made if isinstance(made, Target) else Sampled(made)
 
 

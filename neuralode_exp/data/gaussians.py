@@ -6,7 +6,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from neuralode_exp.data.target import TAIL, Density, as_points, centred_box, choices, normal, require_positive
+from neuralode_exp.data.target import TAIL, Density, as_points, centred_box, choices, normal
 
 
 @final
@@ -19,7 +19,6 @@ class GaussianMixture(Density):
     """
 
     def __init__(self, means: Tensor, std: float) -> None:
-        require_positive(std=std)
         self.means = means.double()
         self.std = std
         super().__init__(torch.stack((self.means.amin(0) - TAIL * std, self.means.amax(0) + TAIL * std)))
@@ -35,16 +34,14 @@ class GaussianMixture(Density):
         return (-squares / (2 * self.std**2)).logsumexp(1) - log_scale
 
 
-def eight_gaussians(radius: float = 2.0, std: float = 0.2) -> GaussianMixture:
+def eight_gaussians(radius: float, std: float) -> GaussianMixture:
     """Build eight Gaussians, evenly spaced on a circle."""
-    require_positive(radius=radius)
     angle = torch.arange(8, dtype=torch.float64) * (math.pi / 4)
     return GaussianMixture(radius * torch.stack((angle.cos(), angle.sin()), 1), std)
 
 
-def gaussians_3d(half_side: float = 1.0, std: float = 0.2) -> GaussianMixture:
+def gaussians_3d(half_side: float, std: float) -> GaussianMixture:
     """Build eight Gaussians in space, at the corners (+-half_side, +-half_side, +-half_side) of a cube."""
-    require_positive(half_side=half_side)
     ends = torch.tensor([-half_side, half_side], dtype=torch.float64)
     return GaussianMixture(torch.cartesian_prod(ends, ends, ends), std)
 
@@ -62,8 +59,7 @@ class Gaussian(Density):
 
     CORRELATION = 0.5
 
-    def __init__(self, dim: int = 2) -> None:
-        require_positive(dim=dim)
+    def __init__(self, dim: int) -> None:
         super().__init__(centred_box(*[TAIL] * dim))
 
     def _draw(self, n: int, generator: torch.Generator) -> Tensor:

@@ -18,8 +18,10 @@ def complete(entry: Registered, options: Mapping[str, Any]) -> dict[str, Any]:
     """Return all options of what was registered, those that are not given at their defaults.
 
     Raises:
-        ValueError: one is outside its range.
+        ValueError: one is not there, or outside its range.
     """
+    if unknown := [key for key in options if key not in entry.options]:
+        raise ValueError(f"{entry.name} has no argument {unknown[0]!r}; it has {', '.join(entry.options)}")
     values = {name: option.default for name, option in entry.options.items()} | dict(options)
     for name, option in entry.options.items():
         for limit in getattr(option.annotation, "__metadata__", ()):

@@ -16,23 +16,19 @@ from neuralode_exp.data.target import Target, as_points
 FEW_LABELS = 10  # whole numbers in a column of at least so many squared, and it may be a label
 
 
-def read_points(path: str | Path, columns: Sequence[str] | None = None) -> Tensor:
-    """Read points, one a row.
+def read_points(path: str | Path, names: Sequence[str] | None = None) -> tuple[Tensor, Table, list[Column]]:
+    """Read points, one a row, with their table and the columns that they are made of.
 
     Args:
         path: file for `read_table`.
-        columns: names or numbers of the coordinates; by itself all columns of numbers.
+        names: names or numbers of the coordinates' columns; by itself all columns of numbers.
 
     Returns:
-        the points, shape (n, d), float64.
+        the points, shape (n, d), float64, the table, its columns.
 
     Raises:
         ValueError: no such file, no points, or one line for each kind of mistake in the rows.
     """
-    return _read(path, columns)[0]
-
-
-def _read(path: str | Path, names: Sequence[str] | None) -> tuple[Tensor, Table, list[Column]]:
     table = read_table(path)
     used = [table.column("columns", name) for name in names] if names else table.numbers()
     texts = [column for column in used if column.values is None]
@@ -86,6 +82,7 @@ class PointTarget(Target):
 
     Attributes:
         names: of the coordinates.
+        train, held_out: the points, shape (n, d), shuffled.
         note: what was understood of the file.
         warnings: columns that may be no coordinates.
 
@@ -102,7 +99,7 @@ class PointTarget(Target):
     ) -> None:
         if not 0 <= validation < 1:
             raise ValueError(f"`validation` must be a fraction in [0, 1), got {validation}")
-        points, table, used = _read(path, columns)
+        points, table, used = read_points(path, columns)
         self.names = [column.name for column in used]
         unused = [column.name or "row numbers" for column in table.columns if column not in used]
         self.note = f"read {len(points)} points of {path}: " + ", ".join(f'"{name}"' for name in self.names)
@@ -118,7 +115,7 @@ class PointTarget(Target):
         for name, std in zip(self.names, self.unit.tolist(), strict=True):
             if not 0 < std < math.inf:
                 raise ValueError(f"column {name} of {path} must vary, its standard deviation is {std}")
-        self.train, self._held_out = (train - self.offset) / self.unit, (held_out - self.offset) / self.unit
+        self.train, self.held_out = (train - self.offset) / self.unit, (held_out - self.offset) / self.unit
         low, high = torch.aminmax((points - self.offset) / self.unit, dim=0)
         margin = (high - low) / 10
         self.box = torch.stack((low - margin, high + margin))
@@ -127,14 +124,6 @@ class PointTarget(Target):
         """Draw n training points with replacement, shape (n, d)."""
         row = torch.randint(len(self.train), (n,), generator=generator, device=generator.device)
         return self.train.to(generator.device)[row].to(dtype)
-
-    def held_out(self, n: int, generator: torch.Generator, dtype: torch.dtype = torch.float64) -> Tensor:
-        """Return the first n held-out points; the split has shuffled them."""
-        return self._held_out[:n].to(generator.device, dtype)
-
-    def all_held_out(self) -> Tensor:
-        """Return every held-out point."""
-        return self._held_out
 
     def log_prob(self, x: Tensor) -> None:
         as_points(x, self.dim)

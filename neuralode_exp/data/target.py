@@ -27,14 +27,10 @@ class Target(ABC):
 
     @abstractmethod
     def sample(self, n: int, generator: torch.Generator, dtype: torch.dtype = torch.float64) -> Tensor:
-        """Draw n points for training, shape (n, d), on the generator's device.
+        """Draw n points, shape (n, d), on the generator's device.
 
         The draw is made in float64 and rounded, so that every dtype sees the same points.
         """
-
-    @abstractmethod
-    def held_out(self, n: int, generator: torch.Generator, dtype: torch.dtype = torch.float64) -> Tensor:
-        """Return points that training does not see, shape (n, d), or fewer where fewer exist."""
 
     @abstractmethod
     def log_prob(self, x: Tensor) -> Tensor | None:
@@ -49,7 +45,7 @@ class Target(ABC):
 
 
 class Density(Target):
-    """A target with an exact sampler: the points for training and the held-out ones are fresh draws."""
+    """A target with an exact sampler: every draw is fresh."""
 
     def __init__(self, box: Tensor) -> None:
         self.box = box
@@ -60,10 +56,6 @@ class Density(Target):
     @final
     def sample(self, n: int, generator: torch.Generator, dtype: torch.dtype = torch.float64) -> Tensor:
         return self._draw(n, generator).to(dtype)
-
-    @final
-    def held_out(self, n: int, generator: torch.Generator, dtype: torch.dtype = torch.float64) -> Tensor:
-        return self.sample(n, generator, dtype)
 
     @abstractmethod
     def _draw(self, n: int, generator: torch.Generator) -> Tensor:
@@ -81,13 +73,6 @@ def as_points(x: Tensor, dim: int) -> Tensor:
     if x.ndim != 2 or x.shape[1] != dim:
         raise ValueError(f"points of this density must have shape (n, {dim}), got {tuple(x.shape)}")
     return x.double()
-
-
-def require_positive(**scales: float) -> None:
-    """Raise ValueError for the first scale that is not positive."""
-    for name, scale in scales.items():
-        if not scale > 0:
-            raise ValueError(f"`{name}` must be positive, got {scale}")
 
 
 def normal(n: int, dim: int, generator: torch.Generator) -> Tensor:

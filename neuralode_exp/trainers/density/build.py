@@ -79,9 +79,9 @@ def _target(config: Config) -> tuple[Target, Tensor, Tensor]:
         log.info(points.note)
         for warning in points.warnings:
             log.warning(warning)
-        validation, test = points.all_held_out().chunk(2)
+        validation, test = points.held_out.chunk(2)
         return points, validation, test
     assert isinstance(dataset, DensitiesKeys)
     target = known_density(*registered_data(config))
-    validation = target.held_out(dataset.validation, seeded(dataset.seed, "validation", 0))
-    return target, validation, target.held_out(dataset.test, seeded(dataset.seed, "test", 0))
+    validation = target.sample(dataset.validation, seeded(dataset.seed, "validation", 0))
+    return target, validation, target.sample(dataset.test, seeded(dataset.seed, "test", 0))
