@@ -31,42 +31,31 @@ NEUTRAL: dict[str, Any] = {
     "model.residual": True,
     "model.augment": 0,
     "model.order": 1,
-    "dataset.train": None,
-    "dataset.time": None,
-    "dataset.states": None,
-    "dataset.trajectory": None,
-    "dataset.step": None,
-    "dataset.missing": (),
-    "dataset.repeats": "refuse",
-    "dataset.units": "file",
-    "dataset.log": "false",
-    "dataset.delays": 0,
-    "dataset.hold_out": "trajectories",
-    "dataset.forecast": None,
-    "dataset.columns": None,
     "trainer.collocation": 0,
     "trainer.curvature": 0.0,
-    "dataset.input": "hold",
-    "dataset.inputs": (),
 }
-# Keys that only some data have, by their kind or their name.
-OF_KIND = {
-    "dataset.train": "images",
-    "dataset.time": "csv",
-    "dataset.states": "csv",
-    "dataset.trajectory": "csv",
-    "dataset.step": "csv",
-    "dataset.missing": "csv",
-    "dataset.repeats": "csv",
-    "dataset.units": "csv",
-    "dataset.log": "csv",
-    "dataset.delays": "csv",
-    "dataset.hold_out": "csv",
-    "dataset.forecast": "csv",
-    "dataset.columns": "points",
-    "dataset.input": "dynamics",
-    "dataset.inputs": "csv",
+# Keys that only some data have, by the kind or the name of these.
+OF_SOME_DATA: dict[str, dict[str, Any]] = {
+    "images": {"train": None},
+    "dynamics": {"input": "hold"},
+    "csv": {
+        "time": None,
+        "states": None,
+        "trajectory": None,
+        "inputs": (),
+        "step": None,
+        "missing": (),
+        "repeats": "refuse",
+        "units": "file",
+        "log": "false",
+        "delays": 0,
+        "hold_out": "trajectories",
+        "forecast": None,
+    },
+    "points": {"columns": None},
 }
+NEUTRAL |= {f"dataset.{key}": value for keys in OF_SOME_DATA.values() for key, value in keys.items()}
+OF_KIND = {f"dataset.{key}": kind for kind, keys in OF_SOME_DATA.items() for key in keys}
 
 
 def with_later_keys(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -76,13 +65,11 @@ def with_later_keys(values: Mapping[str, Any]) -> dict[str, Any]:
         section, _, name = key.rpartition(".")
         if not section:
             complete.setdefault(name, neutral)
-        elif isinstance(given := complete.get(section), Mapping) and _has(given, key):
+        elif isinstance(given := complete.get(section), Mapping) and (
+            OF_KIND.get(key) in (None, given.get("kind"), given.get("name"))
+        ):
             complete[section] = {name: neutral, **given}
     return complete
-
-
-def _has(section: Mapping[str, Any], key: str) -> bool:
-    return OF_KIND.get(key) in (None, section.get("kind"), section.get("name"))
 
 
 def is_neutral(key: str, value: object) -> bool:

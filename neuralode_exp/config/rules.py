@@ -80,34 +80,19 @@ def _of_trainer(top: Top | None, trainer: Trainer) -> Iterator[Mistake]:
         yield Mistake("trainer.epochs", "or trainer.max_steps must end the run", "null for both", "set one of them")
     reading = [kind.trainer for kind in KINDS.values() if "replicas" in kind.trainer_keys]
     if trainer.replicas > 1 and trainer.name not in reading:
-        yield Mistake(
-            "trainer.replicas",
-            f"must be 1 unless trainer={' or '.join(reading)}",
-            f"{trainer.replicas} with trainer={trainer.name}",
-            "use -m seed=0,1,2",
-        )
+        rule = f"must be 1 unless trainer={' or '.join(reading)}"
+        got = f"{trainer.replicas} with trainer={trainer.name}"
+        yield Mistake("trainer.replicas", rule, got, "use -m seed=0,1,2")
 
 
 def _of_dataset_and_trainer(dataset: Dataset, trainer: Trainer) -> Iterator[Mistake]:
     wanted = KINDS[dataset.kind].trainer
     if trainer.name != wanted:
-        yield Mistake(
-            "trainer",
-            f"must be {wanted} for dataset={dataset.name}",
-            trainer.name,
-            "leave it out: the dataset picks it",
-        )
+        rule = f"must be {wanted} for dataset={dataset.name}"
+        yield Mistake("trainer", rule, trainer.name, "leave it out: the dataset picks it")
     elif isinstance(dataset, DynamicsKeys) and (trainer.window or 0) >= dataset.points:
-        yield Mistake(
-            "trainer.window",
-            f"must be below dataset.points={dataset.points}",
-            spell(trainer.window),
-            f"at most {dataset.points - 1} steps lead from a point to another",
-        )
+        fix = f"at most {dataset.points - 1} steps lead from a point to another"
+        yield Mistake("trainer.window", f"must be below dataset.points={dataset.points}", spell(trainer.window), fix)
     if trainer.patience is not None and getattr(dataset, "validation", 1) == 0:
-        yield Mistake(
-            "trainer.patience",
-            "must be null where nothing is held out (dataset.validation=0)",
-            spell(trainer.patience),
-            "set dataset.validation too",
-        )
+        rule = "must be null where nothing is held out (dataset.validation=0)"
+        yield Mistake("trainer.patience", rule, spell(trainer.patience), "set dataset.validation too")
