@@ -69,13 +69,17 @@ class Files:
         return key in self.defaults or key in self.sections
 
 
+# Search path -> argument -> what it parses to: a grid is composed twice, by the preflight and by the sweeper.
+_PARSED: dict[str, dict[str, Override]] = {}
+
+
 class Composer:
     """From arguments as `model=resnet` and `trainer.lr=0.1` to a checked `Config`."""
 
     def __init__(self, loader: ConfigLoader) -> None:
         self.loader = loader
         self._parser = OverridesParser.create(config_loader=loader)
-        self._parsed: dict[str, Override] = {}
+        self._parsed = _PARSED.setdefault(str(loader.get_search_path()), {})
         self._from_files: dict[tuple[str, ...], Files] = {}
         self._options = functools.cache(loader.get_group_options)  # each look copies all that Hydra knows
 

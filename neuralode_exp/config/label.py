@@ -54,7 +54,12 @@ def label(config: Config) -> str:
 
 def folder_name(config: Config) -> str:
     """Return the name of a cell's folder: its label, and of its identity what tells it from the others."""
-    return f"{label(config)}-{identity(config)[:8]}"
+    return joined(label(config), identity(config))
+
+
+def joined(label: str, identity: str) -> str:
+    """Return the name of the folder of a label and an identity that are known."""
+    return f"{label}-{identity[:8]}"
 
 
 def _changed(config: Config, groups: dict[str, str]) -> dict[str, str]:

@@ -123,8 +123,9 @@ def _grid(composer: Composer, overrides: list[Override]) -> str | None:
             configs.append(composer.config([*(o for o in of_hydra if o not in wrong), *composer.parse(cell, [])]))
         except ConfigError as error:
             mistakes.update(error.mistakes)
-    gaps = Counter(gap for config in configs if (gap := without_meaning(config)))
-    meant = [config for config in configs if not without_meaning(config)]
+    found = [without_meaning(config) for config in configs]
+    gaps = Counter(gap for gap in found if gap)
+    meant = [config for config, gap in zip(configs, found, strict=True) if not gap]
     if not of_request and not mistakes:
         elsewhere = class_name(hydra.launcher) in ELSEWHERE
         mistakes.update(mistake for config in meant for mistake in of_what_is_there(config, elsewhere=elsewhere))

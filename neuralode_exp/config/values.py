@@ -20,14 +20,14 @@ REFERENCE = re.compile(r"\$\{([\w.]+)\}")
 
 def copied(values: Mapping[str, Any]) -> dict[str, Any]:
     """Copy keys and values down to the last section."""
-    return {key: copied(value) if isinstance(value, Mapping) else value for key, value in values.items()}
+    return {key: copied(value) if isinstance(value, dict) else value for key, value in values.items()}
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Return dotted keys with plain values."""
     flat: dict[str, Any] = {}
     for key, value in values.items():
-        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
     return flat
 
 

@@ -10,8 +10,9 @@ from pathlib import Path
 
 from hydra.core.config_loader import ConfigLoader
 
-from neuralode_exp.config import Config, folder_name, identity, label, without_meaning
+from neuralode_exp.config import Config, identity, label, without_meaning
 from neuralode_exp.config.compose import Composer, open_options, quoted
+from neuralode_exp.config.label import joined
 from neuralode_exp.config.preflight import expand
 from neuralode_exp.tracking.summary import Summary, read_summary
 
@@ -56,7 +57,7 @@ class Cell:
     def arguments(self) -> list[str]:
         """The arguments of its job, with the folder where its name is not the one that Hydra would give."""
         words = [*(open_options(word) for word in self.overrides), *self.of_job]
-        if self.folder.name == folder_name(self.config):
+        if self.folder.name == joined(self.label, self.identity):
             return words
         return [*words, f"hydra.sweep.subdir={quoted(self.folder.name)}"]
 
@@ -87,10 +88,11 @@ class Planner:
         run, gap = identity(config), without_meaning(config)
         first = number if gap else self._first.setdefault(run, number)
         same_as = first if first != number else None
-        folder = self._folders.get(run, self._sweep_dir / folder_name(config))
+        name = label(config)
+        folder = self._folders.get(run, self._sweep_dir / joined(name, run))
         words = tuple(word.removeprefix("++") for word in overrides)
         why = str(gap) if gap else None
-        return Cell(number, words, config, run, label(config), folder, why, same_as, tuple(of_job))
+        return Cell(number, words, config, run, name, folder, why, same_as, tuple(of_job))
 
 
 def folders_by_identity(sweep_dir: Path) -> dict[str, Path]:
