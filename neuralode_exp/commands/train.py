@@ -30,9 +30,8 @@ QUIET = {"KINETO_LOG_LEVEL": "9", "TORCH_CPP_LOG_LEVEL": "ERROR"}
 @hydra.main(**VERSION_BASE, config_path=str(CONF), config_name="config")
 def main(config: DictConfig) -> float:
     """Run one job in the folder that Hydra made for it and return its objective."""
-    from neuralode_exp.build import (
-        device_of_job,
-    )  # imported after the preflight, so that a wrong request need not wait for torch
+    # Imported after the preflight, so that a wrong request need not wait for torch.
+    from neuralode_exp.build import device_of_job
     from neuralode_exp.run import keep_freed_memory, run
 
     keep_freed_memory()

@@ -1,6 +1,6 @@
-"""The numerical core: solve dz/dt = f(t, z) and differentiate the solution, in torch and nothing of ours.
+"""The numerical core solves dz/dt = f(t, z) and differentiates the solution. It imports none of our other folders.
 
-Its names are imported at their first use: the table of solvers can be read without torch.
+Names are imported at their first use, so that the table of solvers can be read without torch.
 """
 
 from importlib import import_module

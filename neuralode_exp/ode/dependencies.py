@@ -1,8 +1,9 @@
-"""What f depends on beside (t, z), and the gradients of one evaluation with respect to it.
+"""The tensors that f depends on besides (t, z), and the gradients of one evaluation with respect to them.
 
-Autograd's graph of f(t, z) tells: a leaf that it reaches, or a node that is older than the evaluation
-(`Node._sequence_nr`), belongs to a tensor that f has taken from elsewhere: a parameter, an encoder's output, a weight
-that another network has made. Ages are counted by thread: what another thread has made must be listed.
+They are found in autograd's graph of f(t, z). A leaf of this graph, or a node that is older than the evaluation
+(`Node._sequence_nr`), belongs to a tensor that f has taken from elsewhere: a parameter, an encoder's output, or a
+weight that another network has made. Each thread counts ages by itself, so a tensor that another thread has made must
+be listed.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ from torch.utils._pytree import tree_leaves
 
 Edge = tuple[Node, int]
 
-# The edges that the solves around this one know, the outermost first: backward may evaluate f in another thread, where
-# a node does not tell its age beside those of the thread that made it.
+# The edges that the solves around this one know, the outermost first. They are needed because backward may evaluate f
+# in another thread, where the age of a node cannot be compared with those of the thread that made it.
 _AROUND: ContextVar[tuple[dict[Edge, Tensor], ...]] = ContextVar("_AROUND", default=())
 
 
@@ -30,7 +31,7 @@ class Dependencies:
     """The tensors that f depends on, each known by its edge in autograd's graph.
 
     Args:
-        tensors: those that are known already; each requires a gradient.
+        tensors: tensors that are known already; each requires a gradient.
     """
 
     def __init__(self, tensors: Iterable[Tensor]) -> None:
@@ -43,7 +44,7 @@ class Dependencies:
 
     @contextmanager
     def around(self) -> Iterator[None]:
-        """Let solves inside know these tensors as older than their own evaluations."""
+        """Within this context, let inner solves treat these tensors as older than their own evaluations."""
         token = _AROUND.set((*_AROUND.get(), self._tensors))
         try:
             yield
@@ -51,10 +52,10 @@ class Dependencies:
             _AROUND.reset(token)
 
     def find(self, root: GradientEdge, start: Node | None) -> bool:
-        """Add the leaves that an evaluation has met; return whether other tensors are left to be named.
+        """Add the leaves in the graph of an evaluation; return whether its other tensors still have to be named.
 
         Args:
-            root: where the evaluation's graph ends.
+            root: where the graph of the evaluation ends.
             start: its first node, made from z.
         """
         self._first_call = 0 if start is None else start._sequence_nr()
@@ -67,10 +68,10 @@ class Dependencies:
         return bool(self._unnamed)
 
     def name_captured(self, evaluate: Callable[[], Tensor]) -> Tensor:
-        """Evaluate again, and watch f's operations for the tensors that belong to the nodes found.
+        """Evaluate again, and look among the arguments of f's operations for the tensors of the nodes that were found.
 
         Raises:
-            ValueError: some are not among the arguments of torch's functions.
+            ValueError: some tensors are no argument of a function of torch.
         """
         with _Arguments(self._unnamed) as seen:
             dz = evaluate()
@@ -87,10 +88,10 @@ class Dependencies:
         return dz
 
     def check(self, root: GradientEdge, start: Node | None, t: object) -> None:
-        """Refuse a tensor that the first evaluation has not met: its gradient would be lost.
+        """Refuse a tensor that the first evaluation did not use, because its gradient would be lost.
 
         Raises:
-            ValueError: with the tensor and the way out.
+            ValueError: with the tensor and what to do.
         """
         for node, _ in _met(root, start, self._tensors):
             if not _is_leaf(node) and node._sequence_nr() >= self._first_call:
@@ -122,7 +123,7 @@ class Dependencies:
     def gradients(
         self, roots: Sequence[GradientEdge], x: Tensor | None, cotangents: Sequence[Tensor]
     ) -> tuple[Tensor | None, ...]:
-        """Differentiate with respect to x and to the tensors themselves, not to what they in turn were made from."""
+        """Differentiate with respect to x and to the tensors themselves, not to those from which they were made."""
         assert x is not None
         with _silent(self.tensors):
             return self._gradients(roots, (x, *self.tensors), cotangents)
@@ -133,8 +134,9 @@ class Dependencies:
         if not self.tangled:
             return torch.autograd.grad(roots, inputs, cotangents, allow_unused=True)
         captured = [node for node, _ in self._tensors if not _is_leaf(node)]
-        # Where f depends on a tensor and on what that was made from, autograd would go on behind it: counted twice,
-        # and run through a graph that belongs to somebody else. Its node passes nothing on, and nothing is freed.
+        # If f depends on a tensor and also on what that was made from, autograd would continue behind the tensor. The
+        # gradient would count twice, and a graph outside this solve would be used up. So the node of the tensor passes
+        # on nothing, and no graph is freed.
         handles = [node.register_prehook(lambda adj: (None,) * len(adj)) for node in captured]
         try:
             return torch.autograd.grad(roots, inputs, cotangents, allow_unused=True, retain_graph=True)
@@ -145,7 +147,10 @@ class Dependencies:
 
 @contextmanager
 def _silent(tensors: Sequence[Tensor]) -> Iterator[None]:
-    """Leave the user's hooks on these tensors, and what `retain_grad` keeps, to the gradient of the whole solve."""
+    """Within this context, call no hooks of the user on these tensors and keep their `retain_grad` values.
+
+    They are meant for the gradient of the whole solve, not for that of one evaluation.
+    """
     heard = [x for x in tensors if x._backward_hooks or (x.retains_grad and not x.is_leaf)]
     if not heard:
         yield
@@ -184,7 +189,7 @@ class _Arguments(TorchFunctionMode):
 
 
 def _met(root: GradientEdge, start: Node | None, known: dict[Edge, Tensor]) -> list[Edge]:
-    """Edges from an evaluation's graph to leaves and older nodes that are not among the known ones."""
+    """Return the edges from an evaluation's graph to leaves and older nodes that are not known yet."""
     assert start is not None
     first, around = start._sequence_nr(), _AROUND.get()
     met, seen = [], {start}
@@ -212,7 +217,7 @@ def _is_leaf(node: Node) -> bool:
 
 
 def _variable(leaf: Node) -> Tensor:
-    """The tensor of a leaf's node."""
+    """Return the tensor of a leaf's node."""
     variable: Tensor = leaf.variable  # type: ignore[attr-defined]
     return variable
 

@@ -1,4 +1,4 @@
-"""Typed failures of a solve: a sweep can record them, a trainer can skip the batch, a user knows what to try."""
+"""Typed failures of a solve. A grid can record them, a trainer can skip the batch, and a user reads what to try."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class SolverError(RuntimeError):
         dt: signed size of the step that failed.
         steps: steps tried so far, accepted and rejected.
         max_abs_z: max |z| of the state at t.
-        stats: what the solve cost until then; None if it failed in backward, where the solution has them.
-        state: the offending state, detached, as z0 was given; its non-finite entries say which samples diverged.
+        stats: counts of the solve until then; None if it failed in backward, where the solution has them.
+        state: the offending state, detached, in the form of z0; its non-finite entries say which samples diverged.
     """
 
     what = "the solve failed"
@@ -36,7 +36,7 @@ class SolverError(RuntimeError):
         super().__init__(f"{self.what}{where} at t={t:.6g} ({seen}); {self.advice}")
 
     def __reduce__(self) -> tuple[object, ...]:
-        return _restore, (type(self), self.args, self.__dict__)  # workers of a launcher send it back pickled
+        return _restore, (type(self), self.args, self.__dict__)  # the workers of a launcher return it pickled
 
 
 class NonFiniteState(SolverError):
@@ -47,7 +47,7 @@ class NonFiniteState(SolverError):
 
 
 class StepSizeUnderflow(SolverError):
-    """Every value is finite, but the error test asks for steps below the resolution of t: stiff or singular."""
+    """Every value is finite, but the error test needs steps below the resolution of t: f is stiff or singular."""
 
     what = "the step size collapsed"
     advice = "the problem is stiff or singular there: try looser tolerances, or an implicit method (radau, bdf, lsoda)"
@@ -67,5 +67,5 @@ def _restore(kind: type[SolverError], args: tuple[object, ...], attributes: dict
 
 
 def all_finite(z: Tensor) -> bool:
-    """Whether every entry of z is finite: one reduction and one copy to the host."""
+    """Return whether every entry of z is finite, by one reduction and one copy to the host."""
     return bool(torch.isfinite(z).all())

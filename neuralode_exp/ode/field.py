@@ -1,4 +1,4 @@
-"""The user's f(t, z): counted, checked, and differentiated one evaluation at a time."""
+"""The user's f(t, z), with counted and checked evaluations that are differentiated one at a time."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from neuralode_exp.ode.repeats import Repeats
 if TYPE_CHECKING:
     from neuralode_exp.ode.compiled import Compiler
 
-Terms = tuple[Tensor | None, ...]  # of one cotangent for each tensor that f depends on; None is zero
+Terms = tuple[Tensor | None, ...]  # a gradient for each tensor that f depends on; None is zero
 
 
 class Stage(NamedTuple):
@@ -27,9 +27,9 @@ class Stage(NamedTuple):
 
     Attributes:
         value: f(t, z), without a graph unless the solve itself is differentiated by autograd.
-        x: a leaf in the place of z if the evaluation was linearised, else None.
-        root: where the graph of f(t, x) ends; None if there is none.
-        terms: what else a field has to give with this evaluation (the adjoint's parameter terms).
+        x: a leaf that stands for z if the evaluation was linearised, else None.
+        root: where the graph of f(t, x) ends; None if there is no graph.
+        terms: further results of this evaluation (the parameter terms of the adjoint).
     """
 
     value: Tensor
@@ -38,12 +38,12 @@ class Stage(NamedTuple):
     terms: Terms | None = None
 
     def without_value(self) -> Stage:
-        """The graph alone."""
+        """Return the stage with its graph alone."""
         return self._replace(value=self.value.new_empty(0))
 
 
 class How(NamedTuple):
-    """How f is to be called: under which autocast, and whether it differentiates itself."""
+    """How f is called: under which autocast, and whether it calls autograd itself."""
 
     device_type: str
     autocast: torch.dtype | None
@@ -51,21 +51,21 @@ class How(NamedTuple):
 
 
 class VectorField:
-    """f with a counter, so that the number of function evaluations is kept in one place.
+    """f with a counter of its evaluations (NFE) and checks of its results.
 
-    f may call `torch.autograd.grad` on its z, as a Hamiltonian does, also where the solve itself needs no graph: an
+    f may call `torch.autograd.grad` on its z, as a Hamiltonian field does, even if the solve itself needs no graph: an
     evaluation that fails without a graph is repeated with one.
 
     Args:
-        f: called f(t, z) with a scalar t.
+        f: called as f(t, z) with a scalar t.
         z0: the initial state; f's results must have its shape and dtype.
-        of_module: what f was before its states were packed; if it is a Module, f depends on its parameters.
+        of_module: the f of the user, before states were packed; if it is a Module, f depends on its parameters.
 
     Attributes:
-        nfe: evaluations so far.
-        depends_on: the tensors that get a gradient beside the state, see `find_dependencies`.
-        repeats: compares what backward evaluates again.
-        compiler: compiles what comes after the first evaluation; None: nothing is compiled.
+        nfe: number of evaluations so far.
+        depends_on: the tensors besides the state that get a gradient, see `find_dependencies`.
+        repeats: compares repeated evaluations in backward with the first ones.
+        compiler: compiles the evaluations after the first; None: nothing is compiled.
 
     Raises:
         ValueError: if f does not return a tensor of the shape and dtype of z.
@@ -87,7 +87,7 @@ class VectorField:
 
     @property
     def how(self) -> How:
-        """How it is called within a compiled function."""
+        """How f is called within a compiled function."""
         return How(self._autocast.device_type, self._autocast.dtype, self._differentiates_itself)
 
     @property
@@ -125,14 +125,14 @@ class VectorField:
         warn_uncompiled("f draws random numbers, which a program would draw in another order")
 
     def stage(self, t: Tensor, z: Tensor) -> Stage:
-        """Evaluate for a step, whose stages may be more than values."""
+        """Evaluate f as a stage of a step."""
         return Stage(self(t, z))
 
     def linearise(self, t: Tensor, z: Tensor) -> Stage:
-        """Evaluate with autograd's graph from a leaf in the place of z, and from what f depends on, to f(t, z)."""
+        """Evaluate f with autograd's graph, which starts at a leaf that stands for z and at what f depends on."""
         with torch.enable_grad():
             x = z.detach().requires_grad_()
-            start = x.view_as(x)  # a node of this evaluation: what is older was there before it
+            start = x.view_as(x)  # the first node of this evaluation; older nodes belong to other tensors
             with self.dependencies.around():
                 dz = self(t, start)
             root = get_gradient_edge(dz) if dz.requires_grad else None
@@ -142,20 +142,20 @@ class VectorField:
         return Stage(dz.detach(), x, root)
 
     def vjp(self, stage: Stage, cotangent: Tensor) -> tuple[Tensor | None, Terms]:
-        """Vector-Jacobian products cotangent^T df/dz and cotangent^T df/dtheta of a linearised evaluation, once."""
+        """Return the vector-Jacobian products cotangent^T df/dz and cotangent^T df/dtheta, once for an evaluation."""
         if stage.root is None:
             return None, (None,) * len(self.depends_on)
         adj_z, *terms = self.dependencies.gradients((stage.root,), stage.x, (cotangent,))
         return adj_z, tuple(terms)
 
     def find_dependencies(self, t: Tensor, z: Tensor, listed: Sequence[Tensor]) -> Stage:
-        """Evaluate f once at the start, linearised, to see which tensors its result depends on.
+        """Evaluate f once at the start, linearised, to find the tensors on which its result depends.
 
-        Found are the leaves and the tensors older than the evaluation that autograd's graph of f(t, z) reaches. To
-        them come the parameters of f, if it is a Module, and those listed.
+        These are the leaves of autograd's graph of f(t, z) and its tensors that are older than the evaluation. The
+        parameters of f, if it is a Module, and the listed tensors are added.
 
         Raises:
-            ValueError: a tensor is met that cannot be told; `parameters=` says it.
+            ValueError: a tensor cannot be identified; it must be passed in `parameters=`.
         """
         own = self.of_module.parameters() if isinstance(self.of_module, nn.Module) else ()
         self.dependencies = Dependencies(p for p in (*listed, *own) if p.requires_grad)
@@ -166,7 +166,8 @@ class VectorField:
             dz = self(t, start)
             root = get_gradient_edge(dz) if dz.requires_grad else None
             if root is not None and self.dependencies.find(root, start.grad_fn):
-                # Autograd tells the node of a captured tensor, not the tensor: a second look is at f's own operations.
+                # Autograd gives the node of a captured tensor, not the tensor. A second evaluation looks for the
+                # tensor among the arguments of f's operations.
                 self.generators.rewind()
                 start = x.view_as(x)
                 dz = self.dependencies.name_captured(lambda: self(t, start))
@@ -175,7 +176,7 @@ class VectorField:
         return Stage(dz.detach(), x, root)
 
     def _watched(self, t: Tensor, z: Tensor) -> Tensor:
-        """One of the first evaluations of f: it must leave z and its earlier results alone."""
+        """Make one of the first evaluations, and check that f changes neither z nor an earlier result in place."""
         versions = not torch.is_inference_mode_enabled() and not z.is_inference()
         version = z._version if versions else 0
         dz = self._specially(t, z) if self._special else self._try(t, z)
@@ -191,12 +192,12 @@ class VectorField:
         return dz
 
     def _specially(self, t: Tensor, z: Tensor) -> Tensor:
-        """f(t, z) for an f under autocast, or that differentiates itself."""
+        """Evaluate an f that runs under autocast or calls autograd itself."""
         with self._autocast.again() if self._autocast.enabled else nullcontext():
             return self._with_graph(t, z) if self._differentiates_itself else self._try(t, z)
 
     def _try(self, t: Tensor, z: Tensor) -> Tensor:
-        """f(t, z), with a graph from z only if f cannot do without."""
+        """Evaluate f, with a graph from z only if f fails without one."""
         if self._needs_no_graph or (torch.is_grad_enabled() and z.requires_grad) or torch.is_inference_mode_enabled():
             return self.f(t, z)
         before = self.generators.state()
@@ -216,7 +217,7 @@ class VectorField:
         return dz
 
     def _with_graph(self, t: Tensor, z: Tensor) -> Tensor:
-        """f(t, z) for an f that needs a graph from its z, with a graph itself only where one is asked for."""
+        """Evaluate an f that needs a graph from its z; the result keeps a graph only if the caller wants one."""
         asked = torch.is_grad_enabled()
         with torch.enable_grad():
             dz = self.f(t, z if asked and z.requires_grad else z.detach().requires_grad_())
@@ -224,7 +225,7 @@ class VectorField:
 
 
 class Linearised:
-    """f whose stages keep their graphs, for a step that backward need not repeat."""
+    """f whose stages keep their graphs, so that backward need not repeat them."""
 
     def __init__(self, f: VectorField) -> None:
         self.f = f
@@ -235,7 +236,7 @@ class Linearised:
 
 
 class Finding:
-    """f whose first evaluation finds what it depends on, see `VectorField.find_dependencies`."""
+    """f whose first evaluation finds the tensors that f depends on, see `VectorField.find_dependencies`."""
 
     def __init__(self, f: VectorField, listed: Sequence[Tensor]) -> None:
         self.f, self.listed = f, listed
@@ -250,7 +251,7 @@ class Finding:
 
 
 class _Autocast:
-    """The autocast that was on when a solve began, for all its evaluations: backward makes some outside of it."""
+    """The autocast that was on when a solve began. All evaluations use it, also those of backward outside of it."""
 
     def __init__(self, device_type: str) -> None:
         self.enabled = torch.is_autocast_enabled(device_type)
@@ -258,15 +259,15 @@ class _Autocast:
         self.dtype = torch.get_autocast_dtype(device_type) if self.enabled else None
 
     def again(self) -> AbstractContextManager[object]:
-        """Without its cache: a weight that one evaluation has cast would come into the graph of the next."""
+        """Return that autocast without its cache, which would carry cast weights into the next evaluation's graph."""
         return torch.autocast(self.device_type, self.dtype, cache_enabled=False)
 
 
-Time = float | Tensor  # a number, or one for each row of the state: a tensor that broadcasts against it
+Time = float | Tensor  # a number, or one number for each row of the state: a tensor that broadcasts against it
 
 
 def time_like(t: Time, z: Tensor) -> Tensor:
-    """t as a tensor beside z, made on the device (`torch.tensor` would copy from the host)."""
+    """Return t as a tensor with z's dtype and device, made on the device (`torch.tensor` would copy from the host)."""
     return t if isinstance(t, Tensor) else torch.full((), t, dtype=z.dtype, device=z.device)
 
 

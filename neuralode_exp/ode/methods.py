@@ -1,4 +1,4 @@
-"""Methods: a stepper together with how its steps are chosen, and `make_method`, which builds one by name."""
+"""Methods: a stepper and the way its step sizes are chosen; `make_method` builds one by name."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class _Tolerances:
 
     @property
     def absolute_tolerance(self) -> float:
-        """atol, or rtol where it is None."""
+        """atol; rtol if atol is None."""
         return self.rtol if self.atol is None else self.atol
 
 
@@ -27,10 +27,10 @@ class FixedStep:
     """Equal steps: each interval between observations and stops is divided into ceil(|dt| / step_size - 1e-9) of them.
 
     Args:
-        stepper: one step of the method; an error estimate that it may have is not used.
+        stepper: one step of the method; its error estimate, if it has one, is not used.
         step_size: largest step, > 0, in units of t.
         max_steps: most steps of one solve.
-        compile: whether `torch.compile` makes programs of the steps; a name is that of another backend than its own.
+        compile: whether `torch.compile` compiles the steps; a string names a backend other than the default.
     """
 
     stepper: Stepper
@@ -42,15 +42,15 @@ class FixedStep:
         _check_ranges(vars(self))
 
     def steps_between(self, t: float, t_next: float) -> int:
-        """Number of steps from one observation to the next; 1e-9 forgives the rounding of 1 / 0.1."""
+        """Return the number of steps from one observation to the next; 1e-9 allows for rounding, as in 1 / 0.1."""
         return max(1, math.ceil(abs(t_next - t) / self.step_size - 1e-9))
 
 
 @dataclass(frozen=True)
 class Adaptive(_Tolerances):
-    """Steps whose estimated error stays below atol + rtol max(|z|, |z1|) in the root mean square.
+    """Steps with an estimated error below atol + rtol max(|z|, |z1|), in the root mean square over all entries.
 
-    How the next size follows from the error: `neuralode_exp.ode.control`.
+    `neuralode_exp.ode.control` computes the next step size from the error.
 
     Args:
         stepper: one step of a method with an error estimate.
@@ -58,8 +58,8 @@ class Adaptive(_Tolerances):
         atol: absolute tolerance, in units of z; None equals rtol.
         max_steps: most steps of one solve, accepted and rejected together.
         first_step: size of the first step; None chooses it from the vector field (Hairer I, Sec. II.4).
-        min_step: steps at or below this size are accepted whatever their error.
-        max_step: no step is longer; None: no limit. What happens for a shorter time than a step may go unseen.
+        min_step: a step of at most this size is accepted whatever its error.
+        max_step: largest step; None: no limit. An event that is shorter than a step may be stepped over.
         compile: as in `FixedStep`.
     """
 
@@ -83,10 +83,10 @@ class TorchdiffeqMethod(_Tolerances):
     """A method of torchdiffeq, run by its code; see `neuralode_exp.ode.torchdiffeq_engine`.
 
     Args:
-        name: our name of it, a key of `SOLVERS`.
-        rtol, atol: tolerances, atol=None equals rtol; fixed-step methods but implicit-adams ignore them.
+        name: our name of the method, a key of `SOLVERS`.
+        rtol, atol: tolerances; atol=None equals rtol. Fixed-step methods except implicit-adams ignore them.
         step_size: as in `FixedStep`; None for methods that choose their steps.
-        max_steps: most steps of one solve. SciPy's steps cannot be seen from outside: there it bounds evaluations of f.
+        max_steps: most steps of one solve. For SciPy's methods, whose steps cannot be seen, most evaluations of f.
         first_step, min_step: as in `Adaptive`.
     """
 
@@ -127,15 +127,16 @@ def make_method(
     compile: bool | str = False,
     engine: str = "native",
 ) -> Method:
-    """Build a method by name; what is None keeps the method's default.
+    """Build a method by name; a setting that is None keeps the default of the method.
 
     Args:
         name: `euler midpoint heun2 heun3 rk4` (fixed step), `adaptive-heun fehlberg2 bosh3 dopri5 tsit5 dopri8 dop853`
-            (adaptive), and with `engine="torchdiffeq"` its own, `explicit-adams implicit-adams lsoda radau bdf` too.
-        rtol, atol, first_step, min_step, max_step: of an adaptive method, see `Adaptive`.
-        step_size: of a fixed-step method; required, never guessed.
-        max_steps: most steps of one solve, of any method.
-        compile: compile the steps, see `neuralode_exp.ode.compiled`; of a method of ours.
+            (adaptive). With `engine="torchdiffeq"` also `explicit-adams implicit-adams lsoda radau bdf`, while tsit5
+            and dop853 are not there.
+        rtol, atol, first_step, min_step, max_step: for adaptive methods, see `Adaptive`.
+        step_size: for fixed-step methods, which require it.
+        max_steps: most steps of one solve, for every method.
+        compile: whether to compile the steps of a method of ours, see `neuralode_exp.ode.compiled`.
         engine: `native` or `torchdiffeq`.
 
     Returns:
@@ -194,7 +195,7 @@ def _check_settings(name: str, solver: Solver, engine: str, settings: Mapping[st
 
 
 def _check_ranges(settings: Mapping[str, Any]) -> None:
-    """Of a method's numbers, where it has them; None is its default."""
+    """Check the ranges of the numbers that a method has; None stands for its default."""
     rtol = settings.get("rtol")
     if rtol is not None:
         atol = rtol if settings["atol"] is None else settings["atol"]

@@ -1,4 +1,4 @@
-"""Fields that draw random numbers: what their evaluations drew can be drawn again, as `torch.utils.checkpoint` does."""
+"""Fields that draw random numbers: repeated evaluations draw the same numbers, as in `torch.utils.checkpoint`."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-State = tuple[Tensor, ...]  # of the CPU's generator, and of the device's if that is another one
+State = tuple[Tensor, ...]  # state of the CPU's generator, and of the device's generator if z is not on the CPU
 
 
 class Generators:
-    """The global generators of the CPU and of a device, around the evaluations of one solve.
+    """The global random generators of the CPU and of a device, for the evaluations of one solve.
 
     Attributes:
-        log: the state before each evaluation, once `watch` has found that f draws; else None.
+        log: their states before each evaluation, if the first evaluation has drawn random numbers; else None.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -26,7 +26,7 @@ class Generators:
 
     @property
     def watched(self) -> bool:
-        """Whether an evaluation must tell that it begins."""
+        """Whether `before_evaluation` must be called before each evaluation."""
         return self.log is not None or self._replayed is not None
 
     @property
@@ -46,16 +46,16 @@ class Generators:
             torch.get_device_module(self.device).set_rng_state(state[1], self.device)
 
     def watch(self) -> None:
-        """Note the state before the first evaluation."""
+        """Store the state before the first evaluation."""
         self._start = self.state()
 
     def rewind(self) -> None:
-        """Go back to before the first evaluation, which is made again."""
+        """Restore the state before the first evaluation, which is then repeated."""
         assert self._start is not None
         self.restore(self._start)
 
     def first_evaluation_done(self) -> None:
-        """See whether it drew: if so, the states are kept from here on."""
+        """Check whether the first evaluation drew random numbers; if so, keep the states from here on."""
         assert self._start is not None
         if self.moved_from(self._start):
             self.log = [self._start]
@@ -67,10 +67,10 @@ class Generators:
             self.log.append(self.state())
 
     def refuse_draws(self) -> None:
-        """Refuse an f whose first evaluation drew, for a gradient that solves a continuous equation.
+        """Refuse an f whose first evaluation drew random numbers, for a gradient that solves a continuous equation.
 
         Raises:
-            ValueError: with the ways out.
+            ValueError: with what to do instead.
         """
         if self.draws:
             raise ValueError(
@@ -79,16 +79,16 @@ class Generators:
             )
 
     def mark(self) -> int:
-        """How many evaluations have been logged."""
+        """Return the number of logged evaluations."""
         return 0 if self.log is None else len(self.log)
 
     def since(self, mark: int) -> list[State] | None:
-        """The states before the evaluations since a mark; None if f draws nothing."""
+        """Return the states before the evaluations since a mark; None if f draws nothing."""
         return None if self.log is None else self.log[mark:]
 
     @contextmanager
     def replay(self, states: Sequence[State] | None) -> Iterator[None]:
-        """Let the evaluations inside draw what the ones with these states drew."""
+        """Within this context, let evaluations draw the same numbers as those that began with these states."""
         if states is None:
             yield
             return
@@ -100,5 +100,5 @@ class Generators:
             self.restore(before)
 
     def moved_from(self, before: State) -> bool:
-        """Whether something has been drawn since that state."""
+        """Return whether random numbers have been drawn since that state."""
         return any(not torch.equal(a, b) for a, b in zip(before, self.state(), strict=True))

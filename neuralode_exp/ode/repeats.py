@@ -1,4 +1,4 @@
-"""Is f in backward the one that was solved? What is computed again is compared with what it was, on the device."""
+"""Checks that f is the same in backward as in the solve, by comparing repeated values with the first ones."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from torch import Tensor
 
 
 class Repeats:
-    """Gathers how far repeated values are from the first ones, relative; one number is read at the end.
+    """Collects the largest relative difference of repeated values; it is read from the device once, at the end.
 
     Args:
-        dtype: precision in which f computes; there is room for kernels that do not sum in the same order each time.
+        dtype: precision in which f computes; it sets the tolerance, which allows for kernels that sum in another order.
     """
 
     def __init__(self, dtype: torch.dtype) -> None:
@@ -21,14 +21,14 @@ class Repeats:
         self._expected: Tensor | None = None
 
     def expect(self, fingerprint: Tensor | None) -> None:
-        """Let the next evaluation be one that was made before; None: it was not."""
+        """Expect the next evaluation to repeat the one with this fingerprint; None: expect nothing."""
         self._expected = fingerprint
 
     def evaluated(self, value: Tensor) -> None:
-        """Compare an evaluation, if it was expected.
+        """Compare an evaluation with the expected one, if there is one.
 
         Raises:
-            ValueError: it is another one.
+            ValueError: they differ.
         """
         expected, self._expected = self._expected, None
         if expected is not None:
@@ -37,7 +37,7 @@ class Repeats:
             self.refuse_difference()
 
     def compare(self, state: Tensor, before: Tensor | None) -> None:
-        """Compare a state with what it was; None: that is not known."""
+        """Compare a repeated state with the first one; None: that is not known."""
         if before is not None:
             self._note(torch.linalg.vector_norm(state.detach() - before), torch.linalg.vector_norm(before))
 
@@ -46,10 +46,10 @@ class Repeats:
         self._difference = relative if self._difference is None else torch.maximum(self._difference, relative)
 
     def refuse_difference(self) -> None:
-        """Read the largest difference since the last time.
+        """Read the largest difference since the last call.
 
         Raises:
-            ValueError: f is another one than in the solve.
+            ValueError: f is not the same as in the solve.
         """
         difference, self._difference = self._difference, None
         if difference is not None and float(difference) > self.tolerance:
@@ -61,7 +61,7 @@ class Repeats:
 
 
 def fingerprint(value: Tensor) -> Tensor:
-    """Two numbers that tell f(t, z) from another value, on its device: the size, and a sum with rising weights."""
+    """Return two numbers that identify a value of f(t, z): its norm, and a sum with increasing weights."""
     value = value.detach().reshape(-1)
     weights = torch.linspace(0.5, 1.5, max(1, value.numel()), dtype=value.dtype, device=value.device)[: value.numel()]
     return torch.stack([torch.linalg.vector_norm(value), value @ weights])

@@ -1,4 +1,4 @@
-"""`solve`: the one entry point of the numerical core."""
+"""`solve`, the entry point of the numerical core."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ Gradient = Literal["backprop", "checkpoint", "adjoint", "reversible"] | SolveGra
 
 @dataclass(frozen=True)
 class Solution:
-    """The states at the observation times, and what they cost.
+    """The states at the observation times, and the counts of the solve.
 
     Attributes:
         z: states, shape (len(t), *z0.shape), z[0] = z0; a tuple of such tensors if z0 is a tuple.
-        stats: counts of the solve; `nfe_backward` is filled in by backward.
-        errors: |dt| times the norm of the error estimate of each accepted step, shape (accepted,), with gradients, if
-            asked for. Their sum is the regulariser of Pal et al. (arXiv 2105.03918); one of them at random, times their
-            number, estimates it (arXiv 2303.02262).
+        stats: counts of the solve; backward adds `nfe_backward`.
+        errors: |dt| times the norm of the error estimate of each accepted step, shape (accepted,), with gradients; None
+            unless `errors=True`. Their sum is the regulariser of Pal et al. (arXiv 2105.03918); a random one of them,
+            times their number, estimates the sum (arXiv 2303.02262).
     """
 
     z: Any
@@ -52,51 +52,51 @@ def solve(
     record: bool = False,
     errors: bool = False,
 ) -> Solution:
-    """Solve dz/dt = f(t, z), z(t[0]) = z0, and give z at the times t.
+    """Solve dz/dt = f(t, z), z(t[0]) = z0, and return z at the times t.
 
-    Gradients flow to z0, to t and to every tensor that f depends on: the parameters of a module, tensors that it
-    holds, what another network has made. There are three ways:
+    Gradients flow to z0, to t and to every tensor that f depends on: parameters of a module, tensors that f holds, and
+    outputs of other networks. There are four ways to compute them:
 
-    - `backprop`: autograd through the steps; keeps every stage.
-    - `checkpoint`: the same gradient to round-off; keeps the state at each accepted step and the graph of
-      the last one, until backward; there evaluates the stages of the others again, one step at a time.
-    - `adjoint`: the continuous adjoint (arXiv 1806.07366, Algorithm 1), solved backwards; keeps the observations
-      only. Its error is that of the backward solve, and it is large where f is not smooth: 8 to 22 % on a
-      convolutional field with ReLUs at rtol=1e-3.
-    - `reversible`: the exact gradient of steps that can be undone (arXiv 2410.11648); keeps the last state, and one for
-      each time that the solve has contracted by as much as the precision allows. Its steps cost twice as many
-      evaluations, and are a method of their own with the order of `method`. Its constants are those of
-      `Reversible(coupling=..., stored_states=...)`, which may stand in the name's place.
+    - `backprop`: autograd through the steps. It keeps every stage.
+    - `checkpoint`: the same gradient to round-off. It keeps the state at each accepted step, and the graph of the last
+      step. Backward evaluates the stages of the other steps again, one step at a time.
+    - `adjoint`: the continuous adjoint (arXiv 1806.07366, Algorithm 1), solved backwards. It keeps the observations
+      only. Its error is that of the backward solve, and it is large if f is not smooth: 8 to 22 % on a convolutional
+      field with ReLUs at rtol=1e-3.
+    - `reversible`: the exact gradient of steps that can be undone (arXiv 2410.11648). It keeps the last state, and a
+      further state each time the solve has contracted by as much as the precision allows. Its steps are a method of
+      their own with the order of `method`, and cost twice as many evaluations. `Reversible(coupling=...,
+      stored_states=...)` in place of the name sets its constants.
 
-    The last three evaluate f again in backward. Its random draws are repeated, or refused (`adjoint`);
-    buffers that f changes, as BatchNorm's running statistics, are changed again. A gradient that cannot be right is a
-    ValueError: a tensor that f keeps from one call to the next, or one that only later calls use and that is neither
-    a parameter of the module f nor in `parameters`.
+    The last three evaluate f again in backward. Random numbers are drawn again, or an f that draws some is refused
+    (`adjoint`). Buffers that f changes, such as BatchNorm's running statistics, change again. A gradient that cannot be
+    right is refused with a ValueError. This happens if f keeps a tensor from one call to the next, or if only later
+    calls use a tensor that is neither a parameter of the module f nor in `parameters`.
 
     Args:
-        f: vector field, called with a scalar t and a z of z0's shape; never outside [t[0], t[-1]]. It may call
+        f: vector field, called with a scalar t in [t[0], t[-1]] and a z of z0's shape. It may call
             `torch.autograd.grad` itself, and return a lower precision under autocast.
-        z0: initial state, any shape, float32 or float64; its memory format is kept. A tuple of tensors is a state of
+        z0: initial state of any shape, float32 or float64; its memory format is kept. A tuple of tensors is a state of
             several parts, which f takes and returns as a tuple.
         t: observation times, shape (n,), strictly increasing or decreasing.
         method: from `make_method`.
         gradient: see above. All but `backprop` can be differentiated once.
-        parameters: tensors that f depends on, for those that its first evaluation does not use.
-        stops: times at which f jumps, in any order. A step ends at each, and the next one evaluates f anew: f is
-            called with the next number beside a stop, never with the stop itself.
+        parameters: tensors that f depends on but does not use in its first evaluation.
+        stops: times at which f jumps, in any order. A step ends at each stop, and the next step evaluates f anew. f is
+            never called at a stop, but at the next floating-point number before or after it.
         in_norm: for a tuple, whether each part counts in the error norm, which is the largest of the parts' root mean
-            squares; None: all do.
-        adjoint_method: method and tolerances of the adjoint's backward solve; None takes `method`.
-        record: keep (t, dt, error ratio, accepted) of every trial step in `stats.records`.
-        errors: give `Solution.errors`: for an adaptive method of ours, `backprop` or `checkpoint`, and a t without
-            gradient. Step sizes are constants to their gradients, as to those of z.
+            squares; None: all parts count.
+        adjoint_method: method and tolerances of the adjoint's backward solve; None: those of `method`.
+        record: whether to keep (t, dt, error ratio, accepted) of every trial step in `stats.records`.
+        errors: whether to compute `Solution.errors`. It needs an adaptive method of ours, `backprop` or `checkpoint`,
+            and a t without gradient. The gradients treat step sizes as constants, as those of z do.
 
     Returns:
         Solution with z of shape (n, *z0.shape).
 
     Raises:
-        ValueError: for wrong arguments, an f that returns a wrong shape, a gradient that would be wrong.
-        NonFiniteState, StepSizeUnderflow, MaxStepsExceeded: if the solve cannot be finished; in backward too.
+        ValueError: for wrong arguments, an f that returns a wrong shape, or a gradient that would be wrong.
+        NonFiniteState, StepSizeUnderflow, MaxStepsExceeded: if the solve cannot be finished, also in backward.
 
     Example:
         >>> import torch
@@ -141,10 +141,10 @@ def solve(
             walk = Walk(field, start, times, method, stats, layout.norm, jumps)
             walk.errors = [] if errors else None
             z = _solve_native(walk, way, given, layout.partial)
-            found, walk.errors = walk.errors, None  # whose graph holds the walk
+            found, walk.errors = walk.errors, None  # their graph holds the walk: no cycle of references
     except SolverError as error:
         stats.nfe_forward, error.stats = field.nfe, stats
-        if error.state.shape == state.shape:  # not that of a solve within f
+        if error.state.shape == state.shape:  # otherwise the error comes from a solve within f
             error.state = layout.unpack(error.state)
         raise
     z = along.observations(z)
@@ -200,21 +200,21 @@ def _gradient(name: str | SolveGradient, adjoint_method: Method | None, method: 
 
 
 class _AlongTimes:
-    """The gradient of t, if it wants one: the solve itself sees times without a history."""
+    """The gradient of t, if t requires one. The solve itself uses the times as plain numbers."""
 
     def __init__(self, f: VectorField, times: Sequence[float], stops: Stops, t: object) -> None:
         self.f, self.times, self.stops = f, times, stops
         self.t = t if isinstance(t, Tensor) and t.requires_grad and torch.is_grad_enabled() else None
 
     def start(self, z0: Tensor) -> Tensor:
-        """z0 with dz/dt0 = -f(t0, z0): a later start leaves less time to move."""
+        """Return z0 with the derivative dz/dt0 = -f(t0, z0): a later start leaves less time to move."""
         if self.t is None:
             return z0
         moved: Tensor = _Move.apply(z0[None], self.t[:1], -self._slopes(z0[None]))
         return moved[0]
 
     def observations(self, z: Tensor) -> Tensor:
-        """z with dz_i/dt_i = f(t_i, z_i)."""
+        """Return z with the derivatives dz_i/dt_i = f(t_i, z_i)."""
         if self.t is None:
             return z
         moved: Tensor = _Move.apply(z, self.t, self._slopes(z))
@@ -222,13 +222,13 @@ class _AlongTimes:
 
     @torch.no_grad()
     def _slopes(self, z: Tensor) -> Tensor:
-        """f after the first time, and before the others: at a stop it jumps."""
+        """Evaluate f at the observations: at a stop, where f jumps, after the first time and before the others."""
         times = [self.stops.beside(t, -1 if i else 1) for i, t in enumerate(self.times[: len(z)])]
         return torch.stack([self.f(time_like(t, z_i), z_i) for t, z_i in zip(times, z.detach(), strict=True)])
 
 
 class _Move(torch.autograd.Function):
-    """z (n, *shape) with the derivatives dz/dt of its rows after t (n,)."""
+    """Return z, shape (n, *shape), with the derivatives dz of its rows with respect to t, shape (n,)."""
 
     @staticmethod
     def forward(ctx: Any, z: Tensor, t: Tensor, dz: Tensor) -> Tensor:

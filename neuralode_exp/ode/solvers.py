@@ -1,4 +1,4 @@
-"""The table of solvers: which exist, what each reads, who runs it. It needs no torch, so that a config can read it."""
+"""The table of solvers: their names, settings and engines. It needs no torch, so that a config can read it."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ class Solver:
 
     Args:
         keys: the settings of `make_method` that it reads.
-        tableau: of an explicit Runge-Kutta method of ours; None: only torchdiffeq has the solver.
-        torchdiffeq: torchdiffeq's name of it; None: only we have it.
-        scipy: SciPy's name of it, if torchdiffeq hands it on to SciPy: its steps cannot be differentiated.
+        tableau: its tableau, if it is an explicit Runge-Kutta method of ours; None: only torchdiffeq has it.
+        torchdiffeq: its name in torchdiffeq; None: torchdiffeq does not have it.
+        scipy: its name in SciPy, if torchdiffeq calls SciPy for it; then its steps cannot be differentiated.
     """
 
     keys: tuple[str, ...]
@@ -35,7 +35,7 @@ class Solver:
 
     @property
     def differentiable(self) -> bool:
-        """Whether its steps can be differentiated; if not, gradients come through the adjoint alone."""
+        """Whether its steps can be differentiated; if not, only the adjoint gives gradients."""
         return self.scipy is None
 
     @property
@@ -44,7 +44,7 @@ class Solver:
         return tuple(engine for engine, there in has.items() if there)
 
     def keys_in(self, engine: str) -> tuple[str, ...]:
-        """The settings that it reads in one engine: torchdiffeq's have no largest step and are not compiled."""
+        """Return the settings that it reads in an engine; torchdiffeq's has no largest step and no compilation."""
         return tuple(key for key in self.keys if engine == "native" or key not in ("max_step", "compile"))
 
 

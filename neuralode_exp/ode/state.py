@@ -1,4 +1,4 @@
-"""The state of a solve as one tensor, whatever the user's state is, and the observations that come back."""
+"""The state of a solve, packed into one tensor, and its observations in the form of the user's state."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ State = Tensor | tuple[Tensor, ...]
 
 
 class SingleState:
-    """A state that is one tensor: nothing to do."""
+    """A state that is one tensor; it needs no packing."""
 
     partial = False
 
@@ -28,16 +28,16 @@ class SingleState:
         return f
 
     def norm(self, x: Tensor) -> Tensor:
-        """Root mean square of all entries."""
+        """Return the root mean square of all entries."""
         return torch.linalg.vector_norm(x) / math.sqrt(max(1, x.numel()))
 
 
 class TupleState:
-    """A state of several tensors, laid one after the other in a vector, each in the order of its own memory.
+    """A state of several tensors, packed one after the other into a vector, each in its memory order.
 
     Args:
         z0: the parts.
-        in_norm: whether each part counts in the error norm; None: all do.
+        in_norm: whether each part counts in the error norm; None: all parts count.
     """
 
     def __init__(self, z0: Sequence[Tensor], in_norm: Sequence[bool] | None) -> None:
@@ -51,7 +51,7 @@ class TupleState:
         return torch.cat([z_i.permute(order).reshape(-1) for z_i, order in zip(z, self.orders, strict=True)])
 
     def unpack(self, z: Tensor) -> tuple[Tensor, ...]:
-        """Views of z (..., total), each (..., *shape)."""
+        """Return views of z (..., total), one for each part, of shape (..., *shape)."""
         leading = z.shape[:-1]
         return tuple(
             permute_back(part.reshape((*leading, *shape)), order, len(leading))
@@ -76,23 +76,23 @@ class TupleState:
         return packed
 
     def norm(self, x: Tensor) -> Tensor:
-        """The largest of the parts' root mean squares."""
+        """Return the largest of the parts' root mean squares."""
         parts = zip(x.split(self.sizes, -1), self.in_norm, strict=True)
         sizes = [torch.linalg.vector_norm(part) / math.sqrt(max(1, part.numel())) for part, counts in parts if counts]
         return torch.stack(sizes).max()
 
 
 def stack(states: Sequence[Tensor]) -> Tensor:
-    """(n, *z.shape), in the states' memory format, and with cotangents in it."""
+    """Stack states to (n, *z.shape) in their memory format; their cotangents have that format too."""
     stacked: Tensor = _Stack.apply(*states)
     return stacked
 
 
 class _Stack(torch.autograd.Function):
-    """`torch.stack` that gives each state's memory format to its slice, and back to its cotangent.
+    """`torch.stack`, but slices and their cotangents keep the memory format of the states.
 
-    Without it a channels_last state would come back contiguous, and so would the cotangent that enters the solve's
-    backward, whose convolutions would then convert it at every stage.
+    `torch.stack` would make a channels_last state contiguous. The cotangent that enters the solve's backward would be
+    contiguous too, and the convolutions there would convert it at every stage.
     """
 
     @staticmethod
@@ -107,7 +107,7 @@ class _Stack(torch.autograd.Function):
 
 
 def stack_states(states: Sequence[Tensor]) -> Tensor:
-    """(n, *z.shape) whose slices have the memory format of the first state."""
+    """Stack states to (n, *z.shape) with slices in the memory format of the first state."""
     if states[0].is_contiguous():
         return torch.stack(list(states))
     order = memory_order(states[0])
@@ -115,12 +115,12 @@ def stack_states(states: Sequence[Tensor]) -> Tensor:
 
 
 def memory_order(z: Tensor) -> list[int]:
-    """Dimensions of z from the slowest to the fastest in memory."""
+    """Return the dimensions of z, ordered from the slowest to the fastest in memory."""
     return sorted(range(z.dim()), key=lambda d: (-z.stride()[d], d))
 
 
 def permute_back(z: Tensor, order: list[int], leading: int) -> Tensor:
-    """Undo the permutation of all dimensions but the leading ones."""
+    """Undo the permutation `order` of the dimensions that follow the leading ones."""
     inverse = [0] * len(order)
     for position, d in enumerate(order):
         inverse[d] = position
@@ -128,7 +128,7 @@ def permute_back(z: Tensor, order: list[int], leading: int) -> Tensor:
 
 
 def same_format(x: Tensor, like: Tensor) -> Tensor:
-    """x in the memory format of `like`, copied only if it differs."""
+    """Return x in the memory format of `like`; it is copied only if its format differs."""
     if x.stride() == like.stride():
         return x
     return torch.empty_like(like).copy_(x)

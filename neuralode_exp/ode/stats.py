@@ -1,4 +1,4 @@
-"""What a solve cost, counted as it goes."""
+"""Counts of a solve, collected while it runs."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from dataclasses import dataclass
 
 @dataclass
 class Stats:
-    """What a solve cost.
+    """Counts of a solve.
 
     Attributes:
         nfe_forward: evaluations of the vector field in the forward solve.
-        nfe_backward: evaluations of the vector field made by backward so far; 0 for `backprop`, which makes none.
+        nfe_backward: evaluations of the vector field by backward so far; `backprop` makes none.
         accepted: accepted steps of the forward solve.
         rejected: rejected steps of the forward solve.
-        first_step: unsigned size of the first accepted step; None before it, and where steps cannot be seen.
-        opening: unsigned size to begin another solve like this one with, which the first accepted step's error permits.
-        stored_states: states that `reversible` kept between the first and the last one; None for other gradients.
-        reconstruction: largest relative difference of a state that backward reconstructed from the kept one.
-        records: (t, dt, error ratio, accepted) of every trial step if asked for; fixed steps have the ratio 0.
+        first_step: absolute size of the first accepted step; None before it, or if steps cannot be seen.
+        opening: absolute first step for a similar solve, as the error of the first accepted step permits it.
+        stored_states: number of states that `reversible` kept between the first and the last; None for other gradients.
+        reconstruction: largest relative difference between a state that backward reconstructed and the kept one.
+        records: (t, dt, error ratio, accepted) of every trial step, or None; fixed steps have the ratio 0.
     """
 
     nfe_forward: int = 0
@@ -33,7 +33,7 @@ class Stats:
 
     @property
     def trials(self) -> int:
-        """Steps tried, accepted and rejected."""
+        """Number of tried steps, accepted or rejected."""
         return self.accepted + self.rejected
 
     def record(self, t: float, dt: float, ratio: float, accepted: bool) -> None:

@@ -4,8 +4,8 @@ A step from (t, z) of size dt evaluates, for i = 0 .. s-1,
 
     k_i = f(t + c_i dt, z + dt sum_{j<i} a_ij k_j),    z1 = z + dt sum_i b_i k_i,
 
-and, where it is needed, the closing derivative k_s = f(t + dt, z1). Error estimate and dense output are combinations
-of the stages too:
+and, if it is needed, the closing derivative k_s = f(t + dt, z1). The error estimate and the dense output are
+combinations of the stages too:
 
     error = dt sum_i e_i k_i,    z(t + x dt) = z + dt sum_i w_i(x) k_i,    w_i(x) = sum_j P_ij x^(j+1).
 """
@@ -20,7 +20,7 @@ Sparse = tuple[tuple[int, float], ...]  # (index, weight) of the weights that ar
 
 
 def sparse(weights: Row) -> Sparse:
-    """The weights that are not zero, each with its index."""
+    """Return the weights that are not zero, each with its index."""
     return tuple((i, w) for i, w in enumerate(weights) if w != 0.0)
 
 
@@ -29,17 +29,19 @@ class Tableau:
     """An explicit Runge-Kutta method with s stages.
 
     Args:
-        order: order of z1 (the propagated solution); the error test uses it as exponent, as torchdiffeq does.
+        order: order of z1 (the propagated solution); the step size control uses it as exponent, as torchdiffeq does.
         c: stage times, s entries, c[0] = 0.
         a: rows a[i] with i entries (a[0] is empty).
         b: weights of z1, s entries.
-        e: weights of the error estimate over k_0 .. k_s (s + 1 entries), or None for a method without one.
-        e_low: weights of a second estimate of lower order; the error is then e |e| / sqrt(e^2 + (e_low / 10)^2) in each
-            entry (Hairer, Nørsett & Wanner, Solving ODEs I, 2nd ed., Sec. II.10, there with norms).
-        dense: P, a row of polynomial coefficients of x, x^2, ... for each of k_0 .. k_s and the extra stages, or None:
-            observations are then stepped onto.
-        dense_order: order of the interpolant, 0 without one.
-        extra_c, extra_a: stages after the closing one that only the interpolant needs.
+        e: weights of the error estimate over k_0 .. k_s (s + 1 entries); None for a method without one.
+        e_low: weights of a second estimate of lower order. With the estimates E and E_low the error is then
+            E |E| / sqrt(E^2 + (E_low / 10)^2) in each entry (Hairer, Nørsett & Wanner, Solving ODEs I, 2nd ed.,
+            Sec. II.10, there with norms).
+        dense: P, a row of polynomial coefficients of x, x^2, ... for each of k_0 .. k_s and the extra stages. None:
+        there
+            is no interpolant, and a step ends at every observation.
+        dense_order: order of the interpolant; 0 without one.
+        extra_c, extra_a: stages after the closing derivative that only the interpolant needs.
     """
 
     order: int
@@ -55,7 +57,7 @@ class Tableau:
 
     @property
     def stages(self) -> int:
-        """s: evaluations that z1 needs (the closing derivative is the next step's k_0, or not needed)."""
+        """s, the number of evaluations for z1. The closing derivative does not count: it is the next step's k_0."""
         return len(self.b)
 
     @property
@@ -65,7 +67,7 @@ class Tableau:
 
     @cached_property
     def rows(self) -> tuple[Sparse, ...]:
-        """Weights of the state at which each of k_0 .. k_s and the extra stages is evaluated; row s is b."""
+        """The weights of the states at which k_0 .. k_s and the extra stages are evaluated; row s is b."""
         return tuple(sparse(row) for row in (*self.a, self.b, *self.extra_a))
 
     @cached_property
@@ -76,16 +78,16 @@ class Tableau:
 
     @cached_property
     def nodes(self) -> Row:
-        """Times of k_0 .. k_s and the extra stages, as fractions of the step."""
+        """The times of k_0 .. k_s and the extra stages, as fractions of the step."""
         return (*self.c, 1.0, *self.extra_c)
 
     @cached_property
     def error_rows(self) -> tuple[Sparse, ...]:
-        """e, and e_low where there is one."""
+        """The weights e, and e_low if there is one."""
         return tuple(sparse(row) for row in (self.e, self.e_low) if row is not None)
 
     def dense_weights(self, x: float) -> Row:
-        """w_i(x) of the interpolant at the fraction x of the step."""
+        """Return the weights w_i(x) of the interpolant at the fraction x of the step."""
         assert self.dense is not None
         weights = []
         for row in self.dense:
@@ -97,5 +99,5 @@ class Tableau:
 
 
 def minus(b: Row, b_hat: Row) -> Row:
-    """Error weights b - b_hat over k_0 .. k_s; b has no closing derivative."""
+    """Return the error weights b - b_hat over k_0 .. k_s, where b has weight 0 for the closing derivative."""
     return tuple(x - y for x, y in zip((*b, 0.0), b_hat, strict=True))

@@ -9,14 +9,14 @@ from neuralode_exp.ode.tableaus_order8 import DOP853, DOPRI8
 
 
 def _hermite(b: Row) -> tuple[Row, ...]:
-    """Cubic Hermite interpolant of (z, k_0) and (z1, k_s) as weights (Hairer, Nørsett & Wanner I, Sec. II.6)."""
+    """Return the weights of the cubic Hermite interpolant (Hairer, Nørsett & Wanner I, Sec. II.6)."""
     rows = [[0.0, 3.0 * b_i, -2.0 * b_i] for b_i in b] + [[0.0, -1.0, 1.0]]
     rows[0] = [rows[0][0] + 1.0, rows[0][1] - 2.0, rows[0][2] + 1.0]
     return tuple(tuple(row) for row in rows)
 
 
 def _quartic(b: Row, mid: Sequence[float]) -> tuple[Row, ...]:
-    """Quartic through z, k_0, z1, k_s and the state z + dt sum_i mid_i k_i at the middle of the step."""
+    """Return the weights of the quartic through z, k_0, z1, k_s and the midpoint state z + dt sum_i mid_i k_i."""
     rows = []
     for i, m in enumerate(mid):
         b_i = b[i] if i < len(b) else 0.0
@@ -37,7 +37,8 @@ _EULER = Tableau(order=1, c=(0.0,), a=((),), b=(1.0,))
 _MIDPOINT = Tableau(order=2, c=(0.0, 1 / 2), a=((), (1 / 2,)), b=(0.0, 1.0))
 _HEUN2 = Tableau(order=2, c=(0.0, 1.0), a=((), (1.0,)), b=(1 / 2, 1 / 2))
 _HEUN3 = Tableau(order=3, c=(0.0, 1 / 3, 2 / 3), a=((), (1 / 3,), (0.0, 2 / 3)), b=(1 / 4, 0.0, 3 / 4))
-# Kutta's 3/8 rule, as torchdiffeq's rk4: the same order as the classical method, with a smaller error constant.
+# Kutta's 3/8 rule, which torchdiffeq's rk4 is too. It has the order of the classical method and a smaller error
+# constant.
 _RK4 = Tableau(
     order=4,
     c=(0.0, 1 / 3, 2 / 3, 1.0),

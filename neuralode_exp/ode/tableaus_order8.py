@@ -5,7 +5,8 @@ from __future__ import annotations
 from neuralode_exp.ode.tableau import Row, Tableau, minus
 
 # Prince & Dormand, High order embedded Runge-Kutta formulae, J. Comput. Appl. Math. 7(1), 1981: RK8(7)13M, with the
-# rational approximations that torchdiffeq uses. It steps onto observations: its interpolant is of order 4 only there.
+# rational approximations that torchdiffeq uses. Steps end at observations here, because torchdiffeq's interpolant is
+# only of order 4.
 _DOPRI8_B = (
     14005451 / 335480064,
     0.0,
@@ -102,7 +103,7 @@ _D = (
 
 
 def _dense(b: Row, d: tuple[Row, ...]) -> tuple[Row, ...]:
-    """Coefficients of x .. x^7 of each stage's weight in the code's nested form of the continuous extension.
+    """Return the coefficients of x .. x^7 of each stage's weight, from the nested form of the continuous extension.
 
         z(t + x dt) = z + x (F_0 + (1 - x) (F_1 + x (F_2 + (1 - x) (F_3 + x (F_4 + (1 - x) (F_5 + x F_6)))))),
         F_0 = z1 - z,  F_1 = dt k_0 - F_0,  F_2 = 2 F_0 - dt (k_s + k_0),  F_{3+m} = dt sum_i d_mi k_i.

@@ -1,4 +1,4 @@
-"""Observation times and stops: checked once, then numbers on the host in float64."""
+"""Observation times and stops, checked once and then kept as float64 numbers on the host."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 def check_times(t: Tensor | Sequence[float]) -> list[float]:
-    """The observation times as numbers.
+    """Return the observation times as numbers.
 
     Raises:
         ValueError: they are not strictly increasing or decreasing, or not finite.
@@ -44,12 +44,14 @@ def _refuse_gradients(name: str, times: Sequence[float] | Sequence[Tensor], fix:
 
 
 class Stops:
-    """The times at which f jumps, in the precision in which f is told the time: an observation may be a stop there.
+    """The times at which f jumps, rounded to the precision in which f gets t.
+
+    In that precision an observation may coincide with a stop.
 
     Args:
-        stops: in any order; those outside the interval do not count.
+        stops: times in any order; those outside the interval are ignored.
         times: observation times.
-        dtype: of the state, and of the t that f gets.
+        dtype: precision of the state and of the t that f gets.
 
     Raises:
         ValueError: a stop is not a finite number.
@@ -71,7 +73,7 @@ class Stops:
         self.between = tuple(stop for stop in self._stops if stop not in observed and low < stop < high)
 
     def over(self, times: Sequence[float]) -> Stops:
-        """The same stops for other times."""
+        """Return the same stops for other observation times."""
         return Stops(tuple(self._stops), times, self.dtype)
 
     def __bool__(self) -> bool:
@@ -81,7 +83,7 @@ class Stops:
         return bool(self._stops) and self._rounded(t) in self._stops
 
     def beside(self, t: float, side: int) -> float:
-        """t, or at a stop the next number of the precision after it (side 1) or before it (-1) on the way."""
+        """Return t; at a stop, the next number after it (side 1) or before it (-1) in the direction of the solve."""
         if t not in self:
             return t
         at = torch.tensor([t, side * self.sign * math.inf], dtype=self.dtype)

@@ -1,9 +1,10 @@
-"""The one module that calls torchdiffeq: its methods behind our `Solution`, statistics and errors.
+"""The only module that calls torchdiffeq: its methods with our `Solution`, statistics and errors.
 
-Where its defaults would change the problem they are set: adaptive methods stop at the last time instead of stepping
-past it (`step_t`), fixed-step methods get our grid (steps end at observations, nothing is interpolated linearly), the
-adjoint leaves the parameters out of its norm, `max_steps` counts per solve and not per observation. Its interpolation
-is its own: bosh3 and dopri8 are less accurate at observations inside a step than at its ends.
+Some of torchdiffeq's defaults would change the problem, and they are replaced. Adaptive methods stop at the last time
+instead of stepping past it (`step_t`). Fixed-step methods get our grid: steps end at observations, and nothing is
+interpolated linearly. The adjoint leaves the parameters out of its norm. `max_steps` counts steps per solve, not per
+observation. The interpolation is torchdiffeq's own: bosh3 and dopri8 are less accurate at observations inside a step
+than at its ends.
 """
 
 from __future__ import annotations
@@ -39,14 +40,14 @@ def solve_with_torchdiffeq(
     norm: Norm,
     stats: Stats,
 ) -> Tensor:
-    """`odeint` for backprop, `odeint_adjoint` with its seminorm for adjoint; shape (len(times), *z0.shape)."""
+    """Return the states, shape (len(times), *z0.shape), by `odeint`, or for the adjoint by `odeint_adjoint`."""
     _check(f, z0, method, gradient, adjoint_method)
     if len(times) == 1:
         return z0[None]
     t = torch.tensor(times, dtype=torch.float64, device=z0.device)
     first = _find_dependencies(f, times[0], z0, parameters) if isinstance(gradient, Adjoint) else None
     t0, t1 = times[0], times[-1]
-    floor = 4e-16 * max(abs(t0), abs(t1), abs(t1 - t0))  # t + dt is not told from t in float64
+    floor = 4e-16 * max(abs(t0), abs(t1), abs(t1 - t0))  # in float64 t + dt equals t for a smaller dt
     backwards = adjoint_method if isinstance(adjoint_method, TorchdiffeqMethod) else method
     watched = _WatchedField(f, method, backwards, stats, z0, floor, first)
     name, options = _options(method, t[-1:])
@@ -57,18 +58,18 @@ def solve_with_torchdiffeq(
     solver = torchdiffeq.odeint
     if isinstance(gradient, Adjoint):
         solver = torchdiffeq.odeint_adjoint
-        # Backward solves each interval by itself; it sees times that decrease negated.
+        # Backward solves each interval by itself. torchdiffeq negates decreasing times.
         arguments |= _adjoint_arguments(f, backwards, (t if times[-1] > times[0] else -t)[:-1])
     if method.is_scipy or backwards.is_scipy:
-        # torchdiffeq passes min_step to every SciPy method, forward and backward, and those without one warn.
+        # torchdiffeq passes min_step to every SciPy method, forward and backward, and methods without min_step warn.
         warnings.filterwarnings(
             "ignore", message="The following arguments have no effect for a chosen solver: `min_step`"
         )
     try:
         z: Tensor = solver(watched, z0, t, **arguments)
-    except AssertionError as error:  # none is known to get past the watch; if one does, it stays typed
+    except AssertionError as error:  # `_WatchedField` raises before each known assertion; others become typed here
         raise StepSizeUnderflow(t=watched.t, dt=watched.dt, steps=watched.steps, z=z0) from error
-    if len(z) < len(times):  # SciPy's status is ignored by torchdiffeq: fewer rows come back
+    if len(z) < len(times):  # torchdiffeq ignores that SciPy failed and returns fewer rows
         reached, last = (times[len(z) - 1], z[-1]) if len(z) else (times[0], z0)
         raise StepSizeUnderflow(t=reached, dt=0.0, steps=f.nfe, z=last)
     if not all_finite(z.detach()):
@@ -92,7 +93,7 @@ def _check(
 
 
 def _adjoint_arguments(f: VectorField, method: TorchdiffeqMethod, starts: Tensor) -> dict[str, Any]:
-    """The backward solve's part of `odeint_adjoint`'s arguments, its intervals ending at `starts`."""
+    """Return the arguments of `odeint_adjoint` for its backward solve, whose intervals end at `starts`."""
     name, options = _options(method, starts)
     return {
         "adjoint_params": f.depends_on,
@@ -104,7 +105,7 @@ def _adjoint_arguments(f: VectorField, method: TorchdiffeqMethod, starts: Tensor
 
 
 class _WatchedField:
-    """f with the callbacks that torchdiffeq looks for: they count steps and raise before its assertions do."""
+    """f with callbacks that torchdiffeq calls. They count steps, and raise our errors before its assertions fail."""
 
     def __init__(
         self,
@@ -143,7 +144,7 @@ class _WatchedField:
         first, self.first = self.first, None  # every method evaluates f at the start first
         dz = self.f(t, z) if first is None else first.value
         self.last_dz = dz.detach()
-        if self.method.is_scipy and not all_finite(self.last_dz):  # SciPy would fail in LAPACK, or carry it on
+        if self.method.is_scipy and not all_finite(self.last_dz):  # SciPy would fail in LAPACK, or go on with NaN
             raise NonFiniteState(t=float(t.detach()), dt=0.0, steps=self.nfe, z=z, state=self.last_dz)
         return dz
 
@@ -157,18 +158,18 @@ class _WatchedField:
         self._check(float(t.detach()), torch.stack([z, adj_z]), float(dt.detach()))
 
     def _check(self, t: float, z: Tensor, dt: float) -> None:
-        """Raise the typed failure that this step would run into."""
+        """Raise the typed error if this step must fail."""
         self.t, self.dt = t, dt
         if self.steps >= self.method.max_steps:
             raise MaxStepsExceeded(t=t, dt=dt, steps=self.steps, z=z)
         self.steps += 1
         if not self.method.is_adaptive:
-            return  # the result is checked once, at the end
+            return  # the result is checked once, after the solve
         if not all_finite(z):
             raise NonFiniteState(t=t, dt=dt, steps=self.steps, z=z)
         if dt <= self.floor:
-            # Its own test, t + dt > t, comes a few roundings later. A NaN error ratio makes its dt NaN and then 0,
-            # which it reports as an underflow.
+            # torchdiffeq's own test, t + dt > t, would fail at a slightly smaller dt. A NaN error ratio makes its dt
+            # NaN and then 0, which it would report as an underflow.
             if not all_finite(self.last_dz):
                 raise NonFiniteState(t=t, dt=dt, steps=self.steps, z=z, state=self.last_dz)
             raise StepSizeUnderflow(t=t, dt=dt, steps=self.steps, z=z)
@@ -181,7 +182,7 @@ class _WatchedField:
 
 
 def _find_dependencies(f: VectorField, t0: float, z0: Tensor, listed: Sequence[Tensor]) -> Stage | None:
-    """What f depends on, into `f.depends_on`, with the first evaluation of f, which the solve takes over."""
+    """Find what f depends on, for `f.depends_on`, and return the first evaluation of f, which the solve then uses."""
     if not torch.is_grad_enabled():
         return None
     first = f.find_dependencies(time_like(t0, z0), z0.detach(), listed)
@@ -200,7 +201,7 @@ def _needs_gradient(f: VectorField, z0: Tensor) -> bool:
 
 
 def _options(method: TorchdiffeqMethod, stops: Tensor) -> tuple[str, dict[str, Any]]:
-    """torchdiffeq's name of the method, and its constructor's options for solves that end at one of `stops`."""
+    """Return torchdiffeq's name of the method, and its options for solves that end at one of `stops`."""
     solver = SOLVERS[method.name]
     assert solver.torchdiffeq is not None
     name = solver.torchdiffeq
@@ -213,7 +214,7 @@ def _options(method: TorchdiffeqMethod, stops: Tensor) -> tuple[str, dict[str, A
 
 
 def _grid(step_size: float) -> Callable[[object, Tensor, Tensor], Tensor]:
-    """Equal steps between observations, as in `FixedStep`."""
+    """Return a function that makes a grid of equal steps between observations, as `FixedStep` does."""
     like_ours = FixedStep(ExplicitRungeKutta(TABLEAUS["euler"]), step_size)
 
     def grid(_f: object, _z0: Tensor, t: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The ways to differentiate a solve: a class with one method each, from a walk to its observations."""
+"""The ways to differentiate a solve: for each a class with one method, which returns the observations of a walk."""
 
 from __future__ import annotations
 

@@ -1,13 +1,13 @@
-"""gradient="adjoint": Algorithm 1 of Chen et al. (arXiv 1806.07366), memory that does not grow with the evaluations.
+"""gradient="adjoint": Algorithm 1 of Chen et al. (arXiv 1806.07366), whose memory does not grow with NFE.
 
 With the adjoint a(t) = dL/dz(t), backward solves
 
     dz/dt = f(t, z),    da/dt = -a^T df/dz,    dG/dt = -a^T df/dtheta,    G = dL/dtheta at t0,
 
 from the last observation to the first. At each observation z is reset to the stored one and a jumps by the
-observation's cotangent. G enters no right-hand side, so it stays out of the error norm (Kidger et al., "Hey, that's
-not an ODE", arXiv 2009.09457). With quadrature weights it is summed stage by stage beside the state, without them it is
-a part of the state.
+observation's cotangent. No right-hand side depends on G, so G stays out of the error norm (Kidger et al., "Hey, that's
+not an ODE", arXiv 2009.09457). If the stepper has quadrature weights, G is summed stage by stage beside the state; if
+not, G is a part of the state.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ from neuralode_exp.ode.walk import Step, Walk
 
 
 class Adjoint(Repeating):
-    """Keeps the observations only; its error is that of the backward solve.
+    """Keeps the observations only. Its error is that of the backward solve.
 
     Args:
-        method: of the backward solve; None takes the forward one's.
+        method: method of the backward solve; None: that of the forward solve.
     """
 
     def __init__(self, method: FixedStep | Adaptive | None = None) -> None:
@@ -53,7 +53,7 @@ class Adjoint(Repeating):
                 yield step
 
         z = walk.observe(noted())
-        # Where a method closes its steps, f at the end is known: the backward solve begins there.
+        # A method with closing derivatives knows f at the end, where the backward solve begins: it can be compared.
         return z, (z,), fingerprint(closing.value) if isinstance(closing, Stage) else None
 
     def pull_back(
@@ -70,7 +70,7 @@ class Adjoint(Repeating):
 def _solve_backwards(
     walk: Walk, z: Tensor, method: FixedStep | Adaptive, adj_output: Tensor
 ) -> tuple[Tensor, list[Tensor | None]]:
-    """dL/dz0 and dL/dtheta from the cotangents of the observations z (n, *shape)."""
+    """Return dL/dz0 and dL/dtheta from the cotangents of the observations z, shape (n, *shape)."""
     system: _Beside | _Inside
     if method.stepper.quadrature is None:
         system = _Inside(walk, z[-1])
@@ -80,13 +80,13 @@ def _solve_backwards(
     terms = no_terms(walk)
     adj_z = same_format(adj_output[-1], z[-1])
     dt: float | None = None
-    stats = Stats()  # of all intervals together: max_steps bounds the whole backward solve
+    stats = Stats()  # counts all intervals together, so that max_steps bounds the whole backward solve
     times = walk.times
     for i in range(len(times) - 1, 0, -1):
         state = system.state(z[i], adj_z)
         interval = (times[i], times[i - 1])
         backwards = Walk(system, state, interval, method, stats, system.norm, walk.stops.over(interval))
-        # The first step of an interval is the one that the interval after it ended with, not a blind start.
+        # An interval starts with the step size that the interval solved before it ended with.
         for step in backwards.steps(dt=dt):
             state, dt = step.trial.z1, step.dt_next
             accumulate(terms, system.terms_of_step())
@@ -97,7 +97,7 @@ def _solve_backwards(
 
 
 class _Augmented:
-    """(t, z, a) -> (f, -a^T df/dz) and a^T df/dtheta, from one evaluation of f."""
+    """Maps (t, z, a) to (f, -a^T df/dz) and a^T df/dtheta, with one evaluation of f."""
 
     def __init__(self, walk: Walk) -> None:
         self.inner = walk.field
@@ -111,11 +111,11 @@ class _Augmented:
 
 
 class _Beside(_Augmented):
-    """The system [z, a]. The parameters' terms of a trial step are summed as its stages are evaluated."""
+    """The system [z, a]. The parameter terms of a trial step are summed while its stages are evaluated."""
 
     def __init__(self, walk: Walk) -> None:
         super().__init__(walk)
-        self.weights: Sequence[float] = ()  # of the evaluations of the trial at hand that are still to come
+        self.weights: Sequence[float] = ()  # weights of the remaining evaluations of the current trial
         self.sums: list[Tensor | None] = []
 
     def state(self, z: Tensor, adj_z: Tensor) -> Tensor:
@@ -125,7 +125,7 @@ class _Beside(_Augmented):
         return state[1], ()
 
     def norm(self, error: Tensor) -> Tensor:
-        """The larger one of the two parts, z and a."""
+        """Return the larger norm of the two parts, z and a."""
         return torch.maximum(self.norm_of_state(error[0]), self.norm_of_state(error[1]))
 
     def __call__(self, t: Tensor, z: Tensor) -> Tensor:
@@ -135,7 +135,7 @@ class _Beside(_Augmented):
         dz, change, terms = self.derivatives(t, z[0], z[1])
         k = stack_states([dz, change])
         if not self.weights:
-            return Stage(k, terms=terms)  # what a step begins with: its weight is not known yet
+            return Stage(k, terms=terms)  # the first stage of a step, whose weight is not known yet
         weight, *self.weights = self.weights
         accumulate(self.sums, terms, weight)
         return Stage(k)
@@ -152,7 +152,7 @@ class _Beside(_Augmented):
 
 
 class _Summing(Stepper):
-    """A stepper with quadrature weights on a system that sums its stages' terms with them."""
+    """A stepper with quadrature weights, which tells the system how to weight the terms of its stages."""
 
     def __init__(self, inner: Stepper, system: _Beside) -> None:
         self.inner, self.system = inner, system
@@ -191,7 +191,7 @@ class _Inside(_Augmented):
         return adj_z, tuple(terms)
 
     def norm(self, error: Tensor) -> Tensor:
-        """The larger one of the two parts, z and a."""
+        """Return the larger norm of the two parts, z and a."""
         z, adj_z, *_ = self.layout.unpack(error)
         return torch.maximum(self.norm_of_state(z), self.norm_of_state(adj_z))
 

@@ -11,7 +11,7 @@ from neuralode_exp.ode.walk import Walk
 
 
 class Backprop(SolveGradient):
-    """Keeps every stage; can be differentiated any number of times."""
+    """Keeps every stage. It can be differentiated any number of times."""
 
     differentiates_errors = True
 

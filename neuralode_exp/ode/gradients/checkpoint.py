@@ -1,11 +1,11 @@
-"""gradient="checkpoint": the exact discrete gradient with one step's stages in memory.
+"""gradient="checkpoint": the exact discrete gradient, with the stages of one step in memory.
 
-Backward pulls the observations' cotangents back through the very steps that the forward solve took (step sizes are
-constants), hence it equals backpropagation through them up to round-off. Forward keeps the state at the start of each
-accepted step, backward evaluates the stages of one step at a time again. Those of the last step are needed first:
-forward leaves their graphs to backward, which then repeats none of them but an adaptive step's first, the closing one
-of the step before. One solve before the loss has the same peak with and without; each solve of several keeps one
-step's activations until its backward.
+Backward pulls the cotangents of the observations back through the same steps as the forward solve took, with step sizes
+as constants. So it equals backpropagation up to round-off. Forward keeps the state at the start of each accepted step,
+and backward evaluates the stages again, one step at a time. Backward needs those of the last step first, so forward
+keeps their graphs. They are not evaluated again, except the first stage of an adaptive step, which belongs to the step
+before. With one solve before the loss this does not raise the peak of memory; with several solves each keeps the
+activations of one step until its backward.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from neuralode_exp.ode.walk import Noted, Step, Walk, note
 @dataclass
 class _Notes:
     steps: list[Noted]
-    last: Any  # the graphs of the last step's stages, for one backward: a further one evaluates them, too
+    last: Any  # the graphs of the last step's stages; the first backward uses them up, and a second one evaluates again
 
 
 class Checkpoint(Repeating):
-    """Keeps the states at the accepted steps, and the graph of the last one."""
+    """Keeps the states at the accepted steps, and the graph of the last step."""
 
     differentiates_errors = True
 
@@ -42,7 +42,7 @@ class Checkpoint(Repeating):
 
         def noted() -> Iterator[Step]:
             step = None
-            # The error estimate wants the values of the stages, which are not kept with their graphs.
+            # The error estimate needs the values of the stages, which are not kept with their graphs.
             for step in walk.steps(f_last=Linearised(walk.field) if walk.errors is None else None):
                 states.append(step.z)
                 notes.steps.append(note(step))

@@ -1,4 +1,4 @@
-"""What a way to differentiate a solve is, and what those have in common that evaluate f again in backward."""
+"""The interface of the ways to differentiate a solve, and the common part of those that evaluate f in backward."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from neuralode_exp.ode.walk import Walk
 
 
 class SolveGradient(ABC):
-    """From a walk to the states at its times, with their gradients.
+    """Turns a walk into the states at its times, with their gradients.
 
     Attributes:
         differentiates_errors: whether `walk.errors` have gradients too.
@@ -23,11 +23,11 @@ class SolveGradient(ABC):
 
     @abstractmethod
     def observations(self, walk: Walk, listed: Sequence[Tensor]) -> Tensor:
-        """Walk, and give the states at the times, shape (len(times), *z0.shape).
+        """Solve, and return the states at the times, shape (len(times), *z0.shape).
 
         Args:
-            walk: the solve, not begun.
-            listed: tensors that the caller says f depends on.
+            walk: the solve, not begun yet.
+            listed: tensors on which f depends, as listed by the caller.
         """
 
 
@@ -51,34 +51,34 @@ class Repeating(SolveGradient):
 
     @abstractmethod
     def solve(self, walk: Walk) -> tuple[Tensor, Sequence[Tensor], Any]:
-        """Walk from a z0 without a history.
+        """Solve from a detached z0.
 
         Returns:
-            the states at the times, tensors to keep for backward, and whatever else it needs.
+            the states at the times, tensors to keep for backward, and other notes that backward needs.
         """
 
     @abstractmethod
     def pull_back(
         self, walk: Walk, kept: Sequence[Tensor], notes: Any, adj_output: Tensor, adj_errors: Sequence[Tensor | None]
     ) -> tuple[Tensor, Sequence[Tensor | None]]:
-        """Cotangents of z0 and of what f depends on, given those of the states at the times and of `walk.errors`."""
+        """Return the cotangents of z0 and of what f depends on, given those of the states and of `walk.errors`."""
 
 
 class _Repeat(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, gradient: Repeating, walk: Walk, z0: Tensor, *depends_on: Tensor) -> tuple[Tensor, ...]:
-        walk.z0 = z0.detach()  # a stage that is differentiated alone must not lead into what made z0
+        walk.z0 = z0.detach()  # the graph of a single stage must not reach what z0 was made from
         z, kept, notes = gradient.solve(walk)
         ctx.gradient, ctx.walk, ctx.notes, ctx.count = gradient, walk, notes, len(kept)
         ctx.shape = z.shape
         ctx.save_for_backward(*kept, *depends_on)
         ctx.set_materialize_grads(False)
-        walk.z0 = walk.z0.new_empty(0)  # what backward needs of it is kept above
+        walk.z0 = walk.z0.new_empty(0)  # backward finds what it needs among the saved tensors
         return z, *(walk.errors or ())
 
     @staticmethod
     def backward(ctx: Any, adj_output: Tensor | None, *adj_errors: Tensor | None) -> tuple[Any, ...]:
-        if torch.is_grad_enabled():  # exactly when a graph of backward is asked for
+        if torch.is_grad_enabled():  # true exactly if create_graph=True
             name = type(ctx.gradient).__name__.lower()
             raise RuntimeError(
                 f"gradient={name!r} can be differentiated once, got backward(create_graph=True); "
@@ -101,5 +101,5 @@ class _Repeat(torch.autograd.Function):
 
 
 def no_terms(walk: Walk) -> list[Tensor | None]:
-    """Zero cotangents of what f depends on."""
+    """Return zero cotangents (None) for all tensors that f depends on."""
     return [None] * len(walk.field.depends_on)

@@ -3,10 +3,11 @@
 The solve takes the steps of `ReversibleStepper` and keeps the last pair of states. Backward undoes the steps one after
 the other and pulls the cotangents back through each, with the stages of one step in memory.
 
-Undoing enlarges round-off by what the solve contracted. A state is kept in between where the enlargement since the last
-one, estimated from the slopes that the solve meets, would leave too few digits: memory grows with the contraction, in
-units of the precision's digits, and not with the steps. At each kept state backward compares. Where the estimate was
-too small the steps since then are taken again from the kept state, and pulled back from their true states.
+Undoing a contraction enlarges round-off by the same factor. The solve estimates this enlargement from its slopes, and
+keeps an intermediate state when too few digits would be left since the last kept one. So memory grows with the number
+of digits that the solve contracts, and not with the number of steps. Backward compares at each kept state. If the
+estimate was too small, the steps after that state are taken again from it, and the cotangents are pulled back through
+those.
 """
 
 from __future__ import annotations
@@ -26,11 +27,11 @@ from neuralode_exp.ode.walk import Noted, Step, Walk, note
 
 
 class Reversible(Repeating):
-    """Keeps the last pair of states, and few in between.
+    """Keeps the last pair of states, and a few intermediate ones.
 
     Args:
-        coupling: of y and z, see `ReversibleStepper`.
-        stored_states: how many states to keep in between, evenly over the steps; None decides by the contraction.
+        coupling: coupling of y and z, see `ReversibleStepper`.
+        stored_states: number of intermediate states, evenly spread in time; None: as many as the contraction needs.
     """
 
     def __init__(self, coupling: float = 0.999, stored_states: int | None = None) -> None:
@@ -87,7 +88,7 @@ class Reversible(Repeating):
 
 @dataclass
 class _Notes:
-    """The steps, and how many of them lie before each kept pair."""
+    """The steps, and the number of steps before each kept pair."""
 
     steps: list[Noted]
     starts: list[int]
@@ -99,7 +100,7 @@ def _reversible(walk: Walk) -> ReversibleStepper:
 
 
 class _Backwards:
-    """The steps between two known states, taken back."""
+    """Undoes the steps between two kept pairs of states."""
 
     def __init__(self, walk: Walk, stepper: ReversibleStepper, adj_output: Tensor) -> None:
         self.walk, self.f, self.stepper, self.adj_output = walk, walk.field, stepper, adj_output
@@ -107,7 +108,7 @@ class _Backwards:
     def part(
         self, steps: Sequence[Noted], before: Tensor, after: Tensor, adj: Tensor
     ) -> tuple[Tensor, list[Tensor | None]]:
-        """The cotangent of the pair `before` the steps from that of the pair `after` them, and the terms of f."""
+        """Return the cotangent of the pair `before` the steps from that of the pair `after`, and the terms of f."""
         found, adj_before, terms = self._take_back(steps, after, adj, None)
         difference = _relative(found - before, before)
         stats = self.walk.stats
@@ -136,10 +137,10 @@ class _Backwards:
 
     @torch.no_grad()
     def _take_again(self, steps: Sequence[Noted], before: Tensor, after: Tensor) -> list[Tensor]:
-        """The pairs before each of the steps, from the solve's own arithmetic.
+        """Return the pairs before each of the steps, by taking the steps of the solve again.
 
         Raises:
-            ValueError: they do not lead to where the solve came to: f is another one.
+            ValueError: they do not end at the state of the solve, so f is not the same.
         """
         states = [before]
         for span, _, _, drawn in steps:
@@ -155,28 +156,29 @@ class _Backwards:
 
 
 # Powers of eps. Between kept states round-off may grow from eps to eps^ENLARGED: 3e-13 in float64, 3e-6 in float32. It
-# gathers over the steps, so that a reconstructed state may be off by eps^RECONSTRUCTED, relative: 1e-10 and 4e-5.
+# adds up over the steps, so a reconstructed state may have a relative error of eps^RECONSTRUCTED: 1e-10 and 4e-5.
 ENLARGED = 0.8
 RECONSTRUCTED = 0.64
 
 
 class _ByContraction:
-    """Keep a state where undoing the steps since the last one would enlarge round-off from eps to eps^ENLARGED.
+    """Keeps a state when undoing the steps since the last kept one would enlarge round-off beyond eps^ENLARGED.
 
-    Undoing enlarges by what the solve contracts; and where it expands, y and z part on the way back as fast. Both are
-    told without an evaluation for it: by y and z, which are two states at one time, each with its slope, and by the
-    slope's change along the solution.
+    Undoing a contraction enlarges round-off by the same factor. Undoing an expansion makes y and z drift apart at the
+    same rate. Both rates are estimated without further evaluations: from y and z, two states at one time whose slopes
+    are known, and from the change of the slope along the solution.
     """
 
     def __init__(self, coupling: float) -> None:
         self.of_coupling = -math.log(coupling)
-        self.parted, self.steps = 0.0, 0  # logs: of y and z since the last kept state, and the coupling's each step
+        # Since the last kept state: the log of the drift of y and z, and the number of steps.
+        self.parted, self.steps = 0.0, 0
         self.rate = 0.0
         self.kept_slope: float | None = None
         self.slope_y1: Tensor | None = None
 
     def __call__(self, step: Step) -> bool:
-        """Whether to keep the pair that the step begins with."""
+        """Return whether to keep the pair with which the step begins."""
         assert isinstance(step.span.dt, float)
         rate, slope = self._look(step)
         self.rate = self.rate if rate is None else rate
@@ -193,7 +195,7 @@ class _ByContraction:
         return True
 
     def _look(self, step: Step) -> tuple[float | None, float | None]:
-        """The rate at which y and z part or meet, and |dz/dt|; None where they are round-off."""
+        """Return the rate at which y and z drift apart or together, and |dz/dt|; None for mere round-off."""
         (y, z), y1, pair = step.z.unbind(), step.trial.z1[0], step.trial.data
         apart = y - z
         numbers = [torch.linalg.vector_norm(x) for x in (y, y1 - y, apart)]
@@ -207,7 +209,7 @@ class _ByContraction:
 
 
 class _Evenly:
-    """Keep a number of states, evenly in time."""
+    """Keeps a given number of states, evenly spread in time."""
 
     def __init__(self, times: Sequence[float], number: int) -> None:
         length = (times[-1] - times[0]) / (number + 1)
@@ -215,7 +217,7 @@ class _Evenly:
         self.sign = 1.0 if length > 0.0 else -1.0
 
     def __call__(self, step: Step) -> bool:
-        """Whether to keep the pair that the step begins with."""
+        """Return whether to keep the pair with which the step begins."""
         passed = False
         while self.marks and self.sign * (step.span.t - self.marks[-1]) >= -1e-9 * abs(self.marks[-1]):
             self.marks.pop()
@@ -224,6 +226,6 @@ class _Evenly:
 
 
 def _relative(difference: Tensor, state: Tensor) -> float:
-    """The larger one of the relative differences of y and z."""
+    """Return the larger one of the relative differences of y and z."""
     parts = torch.linalg.vector_norm(difference.flatten(1), dim=1) / torch.linalg.vector_norm(state.flatten(1), dim=1)
     return float(parts.max())

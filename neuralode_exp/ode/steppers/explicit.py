@@ -1,4 +1,4 @@
-"""A step of an explicit Runge-Kutta method, and its discrete adjoint with one stage's graph at a time.
+"""A step of an explicit Runge-Kutta method, and its discrete adjoint, which uses the graph of one stage at a time.
 
 A step is z1 = z + dt sum_i b_i k_i, k_i = f(t_i, x_i), x_i = z + dt sum_{j<i} a_ij k_j, and an observation inside it
 is z + dt sum_i w_i(x) k_i. With the cotangents adj_z1 of the state at its end and g of its observations,
@@ -6,7 +6,7 @@ is z + dt sum_i w_i(x) k_i. With the cotangents adj_z1 of the state at its end a
     adj_k_i = dt (b_i adj_z1 + sum_{l>i} a_li adj_x_l + sum w_i g),    adj_x_i = adj_k_i^T df/dz(t_i, x_i),
     adj_z   = adj_z1 + sum_i adj_x_i + sum g,                          adj_theta += sum_i adj_k_i^T df/dtheta(t_i, x_i).
 
-What L has of the error estimate, a combination of the stages too, adds to adj_k_i.
+If L depends on the error estimate, which is also a combination of the stages, that adds to adj_k_i.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class ExplicitRungeKutta(Stepper):
 
     Args:
         tableau: its coefficients.
-        estimate: whether to estimate the error; without, no step is closed and each evaluates its own k_0.
+        estimate: whether to estimate the error. If not, steps have no closing derivative and evaluate their own k_0.
     """
 
     tableau: Tableau
@@ -37,7 +37,7 @@ class ExplicitRungeKutta(Stepper):
 
     def __post_init__(self) -> None:
         tableau = self.tableau
-        # Known before a step: a program cannot fill in a cached property.
+        # Computed here, because a compiled program cannot fill in a cached property.
         self.rows, self.columns, self.nodes = tableau.rows, tableau.columns, tableau.nodes
         self.error_rows = tableau.error_rows
         self.order, self.quadrature = tableau.order, tableau.b
@@ -45,7 +45,8 @@ class ExplicitRungeKutta(Stepper):
         self.interpolates = self.estimate and tableau.dense is not None
         self.unseen = self.interpolates and len(tableau.extra_c) > 0
         self.evaluations = tableau.stages + (self.estimate and tableau.closes_before_test)
-        self.carried = slice(tableau.stages - 1, tableau.stages)  # the closing one: k_0 is carried in
+        # The closing derivative is carried; k_0 comes from the step before and is not evaluated.
+        self.carried = slice(tableau.stages - 1, tableau.stages)
 
     def without_estimate(self) -> ExplicitRungeKutta:
         return ExplicitRungeKutta(self.tableau, estimate=False)
@@ -75,7 +76,8 @@ class ExplicitRungeKutta(Stepper):
         error, *low = [weighted_sum(k, row, dt) for row in self.error_rows]
         if low:
             tenth = low[0] / 10
-            tenth = torch.where(tenth == 0, torch.finfo(tenth.dtype).tiny, tenth)  # 0 / 0, here and in the derivative
+            # This avoids 0 / 0, here and in the derivative.
+            tenth = torch.where(tenth == 0, torch.finfo(tenth.dtype).tiny, tenth)
             error = error * error.abs() / torch.hypot(error, tenth)
         return error
 
@@ -95,7 +97,7 @@ class ExplicitRungeKutta(Stepper):
         return [combine(z, k, sparse(self.tableau.dense_weights(x)), span.dt) for x in fractions]
 
     def interpolate_all(self, steps: Sequence[Dense]) -> list[Tensor]:
-        """One product for all steps; the weights of a step with fewer observations than others are filled up by 0."""
+        """Interpolate in all steps by one product; steps with fewer observations have further weights of 0."""
         most = max(len(step.fractions) for step in steps)
         none = (0.0,) * len(self.nodes)
         weights, k = [], []
@@ -118,7 +120,7 @@ class ExplicitRungeKutta(Stepper):
         return Stage(carry.value)
 
     def _needed(self, dense: bool) -> int:
-        """Number of stages that what a step gives depends on: the closing one and those after it with `dense`."""
+        """Return the number of stages that a step's results use; `dense` adds the closing one and those after it."""
         return len(self.nodes) if dense else self.tableau.stages
 
     def pull_back(
@@ -140,7 +142,7 @@ class ExplicitRungeKutta(Stepper):
         for i in reversed(range(count)):
             weights = [(w[i], g) for w, g in outputs if i < len(w) and w[i] != 0.0]
             weights += [(a, adj_x[j]) for j, a in self.columns[i] if j in adj_x]
-            stage = stages.pop()  # so that its graph is freed as soon as it has been used
+            stage = stages.pop()  # its graph is freed as soon as it has been used
             adj_k = of_error.pop() if of_error else None
             if weights:
                 rows, adj = zip(*weights, strict=True)
@@ -157,14 +159,14 @@ class ExplicitRungeKutta(Stepper):
 
     @torch.enable_grad()
     def _of_error(self, k: Sequence[Tensor], dt: Time, cotangents: Cotangents) -> list[Tensor | None]:
-        """Of each stage, its cotangent from the error estimate; none where L does not depend on that."""
+        """Return the cotangent of each stage from the error estimate; an empty list if L does not depend on that."""
         if cotangents.of_error is None:
             return []
         k = [value.requires_grad_() for value in k]
         return list(torch.autograd.grad(cotangents.of_error(self._error(k, dt)), k, allow_unused=True))
 
     def _linearise(self, f: VectorField, span: Span, z: Tensor, count: int, kept: list[Stage]) -> list[Stage]:
-        """The stages of a step with their graphs; those that were kept with theirs are not evaluated again."""
+        """Return the stages of a step with their graphs; stages whose graphs were kept are not evaluated again."""
         stages: list[Stage] = []
         k: list[Tensor] = []
         for i in range(count):
@@ -178,13 +180,13 @@ class ExplicitRungeKutta(Stepper):
 
 
 def stage_time(span: Span, c: float, z: Tensor) -> Tensor:
-    """t + c dt as a tensor beside z; exactly t or t1 at the ends, where rounding could leave the interval."""
+    """Return t + c dt as a tensor like z; at the ends exactly t or t1, since rounding could leave the interval."""
     t = span.t if c == 0.0 else span.t1 if c == 1.0 else span.t + c * span.dt
     return t.to(z.dtype) if isinstance(t, Tensor) else torch.full((), t, dtype=z.dtype, device=z.device)
 
 
 def combine(z: Tensor, k: Sequence[Tensor], row: Sparse, dt: Time) -> Tensor:
-    """z + dt sum_i w_i k_i in the memory format of z; one new tensor, z itself if there are no weights."""
+    """Return z + dt sum_i w_i k_i in the memory format of z, with one new tensor; z itself if there are no weights."""
     if isinstance(dt, Tensor):
         for i, w in row:
             z = z + k[i] * (w * dt).to(z.dtype)
@@ -199,7 +201,7 @@ def combine(z: Tensor, k: Sequence[Tensor], row: Sparse, dt: Time) -> Tensor:
 
 
 def weighted_sum(k: Sequence[Tensor], row: Sparse, dt: Time) -> Tensor:
-    """dt sum_i w_i k_i."""
+    """Return dt sum_i w_i k_i."""
     (i, w), *rest = row
     if isinstance(dt, Tensor):
         total = k[i] * (w * dt).to(k[i].dtype)

@@ -5,12 +5,12 @@ The state is a pair (y, z), both z0 at the start. With Psi_h(t, x) the base meth
     y1 = l y + (1 - l) z + Psi_h(t, z),        z = z1 + Psi_{-h}(t1, y1),
     z1 = z - Psi_{-h}(t1, y1),                 y = z + (y1 - z - Psi_h(t, z)) / l,
 
-so that (y, z) follows from (y1, z1) by arithmetic alone. It is a numerical method of its own, of the base's order, with
-a smaller region of stability (docs/reversible-stability.png, drawn by scripts/stability.py); the coupling l in (0, 1]
-draws y and z together. Where f contracts at rate r, the difference of y and z is multiplied by about l exp(r h) in a
-step, as the determinant of a step is l and the solution shrinks by exp(-r h). So it grows, from the size of the
-method's error, in steps longer than -log(l) / r, about (1 - l) / r. Undoing a step enlarges the round-off in y - z by
-1 / l, and all round-off as much as the step contracted.
+so that (y, z) follows from (y1, z1) explicitly. It is a numerical method of its own, with the order of the base method
+and a smaller region of stability (docs/reversible-stability.png, drawn by scripts/stability.py). The coupling l in (0,
+1] draws y and z together. Where f contracts at rate r, a step multiplies the difference of y and z by about l exp(r h),
+because the determinant of a step is l and the solution shrinks by exp(-r h). So in steps longer than -log(l) / r, which
+is about (1 - l) / r, the difference grows, starting from the size of the method's error. Undoing a step enlarges the
+round-off in y - z by 1 / l, and all round-off by as much as the step contracted.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from neuralode_exp.ode.steppers.stepper import Cotangents, Dense, Field, Span, S
 
 @dataclass(frozen=True)
 class Reversed:
-    """A step taken back: the pair before it, its cotangent, and the cotangents of what f depends on."""
+    """An undone step: the pair before it, its cotangent, and the cotangents of what f depends on."""
 
     before: Tensor
     adj_before: Tensor
@@ -37,7 +37,7 @@ class Reversed:
 
 
 class Pair(NamedTuple):
-    """What a step leaves: the base's step from z, and dz/dt at (t, z) and (t1, y1) where the base knows them."""
+    """Data of a step: the base's step from z, and dz/dt at (t, z) and (t1, y1) if the base knows them."""
 
     ahead: Trial
     slope_z: Tensor | None
@@ -46,10 +46,10 @@ class Pair(NamedTuple):
 
 @dataclass
 class ReversibleStepper(Stepper):
-    """The base's steps on a pair of states, shape (2, *z0.shape); the user's state is y.
+    """Steps of a base method on a pair of states (y, z), shape (2, *z0.shape); the user's state is y.
 
     Args:
-        base: any stepper. Its error estimate is that of the step from z.
+        base: any stepper. The error estimate is that of its step from z.
         coupling: l.
     """
 
@@ -113,8 +113,8 @@ class ReversibleStepper(Stepper):
         Args:
             after, adj_after: (y1, z1) and its cotangent.
             inside: observations inside the step with their cotangents.
-            drawn: the generators' states before the evaluations of the step, in its own order.
-            before: (y, z) if it is known; else it follows from `after`.
+            drawn: states of the random generators before the evaluations of the step, in the order of the step.
+            before: (y, z) if it is known; None: it is computed from `after`.
         """
         (y1, z1), (adj_y1, adj_z1) = after.unbind(), adj_after.unbind()
         base = self.base if inside else self.base.without_estimate()
@@ -131,7 +131,7 @@ class ReversibleStepper(Stepper):
     def _draws(
         self, drawn: Sequence[State] | None, dense: bool
     ) -> tuple[Sequence[State] | None, Sequence[State] | None]:
-        """Of B's evaluations and of A's, which stand before and, those of the interpolant, after them."""
+        """Return the states for B's evaluations and for A's; A's come before B's, and for the interpolant after."""
         if drawn is None:
             return None, None
         ahead, back = self.base.evaluations, self.base.without_estimate().evaluations
@@ -147,7 +147,7 @@ def _linearised(
     inside: Sequence[tuple[float, Tensor]],
     drawn: Sequence[State] | None,
 ) -> tuple[Tensor, Tensor, Terms]:
-    """The base's step from z: its end, the cotangent of z and those of what f depends on."""
+    """Take the base's step from z; return its end, the cotangent of z and those of what f depends on."""
     stages = Linearised(f)
     with f.generators.replay(drawn):
         trial = base.trial(stages, span, z, base.start(stages, span.t, z))

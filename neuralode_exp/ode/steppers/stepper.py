@@ -1,4 +1,4 @@
-"""What a step is: the interface between a numerical method and the walk, and between it and the gradients."""
+"""A step: the interface of a numerical method to the walk and to the gradients."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from neuralode_exp.ode.tableau import Row
 
 
 class Field(Protocol):
-    """What a step asks of the vector field: its value, or an evaluation that may carry more than that."""
+    """The vector field as a step calls it: for its value, or for a stage that may hold more than the value."""
 
     def __call__(self, t: Tensor, z: Tensor) -> Tensor: ...
 
@@ -24,25 +24,25 @@ class Field(Protocol):
 
 
 class Span(NamedTuple):
-    """A step from t to t1 of signed size dt. Beside a stop, t or t1 is the next number on the step's side of it."""
+    """A step from t to t1 of signed size dt. At a stop, t or t1 is the next number on the step's side of the stop."""
 
     t: Time
     t1: Time
     dt: Time
 
     def backwards(self) -> Span:
-        """The step back."""
+        """Return the step from t1 back to t."""
         return Span(self.t1, self.t, -self.dt)
 
 
 class Trial(NamedTuple):
-    """What a step gives back, accepted or not.
+    """The result of a step, accepted or not.
 
     Attributes:
-        z1: the state at its end.
-        error: estimate of z1's error, or None for a method that has none: it takes fixed steps.
-        carry: what the next step takes over, or None: then that one starts with `Stepper.start`.
-        data: what `close` and `interpolate` need, the stepper's own.
+        z1: the state at the end of the step.
+        error: estimate of z1's error; None for a method without an estimate, which takes fixed steps.
+        carry: passed to the next step; None: the next step calls `Stepper.start`.
+        data: the stepper's own data for `close` and `interpolate`.
         ratio: norm of the error over its tolerance, if it is known already.
     """
 
@@ -54,7 +54,7 @@ class Trial(NamedTuple):
 
 
 class Dense(NamedTuple):
-    """A step that is asked for states inside it, at these fractions of it."""
+    """A step with observations inside it, at these fractions of the step."""
 
     trial: Trial
     span: Span
@@ -64,13 +64,13 @@ class Dense(NamedTuple):
 
 @dataclass(frozen=True)
 class Cotangents:
-    """dL/d of what a step gives.
+    """Cotangents of the results of a step, for a loss L.
 
     Attributes:
-        z1: of the state at its end.
-        inside: of the states interpolated inside it, each with its fraction x of the step.
-        of_error: what L has of the error estimate, a number made from it; None: nothing.
-        end: the state at its end, to be compared with the one that comes out again; None if it is not known.
+        z1: cotangent of the state at the end of the step.
+        inside: cotangents of the states interpolated inside it, each with its fraction x of the step.
+        of_error: maps the error estimate to the part of L that depends on it; None: no part does.
+        end: the state at the end of the step, with which the repeated one is compared; None if it is not known.
     """
 
     z1: Tensor
@@ -80,19 +80,19 @@ class Cotangents:
 
 
 class Stepper(ABC):
-    """One step of a method, without its step sizes.
+    """One step of a method; its size is chosen elsewhere.
 
-    A new method is a subclass with `order` and `trial`; its gradients are exact from its first day, as `pull_back`
-    repeats the step under autograd. A step reads nothing back to the host, so that it can be compiled.
+    A new method is a subclass with `order` and `trial`. Its gradients are exact without further code, because
+    `pull_back` repeats the step under autograd. A step copies nothing to the host, so that it can be compiled.
 
     Attributes:
-        order: order of z1, the exponent of the error test.
-        carries: whether `close` gives the next step something to start from.
-        interpolates: whether it has `interpolate`; if not, observations are stepped onto.
-        quadrature: weights of the stages if z1 = z + dt sum_i weights_i k_i in the order of evaluation, else None.
-        unseen: whether what it interpolates may be NaN where its steps are finite.
-        evaluations: of f in `start` and `trial` together; 0: it may vary.
-        carried: which of the evaluations since `trial` began, `close` included, is the one that `carry` stands for.
+        order: order of z1, the exponent of the step size control.
+        carries: whether `close` sets the `carry` for the next step.
+        interpolates: whether it has `interpolate`; if not, a step ends at every observation.
+        quadrature: weights of the stages in the order of evaluation, if z1 = z + dt sum_i weights_i k_i; else None.
+        unseen: whether interpolated states may be NaN although the steps are finite.
+        evaluations: number of evaluations of f in `start` and `trial` together; 0: it may vary.
+        carried: position of the evaluation that `carry` holds, among those of `trial` and `close`.
     """
 
     order: int
@@ -104,64 +104,64 @@ class Stepper(ABC):
     unseen: bool = False
 
     def begin(self, z0: Tensor) -> Tensor:
-        """The stepper's own state at the start."""
+        """Return the stepper's own state for the user's state z0."""
         return z0
 
     def show(self, z: Tensor) -> Tensor:
-        """The user's state in the stepper's own."""
+        """Return the user's state from the stepper's own."""
         return z
 
     def without_estimate(self) -> Stepper:
-        """The same step without an error estimate, where that saves something."""
+        """Return the same step without an error estimate, if that saves work."""
         return self
 
     def start(self, f: Field, t: Time, z: Tensor) -> Any:
-        """Evaluate what a step takes over from the step before it, where there is none."""
+        """Evaluate the carry of a step that has no step before it."""
         return None
 
     def known_slope(self, carry: Any) -> Tensor | None:
-        """dz/dt at the start of a step, if the carry holds it."""
+        """Return dz/dt at the start of a step, if the carry holds it."""
         return None
 
     def slope(self, f: Field, t: Time, z: Tensor, carry: Any) -> Tensor:
-        """dz/dt at the start of a step, for the choice of the first step size."""
+        """Return dz/dt at the start of a step, for the choice of the first step size."""
         known = self.known_slope(carry)
         return f(time_like(t, z), z) if known is None else known
 
     @abstractmethod
     def trial(self, f: Field, span: Span, z: Tensor, carry: Any) -> Trial:
-        """Step over `span` from z."""
+        """Take the step `span` from z."""
 
     def error(self, trial: Trial, span: Span) -> Tensor | None:
-        """The error estimate of a step with its gradients; None: they are not known."""
+        """Return the error estimate of a step with gradients; None if the method has none with gradients."""
         return None
 
     def close(self, f: Field, span: Span, z: Tensor, trial: Trial, *, dense: bool) -> Trial:
-        """Complete an accepted step by what the next one takes over, and with `dense` by what `interpolate` needs."""
+        """Add to an accepted step the carry for the next one, and with `dense` what `interpolate` needs."""
         return trial
 
     def interpolate(self, trial: Trial, span: Span, z: Tensor, fractions: Sequence[float]) -> list[Tensor]:
-        """The states at these fractions of a step, which is closed with `dense`."""
+        """Return the states at these fractions of a step that was closed with `dense`."""
         raise NotImplementedError("a stepper without interpolation steps onto observations")
 
     def interpolate_all(self, steps: Sequence[Dense]) -> list[Tensor]:
-        """`interpolate` for several steps at once, where no graph is built."""
+        """Interpolate in several steps at once, if no graph is built."""
         return [z for step in steps for z in self.interpolate(*step)]
 
     def keep(self, trial: Trial, *, dense: bool) -> Any:
-        """What `pull_back` may use instead of evaluating again, for a step taken with linearised stages."""
+        """Return what `pull_back` can use instead of evaluating again, for a step taken with linearised stages."""
         return None
 
     def forget(self, carry: Any) -> Any:
-        """The carry without a graph, for a step that will be evaluated again."""
+        """Return the carry without a graph, for a step that will be evaluated again."""
         return carry
 
     def pull_back(
         self, f: VectorField, span: Span, z: Tensor, cotangents: Cotangents, kept: Any = None
     ) -> tuple[Tensor, Terms]:
-        """Cotangents of z and of what f depends on, given those of what the step gives.
+        """Return the cotangents of z and of what f depends on, given those of the step's results.
 
-        The carry is evaluated anew from (t, z). `kept` comes from `keep`, and is used up.
+        The carry is evaluated again at (t, z). `kept` comes from `keep`, and is used up.
         """
         with torch.enable_grad():
             x = z.detach().requires_grad_()
