@@ -1,8 +1,8 @@
 """Measure a table of figures against its goals.
 
     python scripts/benchmark.py core            # a few minutes on two quiet CPU cores
-    python scripts/benchmark.py core --quick    # seconds: does it run, not what it costs
-    python scripts/benchmark.py gpu             # on a CUDA device, `make test-gpu` runs it
+    python scripts/benchmark.py core --quick    # seconds: to see that it runs, not to measure
+    python scripts/benchmark.py gpu             # on a CUDA device; `make test-gpu` runs it too
 
 Prints the table and writes it to results/benchmark-TABLE.json (with --quick only where --json says).
 """
@@ -18,7 +18,7 @@ from benchmarks.table import print_table, write_json
 
 from neuralode_exp.build import pick_device
 
-# A table is a module with `measure(quick) -> list[Figure]`; its docstring says what it measures.
+# A table is a module with `measure(quick) -> list[Figure]`. Its docstring says what it measures and is printed.
 TABLES = {
     "compiled": "benchmarks.compiled",
     "core": "benchmarks.core",
@@ -29,7 +29,7 @@ TABLES = {
     "sweep": "benchmarks.sweep",
     "train": "benchmarks.training",
 }
-OPTIONS = {"gpu": ("device", "data", "minutes"), "train": ("data",)}  # what else a table's `measure` takes
+OPTIONS = {"gpu": ("device", "data", "minutes"), "train": ("data",)}  # further arguments of the table's `measure`
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "results"
 
@@ -37,12 +37,18 @@ RESULTS = ROOT / "results"
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("table", choices=TABLES, help="what to measure")
-    parser.add_argument("--quick", action="store_true", help="few repetitions and small sizes, to see that it runs")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="where to write the figures")
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="few repetitions and small sizes, to see that it runs; nothing is written by default",
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="file to write the figures to")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads of torch (default: %(default)s)")
     parser.add_argument("--data", type=Path, default=ROOT / "data", help="folder of MNIST, for train and gpu")
-    parser.add_argument("--device", default="cuda", help="gpu: what to measure on (default: %(default)s)")
-    parser.add_argument("--minutes", type=float, default=7.0, help="gpu: how long it may take (default: %(default)s)")
+    parser.add_argument("--device", default="cuda", help="gpu: device to measure on (default: %(default)s)")
+    parser.add_argument(
+        "--minutes", type=float, default=7.0, help="gpu: how many minutes it may take (default: %(default)s)"
+    )
     arguments = parser.parse_args()
 
     torch.set_num_threads(arguments.threads)

@@ -4,8 +4,9 @@
     python scripts/first_steps.py after.json --against before.json
     python scripts/first_steps.py after.json --against before.json --only dynamics
 
-Where only code has moved, every largest relative difference is 0: the losses are equal bit for bit. One thread on
-the CPU; the images are the sample of the tests. With --against, exit status 1 if any difference exceeds --rtol.
+If code was only moved, every largest relative difference is 0: the losses are equal bit for bit. The runs use one
+thread of the CPU, and the small sample of images of the tests. With --against the exit status is 1 if a difference
+exceeds --rtol.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ CASES: dict[str, tuple[str, ...]] = {
 
 def first_losses(words: tuple[str, ...], steps: int) -> list[float]:
     """Return the training loss of each of the first `steps` steps of the run that the words ask for."""
-    from benchmarks.compose import compose  # after the parser: --help need not wait for torch
+    from benchmarks.compose import compose  # imported here, so that --help need not wait for torch
 
     losses: list[float] = opening(compose(*COMMON, *words).model_dump(mode="json"), steps)["losses"]
     return losses
@@ -78,9 +79,9 @@ def main(argv: list[str] | None = None) -> int:
         description=description, epilog=examples, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("out", type=Path, metavar="FILE", help="JSON file to write the losses to")
-    parser.add_argument("--against", type=Path, metavar="FILE", help="such a file to compare with")
-    parser.add_argument("--only", default="", metavar="TEXT", help="the cases whose name contains this")
-    parser.add_argument("--steps", type=int, default=20, help="default: 20")
+    parser.add_argument("--against", type=Path, metavar="FILE", help="such a file of other code, to compare with")
+    parser.add_argument("--only", default="", metavar="TEXT", help="run only the cases whose name contains this")
+    parser.add_argument("--steps", type=int, default=20, help="training steps, default: 20")
     parser.add_argument("--rtol", type=float, default=0.0, help="largest relative difference allowed, default: 0")
     args = parser.parse_args(argv)
     before = json.loads(args.against.read_text()) if args.against else None

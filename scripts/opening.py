@@ -1,4 +1,4 @@
-"""The first steps of a run, by which code that gives other numbers is told: training losses, and one evaluation."""
+"""The first training losses of a run and one evaluation, which show whether code still gives the same numbers."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from typing import Any
 
 ROOT = Path(__file__).parents[1]
 STEPS = 20
-# What is measured of the machine, not of the run.
+# Metrics that depend on the machine and not on the run.
 OF_MACHINE = ("time/", "memory/", "final/")
-FEW = 500  # held-out images or points are enough to see a difference
+FEW = 500  # number of held-out images or points; enough to see a difference
 
 
 def opening(values: Mapping[str, Any], steps: int = STEPS) -> dict[str, Any]:
     """Train a config for its first steps, on one thread of the CPU.
 
-    The schedule of the learning rate ends with them, as does flow matching half-way.
+    The schedule of the learning rate ends after these steps, and flow matching ends half-way through them.
 
     Returns:
         `losses` of each step, and `evaluation` after the last one, by tag.
     """
-    from neuralode_exp.config import validate  # here: --help of a script need not wait for torch
+    from neuralode_exp.config import validate  # imported here, so that --help need not wait for torch
     from neuralode_exp.run import run
     from neuralode_exp.tracking.metrics import read_metrics
     from neuralode_exp.tracking.summary import read_summary
@@ -54,7 +54,7 @@ def opening(values: Mapping[str, Any], steps: int = STEPS) -> dict[str, Any]:
 
 
 def largest_difference(numbers: list[float], others: list[float]) -> float:
-    """Return the largest |a - b| / max(|a|, |b|): 0 where all are equal bit for bit, infinity where numbers differ."""
+    """Return the largest |a - b| / max(|a|, |b|): 0 if all are equal bit for bit, infinity if their numbers differ."""
     if len(numbers) != len(others):
         return float("inf")
     pairs = ((a, b) for a, b in zip(numbers, others, strict=True) if a != b)

@@ -3,9 +3,9 @@
     python scripts/recompute.py dynamics density
     python scripts/recompute.py images dataset.root=data trainer.max_steps=100
 
-One short run of each task named is trained, with a counter inside its field and a clock around its steps. Evaluations
-are counted, memory is the allocator's and that of a walk through autograd's graph, errors come from NumPy, SciPy's
-solver, plain loops and quadrature. Exit status: 0 all agree, 1 not.
+One short run of each named task is trained, with a counter inside its field and a clock around its steps. Evaluations
+are counted. Memory comes from the allocator and from a walk through autograd's graph. Errors come from NumPy, SciPy's
+solver, plain loops and quadrature. Exit status: 0 all agree, 1 some do not.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ RUNS = {
 
 @dataclass(frozen=True)
 class Check:
-    """A tag: what the run recorded, what was found by other means, and how far apart they may be."""
+    """A tag: the value that the run recorded, the recomputed value, and how far apart they may be."""
 
     tag: str
     recorded: float
@@ -56,7 +56,7 @@ class Check:
 
 @dataclass
 class Watch:
-    """What a counter in the field and a clock see of a training.
+    """Counts and times of a training, from a counter in the field and a clock.
 
     Attributes:
         loop: the loop, as it ended.
@@ -73,13 +73,13 @@ class Watch:
 
 
 def field_of(model: nn.Module) -> nn.Module:
-    """The vector field of a model, by its name."""
+    """Return the vector field of a model by its name."""
     return next(part for name, part in model.named_modules() if name.split(".")[-1] == "field")
 
 
 @contextmanager
 def watched() -> Iterator[Watch]:
-    """Count and time the steps of the run that is trained in this block."""
+    """Count and time the steps of the run that is trained in this context."""
     watch, calls = Watch(), 0
     patched: list[tuple[type, str, Any]] = [(Loop, "_train_step", Loop._train_step)]
     train_step = Loop._train_step
@@ -98,7 +98,7 @@ def watched() -> Iterator[Watch]:
         name = next(name for name in ("prepare", "with_trace", "forward") if hasattr(kind, name))
         original = getattr(kind, name)
 
-        def prepare(self: nn.Module, n: int) -> Any:  # of images: f is made once for each solve
+        def prepare(self: nn.Module, n: int) -> Any:  # images: f is made once for each solve
             f, *others = original(self, n)
             return count(f), *others
 
@@ -132,7 +132,7 @@ def watched() -> Iterator[Watch]:
 
 
 def check(config: Config, folder: Path) -> list[Check]:
-    """Train a run in a folder and recompute what it recorded."""
+    """Train a run in a folder and recompute the values that it recorded."""
     from recomputed import costs, density, dynamics, images
 
     values = config.model_dump(mode="json")

@@ -1,4 +1,4 @@
-"""Draw where reversible steps are stable.
+"""Draw the regions in which reversible steps are stable.
 
     python scripts/stability.py docs/reversible-stability.png
 
@@ -28,7 +28,7 @@ Complex = NDArray[np.complex128]
 
 
 def stability_function(name: str, x: Complex) -> Complex:
-    """R(x) of an explicit method: what a step makes of z = 1."""
+    """Return R(x) of an explicit method, the result of a step from z = 1."""
     tableau = TABLEAUS[name]
     k: list[Complex] = []
     for row in tableau.a:
@@ -37,7 +37,7 @@ def stability_function(name: str, x: Complex) -> Complex:
 
 
 def spectral_radius(name: str, coupling: float, x: Complex) -> NDArray[np.float64]:
-    """The larger modulus of the two eigenvalues of a reversible step; their product is the coupling."""
+    """Return the larger modulus of the two eigenvalues of a reversible step; their product is the coupling."""
     ahead, back = stability_function(name, x) - coupling, 1 - stability_function(name, -x)
     half = (coupling + 1 + back * ahead) / 2
     root = np.sqrt(half**2 - coupling)
@@ -45,7 +45,7 @@ def spectral_radius(name: str, coupling: float, x: Complex) -> NDArray[np.float6
 
 
 def draw() -> Figure:
-    """One panel a method, one line a coupling, the base's own region dashed."""
+    """Draw a panel for each method with a line for each coupling; the region of the base method is dashed."""
     re, im = np.meshgrid(np.linspace(-3.5, 1.0, 700), np.linspace(-3.5, 3.5, 700))
     x = re + 1j * im
     figure = Figure(figsize=(11, 4.2), layout="constrained")
@@ -65,7 +65,7 @@ def draw() -> Figure:
 
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("file", type=Path, help="of the picture")
+    parser.add_argument("file", type=Path, help="file to write the picture to")
     args = parser.parse_args(argv)
     draw().savefig(args.file, dpi=80)
     print(args.file)

@@ -1,4 +1,4 @@
-"""Which kept results today's code would not give again, and which rows their tables lack."""
+"""Find kept results that today's code no longer reproduces, and missing rows of their tables."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any
 
 from opening import ROOT, largest_difference, opening
 
-TOLERANCE = 1e-3  # relative: another processor rounds otherwise
+TOLERANCE = 1e-3  # relative; it allows for the rounding of another processor
 
 
 def stale(results: Path, reopen: Callable[[Mapping[str, Any]], dict[str, Any]] = opening) -> Iterator[str]:
-    """Yield a line for each result without a record or with another one today, and for each row that is missing.
+    """Yield a line for each result without a record or with another one today, and for each missing row.
 
     Args:
         results: a folder for each experiment, a file for each run.
@@ -30,7 +30,7 @@ def stale(results: Path, reopen: Callable[[Mapping[str, Any]], dict[str, Any]] =
 
 
 def _changed(content: Mapping[str, Any], reopen: Callable[[Mapping[str, Any]], dict[str, Any]]) -> str | None:
-    """What is wrong with a result, None if nothing is."""
+    """Return what is wrong with a result; None if nothing is."""
     if "opening" not in content:
         return "has no record of its first steps"
     before, now = content["opening"], reopen(content["config"])
@@ -42,8 +42,8 @@ def _changed(content: Mapping[str, Any], reopen: Callable[[Mapping[str, Any]], d
 
 
 def identities(experiment: str) -> set[str]:
-    """The runs that an experiment's grid asks for; none where it is no grid."""
-    from benchmarks.compose import composer  # here: Hydra takes a second
+    """Return the identities of an experiment's runs; none if it is no grid."""
+    from benchmarks.compose import composer  # imported here, because Hydra takes a second
 
     from neuralode_exp.config import identity, without_meaning
     from neuralode_exp.config.preflight import axes_of, expand

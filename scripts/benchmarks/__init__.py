@@ -1,1 +1,1 @@
-"""The tables of scripts/benchmark.py, and what they share."""
+"""The tables of scripts/benchmark.py, and their common parts."""

@@ -1,11 +1,12 @@
-"""What `solver.compile=true` gains, on one core; all that is compared was compiled before and takes turns.
+"""What `solver.compile=true` gains, on one core. Contestants take turns and were compiled before the timing.
 
-- 256 van der Pol oscillators and Lorenz's equations as in the table `core`, forward and no graph; against diffrax
+- 256 van der Pol oscillators and Lorenz's equations as in the table `core`, forward without a graph; against diffrax
   (the extra `[bench]`) with one step size for all oscillators, as here, and with one for each (`vmap`).
-- Training steps, each over the same one without the key: a flow's of the table `density`, whose uncompiled trace is the
-  one written by hand, and the default run's, alone and with 64 replicas.
-- Forward and backward of d^2z/dt^2 of a flow's field, over that of the field itself.
-- A run of two steps that starts a second time: how much longer it takes than one without the key.
+- Training steps, each relative to the same step without the key: that of a flow of the table `density`, whose
+uncompiled
+  trace is the one written by hand, and that of the default run, alone and with 64 replicas.
+- Forward and backward of d^2z/dt^2 of a flow's field, relative to those of the field itself.
+- The second start of a run of two steps: how much longer it takes than one without the key.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ Tasks = dict[str, Callable[[], object]]
 def measure(quick: bool) -> list[Figure]:
     torch.set_num_threads(1)
     if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})  # one core, for XLA too
+        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})  # one core, also for XLA
     rounds = 3 if quick else 15
     print("load of the machine: {:.1f} {:.1f} {:.1f}".format(*os.getloadavg()))
     with torch.no_grad():

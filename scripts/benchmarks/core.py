@@ -1,12 +1,12 @@
 """The numerical core against torchdiffeq 0.2.5 and against the vector field alone.
 
 Both sides solve the same problem with the same field, tolerances, observations and loss (mean square of the states),
-forward and backward, in turns within one process; speed-ups are medians of the ratios within a round. torchdiffeq is
-given `step_t`, the last time forwards and each interval's end backwards: without it its last step of each solve goes
-past the end. `odeint_adjoint` is as it comes, or with its seminorm where that is said. The bare time is that of the
-same number of evaluations of the field, without graph or with it and its vector-Jacobian product, and nothing else.
-The ODE-Net's field is solved on contiguous and on channels_last images. Small states, where the solver's own work
-counts, are in `small_states`.
+forward and backward. They take turns in one process, and speed-ups are medians of the ratios within a round.
+torchdiffeq gets `step_t`, the last time forwards and each interval's end backwards, because otherwise the last step of
+each solve goes past the end. `odeint_adjoint` has its default norm, or its seminorm where the row says so. The bare
+time is that of the same number of evaluations of the field and nothing else, some without a graph and some with a graph
+and its vector-Jacobian product. The ODE-Net's field is solved on contiguous and on channels_last images. Small states,
+for which the solver's own work counts, are in `small_states`.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ class Problem:
         """The evaluations and products that a training step made, by themselves."""
         if gradient == "adjoint":
             return partial(self.bare, stats.nfe_forward, stats.nfe_backward)
-        # Of dopri5's evaluations, those that the accepted steps use; a closing one is an evaluation, used or not.
+        # The evaluations of dopri5 that accepted steps use; a closing one counts as an evaluation, used or not.
         products = 6 * stats.accepted
         return partial(self.bare, stats.nfe_forward + stats.nfe_backward - products, products)
 
@@ -115,7 +115,7 @@ MLP_GOALS = {
     ("checkpoint", "odeint_adjoint, seminorm"): None,
     ("adjoint", "odeint_adjoint, seminorm"): None,
 }
-# Goals: mode -> most time over that of its bare evaluations.
+# Goals: mode -> largest time relative to its bare evaluations.
 ODE_NET_OVERHEAD: dict[Mode, float] = {"backprop": 1.10, "checkpoint": 1.06, "adjoint": 1.09}
 CHANNELS_LAST_OVERHEAD = dict.fromkeys(MODES, 1.10)
 MLP_OVERHEAD: dict[Mode, float] = {"backprop": 1.25}
@@ -249,6 +249,6 @@ def reversible(images: Tensor, rounds: int) -> list[Figure]:
     return [
         *figures,
         Figure("bytes held when backward starts, NFE 64 over 8: reversible", saved_64 / saved_8, at_most=1.0),
-        # One step undoes nothing further: a second pair of states is held from two steps on.
+        # With one step nothing further is undone; a second pair of states is held from two steps on.
         Figure("peak of a step, NFE 64 over 16: reversible", peak_64 / peak_16, at_most=1.02, details=details),
     ]

@@ -1,9 +1,9 @@
 """What a training step on images costs in time and memory: gradients and solvers against resnet and against each other.
 
-Batch 128 of random images of MNIST's size, forward, backward and SGD; weights stay what they were at first. All
-networks take turns in one process, so that what changes on the machine changes for all; ratios are medians within the
-rounds. The peak is the most bytes of tensors that a step makes and holds at once (`memory/peak_mib`), the same at every
-load.
+A step is forward, backward and SGD on 128 random images of MNIST's size; weights stay at their initial values. All
+networks take turns in one process, so that changes of the machine affect all of them; ratios are medians of those
+within a round. The peak is the most bytes of tensors that a step makes and holds at once (`memory/peak_mib`). It does
+not depend on the load of the machine.
 """
 
 from __future__ import annotations

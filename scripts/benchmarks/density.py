@@ -1,11 +1,11 @@
 """Training steps of a flow on two circles against torchdiffeq's own example of one (`peer_cnf.py`), batch 512.
 
-A step is what training repeats: draw the batch, forward, backward, Adam. Both draw from the same two circles, have an
-exact trace, a standard normal base, and about as many parameters (ours: three layers of 88). Contestants take turns in
-one process; ratios are medians over the turns. dopri5 has rtol = atol = 1e-5. Nets keep their random weights, so that
-NFE is that of the start, which is about twice ours for the peer: its weights change with t from 10 to 0, ours have t
-from 1 to 0 as an input. The rows with 8 steps of rk4 compare equal NFE. Those with one layer of 64 evaluate a network
-as small as the peer's, whose parameters are nearly all in what makes its weights from t.
+A step draws a batch and runs forward, backward and Adam. Both sides draw from the same two circles, have an exact
+trace, a standard normal base, and about as many parameters (ours: three layers of 88). Contestants take turns in one
+process; ratios are medians over the turns. dopri5 has rtol = atol = 1e-5. Networks keep their random initial weights,
+and so their initial NFE. That of the peer is about twice ours: its weights change with t from 10 to 0, while ours have
+t from 1 to 0 as an input. The rows with 8 steps of rk4 compare equal NFE. The rows with one layer of 64 evaluate a
+network as small as the peer's, whose parameters are nearly all in the network that makes its weights from t.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from neuralode_exp.trainers.loop import Cadence, Loop
 from neuralode_exp.trainers.task import seeded
 
 DATASET, BATCH, STEPS = "two-circles", 512, 8
-STANDSTILL = 1e-9  # learning rate: NFE depends on the weights, and both sides are to keep theirs
+STANDSTILL = 1e-9  # a learning rate that changes nothing: NFE depends on the weights, which must not change
 SIZED, ONE_LAYER = "model.width=88", ("model.width=64", "model.depth=1")
 TOLERANCE = 1e-5  # of both sides, relative and absolute
 DOPRI5 = ("solver=dopri5", f"solver.rtol={TOLERANCE}", f"solver.atol={TOLERANCE}")
@@ -48,7 +48,7 @@ OURS = {
 PEER_DOPRI5 = {"method": "dopri5", "rtol": TOLERANCE, "atol": TOLERANCE}
 PEER_RK4 = {"method": "rk4", "options": {"step_size": END / STEPS}}
 GOAL = 5.0
-ROWS = [  # theirs, ours, at least
+ROWS = [  # theirs, ours, least speed-up
     ("odeint_adjoint", "checkpoint", GOAL),
     ("odeint_adjoint", "adjoint", GOAL),
     ("odeint_adjoint", "rknet", GOAL),

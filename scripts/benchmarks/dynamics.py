@@ -1,13 +1,13 @@
 """Hidden dynamics: `python train.py` to 1 % field error against two peers, and what a stack of 64 replicas costs.
 
-Each contestant is a process of its own, timed from its start, imports and compilation included, to its first
+Each contestant is a process of its own. It is timed from its start, with imports and compilation, to its first
 evaluation with a field error of at most 1 %; all evaluate equally often. They take turns; ratios are medians over the
-rounds. `peer_diffrax.py` trains the same loss in JAX; `peer_ode_demo.py` is the recipe of torchdiffeq's demo, stopped
-after 75 s: a time that is not enough makes its ratio a bound from above, and its name says so. Both get the
-data from a file written beforehand, and in each round the seed is another one. torch has one thread in all, as a run of
-small networks takes; XLA takes what it finds.
-JAX and diffrax come with `pip install -e ".[bench]"`, or from the interpreter that the variable JAX_PYTHON names.
-The replicas' times are those of training steps within one process, each with the threads that its run would choose.
+rounds. `peer_diffrax.py` trains the same loss in JAX. `peer_ode_demo.py` is the recipe of torchdiffeq's demo, stopped
+after 75 s; if that is not enough, its ratio is an upper bound, and the name of the row says so. Both read the data from
+a file that was written before, and each round has its own seed. torch uses one thread, as a run with small networks
+does; XLA uses all cores. JAX and diffrax come with `pip install -e ".[bench]"`, or from the interpreter that the
+variable JAX_PYTHON names. The times of replicas are those of training steps within one process, with the threads that
+such a run chooses.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from neuralode_exp.trainers.loop import Cadence, Loop
 
 HERE = Path(__file__).parent
 TARGET, LIMIT, ROUNDS = 0.01, 75.0, 3
-# To see that it runs: a tenth of the training, to an error that all but the demo reach.
+# With --quick: a tenth of the training, to an error that all but the demo reach.
 QUICK_WORDS, QUICK_TARGET, QUICK_LIMIT = ("trainer.max_steps=100", "trainer.evaluate_every=20"), 0.3, 8.0
 OURS = "python train.py"
 PEERS = {"diffrax": 0.5, "torchdiffeq's demo": 0.2}  # goals of our time over theirs
@@ -60,7 +60,7 @@ def measure(quick: bool) -> list[Figure]:
 
 
 def write_problem(path: Path, config: Config) -> None:
-    """All that the peers need to know: data, loss, schedule, solver and the truth that they are judged by."""
+    """Write a file with what the peers need: data, loss, schedule, solver and the truth for their field error."""
     torch.manual_seed(config.seed)
     task = build_task(config, torch.device("cpu"))
     assert isinstance(task, LearnDynamics)
@@ -105,21 +105,21 @@ def contestants(problem: Path, words: Sequence[str], limit: float, jax_python: s
 
 
 def missing_libraries(python: str) -> list[str]:
-    """Those of JAX_LIBRARIES that an interpreter does not find."""
+    """Return those of JAX_LIBRARIES that an interpreter does not find."""
     look = "import importlib.util, sys; print(*(n for n in sys.argv[1:] if importlib.util.find_spec(n) is None))"
     found = subprocess.run([python, "-c", look, *JAX_LIBRARIES], check=True, capture_output=True, text=True)
     return found.stdout.split()
 
 
 def versions(python: str) -> dict[str, str]:
-    """Of the libraries that the diffrax peer runs on."""
+    """Return the versions of the libraries of the diffrax peer."""
     look = "import importlib.metadata as m, sys; print(*(m.version(n) for n in sys.argv[1:]))"
     found = subprocess.run([python, "-c", look, *JAX_LIBRARIES], check=True, capture_output=True, text=True)
     return dict(zip(JAX_LIBRARIES, found.stdout.split(), strict=True))
 
 
 def to_target(finishes: Mapping[str, Sequence[Finish]], target: float) -> list[Figure]:
-    """Our seconds, and their ratio to each peer's."""
+    """Measure our seconds, and their ratio to each peer's."""
     unreached = [finish for finish in finishes[OURS] if not finish.reached]
     if unreached:
         raise RuntimeError(f"{OURS} ended at a field error of {unreached[0].error:.3g}, the target is {target}")
@@ -171,7 +171,7 @@ def replicas(steps: int, rounds: int) -> Figure:
 
 
 def turn(config: Config, folder: Path, threads: int, steps: int) -> Callable[[], None]:
-    """Some training steps with so many threads, going on where the last turn ended."""
+    """Run some training steps with this number of threads, going on where the last turn ended."""
     torch.manual_seed(config.seed)
     task = build_task(config, torch.device("cpu"))
     loop = Loop(task, config.trainer, Cadence.of(task, config.trainer, None), None, folder)

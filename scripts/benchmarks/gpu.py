@@ -1,12 +1,12 @@
-"""On one CUDA device: memory against evaluations, step times against torchdiffeq's MNIST example, MNIST to its end.
+"""On one CUDA device: memory against NFE, step times against torchdiffeq's MNIST example, and training on MNIST.
 
-Memory: the most MiB of tensors alive at once in a training step of an ODE-Net (batch 128, rk4, 8 to 64 evaluations
-forward), beyond those before it, which CUDA's allocator counts. Step times: forward, backward and SGD on one batch that
-lies on the device, so that networks and solvers are compared and not what feeds them; plain, compiled (`torch.compile`
-of the stem, the blocks and the field) and channels_last by turns, in float32 as torch computes it (TF32 in
-convolutions) and under autocast to bfloat16. dopri5 has rtol = atol = 1e-3; weights stay what they were at first. Then
-flows, 1,024 networks of dynamics at once, and `experiment=mnist-table`, ten epochs, seed after seed until the minutes
-are used.
+Memory is the most MiB of tensors alive at once in a training step of an ODE-Net (batch 128, rk4, 8 to 64 evaluations
+forward), beyond those alive before it, as CUDA's allocator counts them. A timed step is forward, backward and SGD on
+one batch that is already on the device, so that only networks and solvers are compared. Steps are plain, compiled
+(`torch.compile` of the stem, the blocks and the field) and channels_last by turns, in float32 as torch computes it
+(TF32 in convolutions) and under autocast to bfloat16. dopri5 has rtol = atol = 1e-3; weights stay at their initial
+values. Then come flows, 1,024 networks of dynamics at once, and `experiment=mnist-table` with ten epochs, one seed
+after the other until the minutes are used up.
 """
 
 from __future__ import annotations
@@ -52,12 +52,12 @@ OTHERS = {
     "spiral, 1,024 networks": ("trainer.replicas=1024",),
 }
 GRADIENTS: tuple[Gradient, ...] = ("backprop", "checkpoint", "adjoint", "reversible")
-COMPILING = 0.4  # of the minutes: what is not compiled by then stays so
-SPARE = 1.15  # a seed is started where this many times as long as the last one took is left
+COMPILING = 0.4  # fraction of the minutes; what is not compiled by then stays uncompiled
+SPARE = 1.15  # a seed starts only if this many times the duration of the last one is left
 
 
 class Clock:
-    """The minutes that are there."""
+    """The minutes that the benchmark may use."""
 
     def __init__(self, minutes: float) -> None:
         self.began, self.seconds = time.monotonic(), 60 * minutes
@@ -81,7 +81,7 @@ def measure(quick: bool, device: str, data: Path, minutes: float) -> list[Figure
 
 
 def memory(device: torch.device, quick: bool) -> list[Figure]:
-    """Peak MiB of a training step for each gradient, as rk4 takes more and more steps."""
+    """Measure the peak MiB of a training step for each gradient, with more and more steps of rk4."""
     batch, channels, counts = (2, 8, (8, 64)) if quick else (128, 64, (8, 16, 32, 64))
     figures = []
     for gradient in GRADIENTS:
@@ -103,7 +103,7 @@ def memory(device: torch.device, quick: bool) -> list[Figure]:
 
 
 def step_times(device: torch.device, quick: bool, clock: Clock) -> Iterator[Figure]:
-    """Each network in its forms, and torchdiffeq's beside it, by turns."""
+    """Time each network in its forms and torchdiffeq's, by turns."""
     batch = a_batch(4 if quick else 128, device)
     rounds, steps = (2, 1) if quick else (8, 5)
     for name, (model, method, gradient, is_compiled) in NETWORKS.items():
@@ -140,7 +140,7 @@ def network(
 
 
 def compiled(model: ConvNet, quick: bool) -> ConvNet:
-    """The network with its parts compiled in place; with `quick` their graphs are made and run as they are."""
+    """Compile the parts of the network in place; with `quick` their graphs are traced but run uncompiled."""
     parts: list[nn.Module] = [model.stem, model.body.ode.field if isinstance(model.body, ODEBlock) else model.body]
     for part in parts:
         part.compile(backend="aot_eager" if quick else "inductor")
@@ -165,11 +165,11 @@ def training_step(model: nn.Module, images: Tensor, labels: Tensor, *, bf16: boo
 
 
 def other_tasks(device: torch.device, quick: bool) -> Iterator[Figure]:
-    """Whole training steps of flows, and of one and many networks of dynamics."""
+    """Time whole training steps of flows, and of one and many networks of dynamics."""
     rounds, steps = (1, 1) if quick else (5, 10)
     small = ("trainer.batch_size=32",) if quick else ()
     for name, words in OTHERS.items():
-        if quick and "solver.compile=true" in words:  # making the programs takes longer than all else
+        if quick and "solver.compile=true" in words:  # compiling takes longer than all else
             continue
         few = ("trainer.replicas=4",) if quick and "1,024" in name else ()
         loop = make_loop((*words, *small, *few), device)
@@ -190,7 +190,7 @@ def mnist_table(device: str, data: Path, quick: bool, clock: Clock) -> list[Figu
         try:
             process.wait(max(60.0, clock.left))
         except subprocess.TimeoutExpired:
-            process.terminate()  # runs end with a checkpoint, and those that are finished count
+            process.terminate()  # runs stop with a checkpoint, and finished ones count
             process.wait()
         seed, took = seed + 1, time.monotonic() - began
     rows: dict[str, list[dict[str, float]]] = {}

@@ -1,9 +1,9 @@
 """The peer of `benchmark.py density`: the recipe of torchdiffeq's continuous normalizing flow.
 
-After https://github.com/rtqichen/torchdiffeq/blob/master/examples/cnf.py: one layer of 64 tanh units whose weights a
-hypernetwork (two layers of 32) makes from t, the trace by one call of autograd for each dimension, log p as a second
-state, `odeint_adjoint` or `odeint` with dopri5 at rtol = atol = 1e-5 from t = 10 to t = 0, Adam. The base is a
-standard normal here and has a covariance of 0.1 I there.
+It follows https://github.com/rtqichen/torchdiffeq/blob/master/examples/cnf.py: one layer of 64 tanh units whose weights
+a hypernetwork (two layers of 32) makes from t, the trace by one call of autograd for each dimension, log p as a second
+state, `odeint_adjoint` or `odeint` with dopri5 at rtol = atol = 1e-5 from t = 10 to t = 0, and Adam. The base is a
+standard normal here, and has a covariance of 0.1 I there.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class CNF(nn.Module):
     def forward(self, t: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         self.nfe += 1
         z = state[0]
-        with torch.enable_grad():  # the trace is a derivative, also where the solver wants none
+        with torch.enable_grad():  # the trace needs derivatives, even if the solve needs no graph
             z.requires_grad_(True)
             inputs, biases, outputs = self.hyper_net(t)
             copies = z[None].repeat(WIDTH, 1, 1)

@@ -2,11 +2,11 @@
 
     python peer_diffrax.py PROBLEM.npz METRICS.csv
 
-Segments, units, estimated states and loss are those of `trainers/dynamics/shooting.py`, handed over ready-made; the
-network is equinox's MLP of the same sizes, the optimiser Adam with the same rates and clipping. A batch is one
-`diffeqsolve` with Dopri5 at the same tolerances and first step, its states under one step size as in this project
-(which is faster here than a `vmap` over states with steps of their own); its gradient is diffrax's default. A whole
-training step, with the drawing of its batch, is one jitted function. It stops at the end of the schedule.
+Segments, units, estimated states and loss are those of `trainers/dynamics/shooting.py`, read from the file. The network
+is equinox's MLP of the same sizes, and the optimiser is Adam with the same rates and clipping. A batch is one
+`diffeqsolve` with Dopri5 at the same tolerances and first step. Its states share one step size as in this project,
+which is faster here than a `vmap` over states with their own steps. The gradient is diffrax's default. A whole training
+step, with the drawing of its batch, is one jitted function. The process stops at the end of the schedule.
 """
 
 from __future__ import annotations

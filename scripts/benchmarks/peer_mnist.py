@@ -1,6 +1,6 @@
-"""The peer of `benchmark.py train` and `gpu`: torchdiffeq's MNIST example, its networks and its way of feeding them.
+"""The peer of `benchmark.py train` and `gpu`: torchdiffeq's MNIST example, its networks and its data loading.
 
-After https://github.com/rtqichen/torchdiffeq/blob/master/examples/odenet_mnist.py: NCHW, time concatenated as a
+It follows https://github.com/rtqichen/torchdiffeq/blob/master/examples/odenet_mnist.py: NCHW, time concatenated as a
 channel, `odeint` or `odeint_adjoint` at rtol = atol = 1e-3, a DataLoader with two workers whose transforms are PIL's
 random crop with padding 4 and the conversion to a tensor (written out here, as torchvision has them).
 """
@@ -84,7 +84,7 @@ def peer_model(name: str, tolerance: float = 1e-3) -> nn.Sequential:
 
 
 class PilImages(Dataset[tuple[Tensor, int]]):
-    """One image at a time, cropped at random out of its padded self, as torchvision's RandomCrop(28, padding=4)."""
+    """One image at a time, padded and then cropped at random, as by torchvision's RandomCrop(28, padding=4)."""
 
     def __init__(self, images: Tensor, labels: Tensor) -> None:
         self.images = [Image.fromarray(image.numpy()) for image in images[:, 0]]

@@ -2,11 +2,11 @@
 
     python peer_ode_demo.py PROBLEM.npz METRICS.csv
 
-After https://github.com/rtqichen/torchdiffeq/blob/master/examples/ode_demo.py: a network 2-50-2 with tanh, weights
+It follows https://github.com/rtqichen/torchdiffeq/blob/master/examples/ode_demo.py: a network 2-50-2 with tanh, weights
 drawn with standard deviation 0.1; batches of 20 windows of 10 observations, each window solved from its first
 observation by `odeint` (backpropagation, dopri5 at its default tolerances); mean absolute error; RMSprop with
 learning rate 1e-3. The demo gives its network y^3, because its true system is cubic; the system here is linear, so the
-network gets y. The demo has one trajectory, here windows are drawn from all of them.
+network gets y. The demo has one trajectory; here windows are drawn from all trajectories.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Processes that learn the same field, each timed from its start until its field error is small enough.
 
-Each of them writes metrics.csv in a folder of its own, as a run of `train.py` does: what is read there is read alike.
+Each writes metrics.csv in its own folder, as a run of `train.py` does, and all are read in the same way.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ POLL_SECONDS = 0.02
 
 @dataclass(frozen=True)
 class Contestant:
-    """A process to be timed.
+    """A process that is timed.
 
     Args:
-        command: what to start; "{folder}" in it stands for the folder where it must write metrics.csv, "{round}" for
+        command: command line; "{folder}" in it stands for the folder where it must write metrics.csv, "{round}" for
             the number of the round, which serves as a seed.
-        limit: seconds after which it is stopped short of the target; None lets it go on to its own end.
+        limit: seconds after which it is stopped without reaching the target; None: it goes on to its end.
     """
 
     command: Sequence[str]
@@ -35,12 +35,12 @@ class Contestant:
 
 @dataclass(frozen=True)
 class Finish:
-    """Where a process was stopped.
+    """The time and error at which a process was stopped.
 
     Args:
-        seconds: from its start.
-        step, error: of the evaluation that reached the target, else of the last one.
-        reached: whether the error got as small as asked for; if not, the seconds are a lower bound.
+        seconds: seconds since its start.
+        step, error: those of the evaluation that reached the target, else those of the last evaluation.
+        reached: whether the error reached the target; if not, the seconds are a lower bound.
     """
 
     seconds: float
@@ -52,7 +52,7 @@ class Finish:
 def run_until(contestant: Contestant, folder: Path, target: float, number: int = 0) -> Finish:
     """Start a contestant and stop it at its first evaluation with a field error of at most `target`.
 
-    The folder is made if missing; what the process prints is kept there.
+    The folder is made if it is missing. The output of the process is kept there.
 
     Raises:
         RuntimeError: the process failed.
@@ -66,7 +66,7 @@ def run_until(contestant: Contestant, folder: Path, target: float, number: int =
         process = subprocess.Popen(command, env=environment, stdout=output, stderr=subprocess.STDOUT)
     try:
         while True:
-            ended = process.poll() is not None  # asked before the errors are read, so that none of them is lost
+            ended = process.poll() is not None  # checked before the errors are read, so that no error is missed
             seconds = time.perf_counter() - began
             finish = _finish(folder, target, seconds)
             if finish.reached or ended or seconds > (contestant.limit or math.inf):
@@ -89,7 +89,7 @@ def _finish(folder: Path, target: float, seconds: float) -> Finish:
 
 
 def race(contestants: Mapping[str, Contestant], folder: Path, target: float, rounds: int) -> dict[str, list[Finish]]:
-    """All contestants by turns, forwards and backwards, each time in a new folder."""
+    """Run all contestants by turns, in both orders alternately, each time in a new folder."""
     finishes: dict[str, list[Finish]] = {name: [] for name in contestants}
     for i in range(rounds):
         for name in reversed(list(contestants)) if i % 2 else list(contestants):

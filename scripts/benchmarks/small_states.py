@@ -1,9 +1,11 @@
-"""Rows of the table `core` in which the solver's own work counts: small states, one thread, forward and no graph.
+"""Rows of the table `core` for small states, where the solver's own work counts: one thread, forward, no graph.
 
-- Lorenz's equations (three numbers, float64, dopri5 1e-8): microseconds that an evaluation costs beyond f itself, which
+- Lorenz's equations (three numbers, float64, dopri5 1e-8): microseconds of an evaluation beyond those of f itself,
+which
   is called as often on one fixed state.
-- 256 van der Pol oscillators (mu = 2, t to 10, 200 observations, float32, dopri5 1e-5): over torchdiffeq, and over
-  `bare_dopri5`, a loop that does the same arithmetic with nothing around it.
+- 256 van der Pol oscillators (mu = 2, t to 10, 200 observations, float32, dopri5 1e-5): time relative to torchdiffeq
+and
+  to `bare_dopri5`, a loop with the same arithmetic and nothing else.
 """
 
 from __future__ import annotations
@@ -56,7 +58,7 @@ def one_thread() -> Iterator[None]:
 
 
 def beyond_f(t_end: float, rounds: int) -> list[Figure]:
-    """What an evaluation costs beyond f, in ours and in torchdiffeq."""
+    """Measure the time of an evaluation beyond that of f, in our solver and in torchdiffeq."""
     z0, t = torch.ones(3, dtype=torch.float64), torch.tensor([0.0, t_end], dtype=torch.float64)
     tasks: dict[str, Callable[[], object]] = {
         "ours": partial(ours, lorenz, z0, t, 1e-8),
@@ -76,7 +78,7 @@ def beyond_f(t_end: float, rounds: int) -> list[Figure]:
 
 
 def oscillators(t_end: float, rounds: int) -> list[Figure]:
-    """Ours over torchdiffeq and over the bare loop."""
+    """Measure our time relative to torchdiffeq's and to that of the bare loop."""
     z0 = torch.randn(256, 2, generator=torch.Generator().manual_seed(0))
     t, tolerance = torch.linspace(0.0, t_end, 200), 1e-5
     runs = {"ours": ours, "torchdiffeq": theirs, "bare loop": bare_dopri5}
@@ -117,7 +119,7 @@ def evaluate(f: VectorField, z: Tensor, evaluations: int) -> None:
 
 
 def count(run: Callable[..., object], f: VectorField, *arguments: object) -> int:
-    """Evaluations of f in one run."""
+    """Return the number of evaluations of f in one run."""
     calls = 0
 
     def counted(t: Tensor, z: Tensor) -> Tensor:
@@ -130,10 +132,10 @@ def count(run: Callable[..., object], f: VectorField, *arguments: object) -> int
 
 
 def bare_dopri5(f: VectorField, z0: Tensor, t: Tensor, tolerance: float) -> Tensor:
-    """The steps that `solve` takes, for times that increase, without one check: a NaN makes it run for ever.
+    """Take the steps that `solve` takes, for increasing times and without any check: NaN makes it run forever.
 
-    The stages of a step lie in one buffer, each state and the error are one product with it, and all observations are
-    one product after the last step.
+    The stages of a step lie in one buffer. Each state and the error are one product with this buffer, and all
+    observations are one product after the last step.
     """
     tableau = TABLEAUS["dopri5"]
     assert tableau.e is not None
@@ -142,10 +144,10 @@ def bare_dopri5(f: VectorField, z0: Tensor, t: Tensor, tolerance: float) -> Tens
     rows = [z.new_tensor(row) for row in (*tableau.a[1:], tableau.b)]
     e, c, dense = (z.new_tensor(x) for x in (tableau.e, (*tableau.c[1:], 1.0), tableau.dense))
     k = z.new_empty(len(e), n)
-    stages = [k[: i + 1].T for i in range(len(e))]  # what row i weighs: k_0 .. k_i
+    stages = [k[: i + 1].T for i in range(len(e))]  # row i has weights for k_0 .. k_i
     now, end, index, abs_z = times[0], times[-1], 0, z.abs()
     steps: list[tuple[Tensor, Tensor, float]] = []
-    observations: list[tuple[int, float]] = []  # index of the step, fraction of it
+    observations: list[tuple[int, float]] = []  # index of the step, fraction of the step
     k[0] = f0 = f(z.new_tensor(now), z0).flatten()
     scale = abs_z * tolerance + tolerance
     d0, d1 = (float(torch.linalg.vector_norm(x / scale)) / root for x in (z, f0))

@@ -1,8 +1,8 @@
-"""Grids: what a launcher's processes gain, what a job costs beyond its training, what accidents and resume cost.
+"""Grids: the gain of a launcher with processes, the cost of a job beyond its training, and of accidents and resume.
 
-All jobs learn `dataset=circle`. The cost of a job is what a grid of many takes longer than a grid of one, by the job,
-less the seconds of training that the summaries have. Of the 64 jobs with
-accidents (`accidents.py`) 8 raise, 2 end in NaN and 1 kills itself whenever it is started, with joblib's launcher.
+All jobs learn `dataset=circle`. The cost of a job is the further time of a grid of many jobs over a grid of one,
+divided by the number of further jobs, without the seconds of training in the summaries. Of the 64 jobs with accidents
+(`accidents.py`) 8 raise, 2 end in NaN and 1 kills itself whenever it is started. Their launcher is joblib's.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ def _report(grid: Path, finished: Path, copies: int) -> Figure:
 
 
 def _seconds(*words: str, sweep: Path, script: Path = ROOT / "train.py", status: int = 0) -> float:
-    """Seconds of one command; it must end with `status`."""
+    """Return the seconds of one command, which must end with `status`."""
     paths = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     began = time.perf_counter()
     ended = subprocess.run(

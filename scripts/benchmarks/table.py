@@ -21,11 +21,11 @@ class Figure:
     """One measured number.
 
     Args:
-        name: what it is.
+        name: what was measured.
         value: the number.
         at_least, at_most: its goal, if it has one.
-        spread: lower and upper quartile of the repetitions, if it was repeated.
-        details: what else a reader of the JSON may want, times and counts.
+        spread: lower and upper quartile of the repetitions, if there were any.
+        details: further times and counts for a reader of the JSON file.
     """
 
     name: str
@@ -43,7 +43,7 @@ class Figure:
 
     @property
     def verdict(self) -> str:
-        """reached, missed, or nothing where there is no goal; judged as printed, to two digits."""
+        """Return `reached`, `missed`, or nothing without a goal; the value is compared as printed, to two decimals."""
         if self.at_least is None and self.at_most is None:
             return ""
         value = round(self.value, 2)
@@ -53,7 +53,7 @@ class Figure:
 
 
 def print_table(figures: Sequence[Figure], description: str | None) -> None:
-    """The description, then one line per figure: name, value, quartiles, goal, verdict."""
+    """Print the description, then a line for each figure: name, value, quartiles, goal, verdict."""
     print(f"{(description or '').strip()}\n")
     width = max(len(figure.name) for figure in figures)
     print(f"{'':{width}}  {'value':>7}  {'quartiles':>13}  {'goal':>8}")
@@ -65,7 +65,7 @@ def print_table(figures: Sequence[Figure], description: str | None) -> None:
 
 
 def write_json(path: Path, table: str, figures: Sequence[Figure], device: str, *, quick: bool) -> None:
-    """The figures with the machine, the versions and the commit they were measured with."""
+    """Write the figures with the machine, the versions and the commit with which they were measured."""
     rows = [
         {
             "name": figure.name,

@@ -1,4 +1,4 @@
-"""Times that can be compared on a machine that is never quite the same twice."""
+"""Timings that can be compared on a machine whose speed changes."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ class Ratio(NamedTuple):
 
 
 def interleaved(tasks: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
-    """Seconds of each task in each round, after one round that is not counted.
+    """Return the seconds of each task in each round, after one round that is not counted.
 
-    In a round every task runs once, forwards and backwards in turn, so that what changes on the machine meanwhile
-    (its clock, its temperature, its other users) changes for all of them.
+    In a round every task runs once, in both orders alternately. So a change of the machine (its clock, its temperature,
+    its other users) affects all tasks.
     """
     seconds: dict[str, list[float]] = {name: [] for name in tasks}
     for i in range(rounds + 1):
@@ -32,7 +32,7 @@ def interleaved(tasks: Mapping[str, Callable[[], object]], rounds: int) -> dict[
 
 
 def ratio(numerator: list[float], denominator: list[float]) -> Ratio:
-    """Of the ratios within the rounds, not of two medians: the rounds differ more than the tasks do."""
+    """Return median and quartiles of the ratios within the rounds; rounds differ more than tasks do."""
     ratios = [a / b for a, b in zip(numerator, denominator, strict=True)]
     low, median, high = statistics.quantiles(ratios, n=4, method="inclusive") if len(ratios) > 1 else ratios * 3
     return Ratio(median, (low, high))

@@ -1,12 +1,11 @@
-"""Whole training steps on MNIST against torchdiffeq's own MNIST example, batch 128, and what a run costs around them.
+"""Whole training steps on MNIST against torchdiffeq's own MNIST example, batch 128, and the further costs of a run.
 
-A step is what training repeats: take a batch, forward, backward, optimiser. The peer does the same work in plain torch
-and torchdiffeq as its example does (`peer_mnist.py`). Contestants take turns in one process, two steps a turn; ratios
-are medians over the turns. dopri5 has rtol = atol = 1e-3. Nets keep their random weights, so that NFE is that of the
-start on both sides: 26 forward, and 26 (peer), 19 (checkpoint) or 32 (adjoint) backward. The first step that the rule
-chooses has 0.006 of the error that the tolerance permits; solver.first_step=previous finds one of 0.3 within a few
-steps, from which dopri5 needs 19 and 13 (checkpoint).
-MNIST is taken from the folder of `--data`, fetched if missing.
+A step takes a batch and runs forward, backward and the optimiser. The peer does the same work in plain torch and
+torchdiffeq, as its example does (`peer_mnist.py`). Contestants take turns in one process, two steps a turn; ratios are
+medians over the turns. dopri5 has rtol = atol = 1e-3. Networks keep their random initial weights, and so both sides
+keep their initial NFE: 26 forward, and 26 (peer), 19 (checkpoint) or 32 (adjoint) backward. The error of the first step
+that the rule chooses is 0.006 of the tolerance. solver.first_step=previous finds one with 0.3 of it within a few steps,
+and dopri5 then needs 19 and 13 (checkpoint). MNIST is read from the folder of `--data`, and fetched if it is missing.
 """
 
 from __future__ import annotations
@@ -36,7 +35,9 @@ from neuralode_exp.trainers.loop import Cadence, Loop
 
 BATCH, STEPS_A_TURN = 128, 2
 CPU = torch.device("cpu")
-STANDSTILL = 1e-9  # learning rate: NFE depends on the weights, and both sides are to solve the same problem
+STANDSTILL = (
+    1e-9  # a learning rate that changes nothing: NFE depends on the weights, and both sides must solve the same problem
+)
 OURS = {
     "resnet": ("model=resnet",),
     "odenet checkpoint": ("model=odenet", "model.gradient=checkpoint", "solver=dopri5"),
@@ -45,7 +46,7 @@ OURS = {
     "rknet": ("model=rknet", "solver=dopri5"),
     "odenet rk4": ("model=odenet", "model.gradient=checkpoint", "solver=rk4", "solver.step_size=1"),
 }
-GOALS = [  # name, slower, faster, at least, at most
+GOALS = [  # name, slower, faster, least and largest ratio
     ("resnet: peer's time over ours", "peer resnet", "resnet", 1.0, None),
     ("odenet dopri5, checkpoint: peer's adjoint over ours", "peer odenet", "odenet checkpoint", 2.0, None),
     ("odenet dopri5, adjoint: peer's adjoint over ours", "peer odenet", "odenet adjoint", 1.6, None),
@@ -77,7 +78,7 @@ def measure(quick: bool, data: Path) -> list[Figure]:
 
 
 def make_loop(words: Sequence[str], device: torch.device = CPU) -> Loop:
-    """The loop of a run whose weights stay what they were at first."""
+    """Return the loop of a run whose weights keep their initial values."""
     config = compose(*words, f"trainer.lr={STANDSTILL}", "trainer.schedule=constant")
     torch.manual_seed(0)
     task = build_task(config, device)
@@ -109,7 +110,7 @@ def _peer_step(name: str, data: Classification) -> Callable[[], None]:
 
 
 def turn(step: Callable[[], None], n: int, device: torch.device = CPU) -> Callable[[], None]:
-    """n steps, and the device's end of them."""
+    """Run n steps and wait until the device has finished them."""
 
     def steps() -> None:
         for _ in range(n):
@@ -121,7 +122,7 @@ def turn(step: Callable[[], None], n: int, device: torch.device = CPU) -> Callab
 
 
 def _tracking(bare: Loop, tracked: Loop, steps: int, rounds: int) -> Figure:
-    """Everything logged as in a run, against the same steps bare."""
+    """Compare steps with all the logging of a run with the same steps without it."""
     recorder, progress = Recorder(Path(tempfile.mkdtemp())), Lines(None, 0)
 
     def tracked_step() -> None:
@@ -137,7 +138,7 @@ def _tracking(bare: Loop, tracked: Loop, steps: int, rounds: int) -> Figure:
 
 
 def _default_run(quick: bool) -> list[Figure]:
-    """`python train.py` as a user starts it: seconds to the first training step, seconds in all, and its result."""
+    """Run `python train.py` as a user starts it: seconds to the first training step, seconds in all, and its result."""
     folder = Path(tempfile.mkdtemp()) / "run"
     words = ["trainer.checkpoint_every=1", "trainer.max_steps=1"]
     starts = []
@@ -145,7 +146,7 @@ def _default_run(quick: bool) -> list[Figure]:
         first = folder.with_name(f"first{i}")
         began = time.time()
         _train(f"hydra.run.dir={first}", *words)
-        # The first checkpoint follows the first step at once; last.pt is written again at the end, best.pt is not.
+        # The first checkpoint follows the first step; last.pt is written again at the end, best.pt is not.
         starts.append((first / "checkpoints" / "best.pt").stat().st_mtime - began)
     began = time.time()
     _train(f"hydra.run.dir={folder}", *(["trainer.max_steps=20"] if quick else []))

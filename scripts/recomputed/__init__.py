@@ -1,1 +1,1 @@
-"""The other means of `recompute.py`, a module for each task. They give (tag, recorded, found, bounds...)."""
+"""The other means of `recompute.py`, a module for each task. Each returns (tag, recorded, found, bounds...)."""

@@ -20,14 +20,14 @@ MIB = 2**20
 def recompute(loop: Loop, config: Config, metrics: Mapping[str, float]) -> Iterator[tuple[Any, ...]]:
     loop.task.module.train()
     for group in loop.optimizer.param_groups:
-        group["lr"] = 0.0  # the step that is measured here must leave the weights as they are
+        group["lr"] = 0.0  # the step that is measured here must not change the weights
     loop.optimizer.zero_grad(set_to_none=True)
     graph = loop.task.loss(loop.step).sum()
     own = {x.untyped_storage().data_ptr() for x in (*loop.task.module.parameters(), *loop.task.module.buffers())}
     sizes = {x.untyped_storage().data_ptr(): x.untyped_storage().nbytes() for x in saved_by(graph)}
     saved = sum(n for place, n in sizes.items() if place not in own)
     del graph
-    # A graph's nodes do not show the last step's own graph, which a checkpointed solve keeps.
+    # The nodes of the graph do not show the graph of the last step, which a checkpointed solve keeps.
     if config.model.gradient != "checkpoint":
         yield "memory/saved_mib", metrics["memory/saved_mib"], saved / MIB, 0.01, 0.001
 
@@ -39,7 +39,7 @@ def recompute(loop: Loop, config: Config, metrics: Mapping[str, float]) -> Itera
 
 
 def written_peak(step: Callable[[], None]) -> int:
-    """The most bytes made in a step and held at once, from the trace that torch's profiler writes into a file."""
+    """Return the most bytes that a step makes and holds at once, from the trace that torch's profiler writes."""
     with torch.autograd.profiler.profile(profile_memory=True) as profiler:
         step()
     with tempfile.NamedTemporaryFile(suffix=".json") as file:
@@ -58,7 +58,7 @@ def written_peak(step: Callable[[], None]) -> int:
 
 
 def saved_by(root: Tensor) -> Iterator[Tensor]:
-    """The tensors that the nodes of a graph have saved."""
+    """Return the tensors that the nodes of a graph have saved."""
     seen, waiting = set(), [root.grad_fn]
     while waiting:
         node = waiting.pop()

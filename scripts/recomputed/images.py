@@ -16,7 +16,7 @@ from neuralode_exp.config import Config
 from recomputed.loops import three_eighths
 
 FINE = 1 / 64  # step of the reference
-FEW = 1000  # the package looks at as many
+FEW = 1000  # as many as the package uses
 
 
 @torch.no_grad()
