@@ -37,18 +37,12 @@ RESULTS = ROOT / "results"
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("table", choices=TABLES, help="what to measure")
-    parser.add_argument(
-        "--quick",
-        action="store_true",
-        help="few repetitions and small sizes, to see that it runs; nothing is written by default",
-    )
+    parser.add_argument("--quick", action="store_true", help="few repetitions and small sizes, to see that it runs")
     parser.add_argument("--json", type=Path, metavar="FILE", help="file to write the figures to")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads of torch (default: %(default)s)")
     parser.add_argument("--data", type=Path, default=ROOT / "data", help="folder of MNIST, for train and gpu")
     parser.add_argument("--device", default="cuda", help="gpu: device to measure on (default: %(default)s)")
-    parser.add_argument(
-        "--minutes", type=float, default=7.0, help="gpu: how many minutes it may take (default: %(default)s)"
-    )
+    parser.add_argument("--minutes", type=float, default=7.0, help="gpu: most minutes to take (default: %(default)s)")
     arguments = parser.parse_args()
 
     torch.set_num_threads(arguments.threads)

@@ -10,7 +10,7 @@ Field = Callable[[float, Tensor], Tensor]
 
 
 def three_eighths(f: Field, z: Tensor, times: Sequence[float], step_size: float) -> list[Tensor]:
-    """Return states at the times by the 3/8 rule (Kutta 1901), with equal steps of at most the step size in an interval."""
+    """Return states at the times by the 3/8 rule (Kutta 1901), with equal steps of at most the step size."""
     states = [z]
     for a, b in zip(times, times[1:], strict=False):
         n = max(1, -int(-(abs(b - a) / step_size - 1e-9) // 1))
