@@ -79,6 +79,11 @@ def _column(name: str, cells: Sequence[str], missing: frozenset[str], table: Tab
     numbers = pd.to_numeric(written, errors="coerce")
     infinite = np.array([cell.lower().lstrip("+-") in ("inf", "infinity") for cell in cells])
     wrong = numbers.isna().to_numpy() & ~empty & ~infinite
+    # pandas 2 does not read a number beyond float64, as 1e999; pandas 3 gives infinity.
+    numbers_of_python = [i for i in np.flatnonzero(wrong).tolist() if is_number(cells[i])]
+    beyond = [i for i in numbers_of_python if np.isinf(float(cells[i].replace(",", ".")))]
+    if beyond:
+        numbers[beyond], wrong[beyond] = np.inf, False
     kept = len(cells) - int(empty.sum())
     if kept == 0:
         return Column(name, numbers.to_numpy(np.float64), cells)
