@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 from neuralode_exp.config.errors import Mistake
-from neuralode_exp.config.gaps import OF_EVERY_KIND
+from neuralode_exp.config.gaps import of_every_kind
 from neuralode_exp.config.kinds import KINDS, unfit
 from neuralode_exp.config.schema import Config, Solver
 from neuralode_exp.ode.solvers import SOLVERS
@@ -31,5 +32,5 @@ def solver_arguments(solver: Solver) -> dict[str, Any]:
 
 def without_meaning(config: Config) -> Mistake | None:
     """Return why a cell of model x dataset x solver has no meaning and what to pick instead, None if it has one."""
-    gaps = (gap.of(config) for gap in (*KINDS[config.dataset.kind].gaps, *OF_EVERY_KIND))
-    return unfit(config) or next(filter(None, gaps), None)
+    gaps = itertools.chain(KINDS[config.dataset.kind].gaps(config), of_every_kind(config))
+    return unfit(config) or next(gaps, None)

@@ -1,10 +1,9 @@
-"""Cells of model x dataset x solver without a meaning: which they are, why, and what to pick instead."""
+"""Cells of model x dataset x solver without a meaning: why they have none, and what to pick instead."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Iterator
 
 from neuralode_exp.config import readable
 from neuralode_exp.config.errors import Mistake
@@ -15,273 +14,185 @@ from neuralode_exp.ode.solvers import SOLVERS
 REGULARISERS = ("kinetic", "jacobian", "taylor", "steer", "error")  # keys of `trainer`
 
 
-@dataclass(frozen=True)
-class Gap:
-    """Cells without a meaning.
-
-    Args:
-        has: whether a cell is one of them.
-        rule, got, instead: what is said of it, with {c} for the config; the rule begins with its key.
-    """
-
-    has: Callable[[Config], bool]
-    rule: str
-    got: str
-    instead: str
-
-    def of(self, config: Config) -> Mistake | None:
-        """Return what is wrong with a cell, None if it is none of these."""
-        if not self.has(config):
-            return None
-        rule, got, instead = (text.format(c=config) for text in (self.rule, self.got, self.instead))
-        key, _, rule = rule.partition(" ")
-        return Mistake(key, rule, got, instead)
-
-
-def _reads(config: Config, key: str) -> bool:
-    return config.solves_ode and key in SOLVERS[config.solver.name].keys
-
-
-def _estimates_errors(config: Config) -> bool:
-    solver = config.solver
-    steps = SOLVERS[solver.name].adaptive and solver.engine == "native" and not solver.compile
-    return steps and config.model.gradient in ("backprop", "checkpoint") and config.trainer.replicas == 1
+def of_every_kind(c: Config) -> Iterator[Mistake]:
+    """Yield why a cell has no meaning, whatever its data; `of_images` to `of_densities` what else holds of theirs."""
+    if c.model.name == "rknet" and c.model.gradient != "backprop":
+        rule, got = "is the ODE block with model.gradient=backprop", f"model.gradient={c.model.gradient}"
+        yield Mistake("model=rknet", rule, got, "pick model=odenet")
+    penalised = any(getattr(c.trainer, key) for key in REGULARISERS)
+    if penalised and not c.solves_ode:
+        keys, fix = "trainer.kinetic, jacobian, taylor, steer and error", "pick model=odenet or leave them at 0"
+        yield Mistake(keys, "are of an ODE's solution", f"model={c.model.name}", fix)
+    if penalised and has_inputs(c):
+        keys, fix = "trainer.kinetic, jacobian, taylor and error", "leave them at 0 or pick dataset.input=none"
+        yield Mistake(keys, "are of a field of t and z alone", f"{_data(c)} with inputs", fix)
+    if c.model.order == 2 and c.dataset.kind != "dynamics":
+        rule = "is for dynamics, whose states have positions and velocities"
+        yield Mistake("model.order=2", rule, _data(c), "pick model.order=1")
+    if c.trainer.error > 0 and not _estimates_errors(c):
+        rule = "is of an adaptive solver of the native engine, by backprop or checkpoint, without solver.compile"
+        got = f"solver={c.solver.name} in {c.solver.engine} with model.gradient={c.model.gradient}"
+        fix = "pick solver=dopri5 model=odenet model.gradient=checkpoint, or trainer.error=0"
+        yield Mistake("trainer.error", f"{rule} and replicas", got, fix)
+    if c.trainer.steer > 0 and c.dataset.kind == "dynamics":
+        rule = "moves the end of a solve, where dynamics have an observation"
+        yield Mistake("trainer.steer", rule, _data(c), "pick trainer.steer=0")
+    if c.model.name == "odenet" and c.model.gradient == "backprop":
+        rule = "is the ODE block with model.gradient=adjoint, checkpoint or reversible"
+        yield Mistake("model=odenet", rule, "model.gradient=backprop", "pick model=rknet")
+    if c.solves_ode:
+        yield from _of_solver(c)
 
 
-OF_EVERY_KIND = (
-    Gap(
-        lambda c: c.model.name == "rknet" and c.model.gradient != "backprop",
-        "model=rknet is the ODE block with model.gradient=backprop",
-        "model.gradient={c.model.gradient}",
-        "pick model=odenet",
-    ),
-    Gap(
-        lambda c: not c.solves_ode and any(getattr(c.trainer, key) for key in REGULARISERS),
-        "trainer.kinetic, jacobian, taylor, steer and error are of an ODE's solution",
-        "model={c.model.name}",
-        "pick model=odenet or leave them at 0",
-    ),
-    Gap(
-        lambda c: has_inputs(c) and any(getattr(c.trainer, key) for key in REGULARISERS),
-        "trainer.kinetic, jacobian, taylor and error are of a field of t and z alone",
-        "dataset={c.dataset.name} with inputs",
-        "leave them at 0 or pick dataset.input=none",
-    ),
-    Gap(
-        lambda c: c.model.order == 2 and c.dataset.kind != "dynamics",
-        "model.order=2 is for dynamics, whose states have positions and velocities",
-        "dataset={c.dataset.name}",
-        "pick model.order=1",
-    ),
-    Gap(
-        lambda c: c.trainer.error > 0 and not _estimates_errors(c),
-        "trainer.error is of an adaptive solver of the native engine, by backprop or checkpoint, without "
-        "solver.compile and replicas",
-        "solver={c.solver.name} in {c.solver.engine} with model.gradient={c.model.gradient}",
-        "pick solver=dopri5 model=odenet model.gradient=checkpoint, or trainer.error=0",
-    ),
-    Gap(
-        lambda c: c.trainer.steer > 0 and c.dataset.kind == "dynamics",
-        "trainer.steer moves the end of a solve, where dynamics have an observation",
-        "dataset={c.dataset.name}",
-        "pick trainer.steer=0",
-    ),
-    Gap(
-        lambda c: c.model.name == "odenet" and c.model.gradient == "backprop",
-        "model=odenet is the ODE block with model.gradient=adjoint, checkpoint or reversible",
-        "model.gradient=backprop",
-        "pick model=rknet",
-    ),
-    Gap(
-        lambda c: c.solves_ode and c.solver.engine not in SOLVERS[c.solver.name].engines,
-        "solver={c.solver.name} is not in this engine",
-        "solver.engine={c.solver.engine}",
-        "pick the other engine or solver=dopri5",
-    ),
-    Gap(
-        lambda c: _reads(c, "max_step") and c.solver.engine == "torchdiffeq" and c.solver.max_step is not None,
-        "solver.max_step limits the steps of the native engine",
-        "solver.engine=torchdiffeq",
-        "pick solver.engine=native or solver.max_step=null",
-    ),
-    Gap(
-        lambda c: c.solves_ode and c.solver.engine == "torchdiffeq" and c.solver.compile,
-        "solver.compile=true compiles the steps of the native engine",
-        "solver.engine=torchdiffeq",
-        "pick solver.engine=native or solver.compile=false",
-    ),
-    Gap(
-        lambda c: _reads(c, "first_step") and c.solver.engine == "torchdiffeq" and c.solver.first_step == "previous",
-        "solver.first_step=previous is known of the native engine's steps alone",
-        "solver.engine=torchdiffeq",
-        "pick solver.engine=native or solver.first_step=null",
-    ),
-    Gap(
-        lambda c: c.solves_ode and not SOLVERS[c.solver.name].differentiable and c.model.gradient != "adjoint",
-        "solver={c.solver.name} gives gradients through the adjoint only",
-        "model={c.model.name} with model.gradient={c.model.gradient}",
-        "pick model=odenet model.gradient=adjoint or solver=dopri5",
-    ),
-    Gap(
-        lambda c: (
-            c.solves_ode and c.solver.engine == "torchdiffeq" and c.model.gradient in ("checkpoint", "reversible")
-        ),
-        "solver.engine=torchdiffeq differentiates by backprop and adjoint only",
-        "model.gradient={c.model.gradient}",
-        "pick solver.engine=native with a solver of its own, or model.gradient=adjoint",
-    ),
-)
+def _estimates_errors(c: Config) -> bool:
+    steps = SOLVERS[c.solver.name].adaptive and c.solver.engine == "native" and not c.solver.compile
+    return steps and c.model.gradient in ("backprop", "checkpoint") and c.trainer.replicas == 1
 
-ONE_STATE_OF_ALL_ROWS = Gap(
-    lambda c: c.solves_ode and SOLVERS[c.solver.name].scipy is not None,
-    "solver={c.solver.name} takes all rows of a batch for one state, whose Jacobian has their number squared",
-    "dataset={c.dataset.name}",
-    "pick solver=dopri5",
-)
 
-PRECISE = Gap(
-    lambda c: c.precision == "bf16",
-    "precision=bf16 is for images, whose networks stand the rounding",
-    "dataset={c.dataset.name}",
-    "pick precision=float32",
-)
+def _of_solver(c: Config) -> Iterator[Mistake]:
+    solver, method, gradient = c.solver, SOLVERS[c.solver.name], c.model.gradient
+    engine = f"solver.engine={solver.engine}"
+    if solver.engine not in method.engines:
+        fix = "pick the other engine or solver=dopri5"
+        yield Mistake(f"solver={solver.name}", "is not in this engine", engine, fix)
+    if solver.engine == "torchdiffeq":
+        if "max_step" in method.keys and solver.max_step is not None:
+            rule, fix = "limits the steps of the native engine", "pick solver.engine=native or solver.max_step=null"
+            yield Mistake("solver.max_step", rule, engine, fix)
+        if solver.compile:
+            rule, fix = "compiles the steps of the native engine", "pick solver.engine=native or solver.compile=false"
+            yield Mistake("solver.compile=true", rule, engine, fix)
+        if "first_step" in method.keys and solver.first_step == "previous":
+            rule = "is known of the native engine's steps alone"
+            fix = "pick solver.engine=native or solver.first_step=null"
+            yield Mistake("solver.first_step=previous", rule, engine, fix)
+    if not method.differentiable and gradient != "adjoint":
+        rule, got = "gives gradients through the adjoint only", f"model={c.model.name} with model.gradient={gradient}"
+        fix = "pick model=odenet model.gradient=adjoint or solver=dopri5"
+        yield Mistake(f"solver={solver.name}", rule, got, fix)
+    if solver.engine == "torchdiffeq" and gradient in ("checkpoint", "reversible"):
+        fix = "pick solver.engine=native with a solver of its own, or model.gradient=adjoint"
+        yield Mistake(engine, "differentiates by backprop and adjoint only", f"model.gradient={gradient}", fix)
 
-KNOWN = Gap(
-    lambda c: c.model.field == "hybrid",
-    "model.field=hybrid is for dynamics",
-    "dataset={c.dataset.name}",
-    "pick model.field=mlp",
-)
 
-IN_PAIRS = Gap(
-    lambda c: c.model.field == "hamiltonian" and (readable.dimension(c) or 0) % 2 == 1,
-    "model.field=hamiltonian has as many momenta as coordinates",
-    "dataset={c.dataset.name} of an odd number of dimensions",
-    "pick model.field=mlp",
-)
+def of_images(c: Config) -> Iterator[Mistake]:
+    yield from _one_state_of_all_rows(c)
+    if c.model.augment > 0 and c.model.name in ("mlp", "stem"):
+        fix = "pick model=odenet or model.augment=0"
+        yield Mistake("model.augment", "is for networks with blocks", f"model={c.model.name}", fix)
 
-OF_IMAGES = (
-    ONE_STATE_OF_ALL_ROWS,
-    Gap(
-        lambda c: c.model.augment > 0 and c.model.name in ("mlp", "stem"),
-        "model.augment is for networks with blocks",
-        "model={c.model.name}",
-        "pick model=odenet or model.augment=0",
-    ),
-)
-OF_LABELS = (PRECISE, ONE_STATE_OF_ALL_ROWS, KNOWN, IN_PAIRS)
-OF_DYNAMICS = (
-    PRECISE,
-    Gap(
-        lambda c: c.model.name == "resnet" and isinstance(c.dataset, DynamicsKeys) and c.dataset.sampling == "random",
-        "model=resnet maps one time of a regular grid to the next",
-        "dataset.sampling=random",
-        "pick dataset.sampling=regular or model=odenet",
-    ),
-    Gap(
-        lambda c: c.model.name == "resnet" and isinstance(c.dataset, CsvKeys),
-        "model=resnet maps one time of a regular grid to the next",
-        "dataset=csv, which may have any times",
-        "pick model=odenet or model=rknet",
-    ),
-    Gap(
-        lambda c: c.model.name == "resnet" and c.model.field == "hybrid",
-        "model=resnet has no field dz/dt that could be known",
-        "model.field=hybrid",
-        "pick model=odenet",
-    ),
-    IN_PAIRS,
-    Gap(
-        lambda c: c.model.order == 2 and (readable.dimension(c) or 0) % 2 == 1,
-        "model.order=2 has as many velocities as positions",
-        "dataset={c.dataset.name} of an odd number of dimensions",
-        "pick model.order=1",
-    ),
-    Gap(
-        lambda c: c.model.order == 2 and (c.model.name == "resnet" or c.model.field == "hamiltonian"),
-        "model.order=2 is for fields whose first half is free to be the velocity",
-        "model={c.model.name} with model.field={c.model.field}",
-        "pick model=odenet model.field=mlp",
-    ),
-    Gap(
-        lambda c: (
-            c.model.order == 2
-            and isinstance(c.dataset, CsvKeys)
-            and (c.dataset.log != "false" or c.dataset.delays != 0)
-        ),
-        "model.order=2 is for columns as they are, half of them positions",
-        "dataset.log={c.dataset.log} dataset.delays={c.dataset.delays}",
-        "pick dataset.log=false dataset.delays=0",
-    ),
-    Gap(
-        lambda c: c.model.augment > 0,
-        "model.augment adds dimensions that nothing is known of, and all of the states are measured",
-        "dataset={c.dataset.name}",
-        "pick model.augment=0",
-    ),
-    Gap(
-        lambda c: c.model.name == "resnet" and has_inputs(c),
-        "model=resnet is for data without inputs",
-        "inputs",
-        "pick model=odenet or dataset.input=none",
-    ),
-    Gap(
-        lambda c: (
-            (has_inputs(c) or c.model.field == "hybrid")
-            and any((c.trainer.kinetic, c.trainer.jacobian, c.trainer.taylor))
-        ),
-        "trainer.kinetic, jacobian and taylor are for fields of t and z that are networks alone",
-        "dataset={c.dataset.name} with inputs, or model.field=hybrid",
-        "leave them out",
-    ),
-    Gap(
-        lambda c: has_inputs(c) and c.solver.compile,
-        "solver.compile is for fields without inputs, whose pieces are found by their times on the host",
-        "dataset={c.dataset.name} with inputs",
-        "pick solver.compile=false or dataset.input=none",
-    ),
-    Gap(
-        lambda c: has_inputs(c) and c.solver.engine == "torchdiffeq",
-        "solver.engine=torchdiffeq steps over the times at which inputs change",
-        "dataset={c.dataset.name} with inputs",
-        "pick a solver of the native engine or dataset.input=none",
-    ),
-    Gap(
-        lambda c: isinstance(c.dataset, CsvKeys) and c.trainer.shooting == "single",
-        "trainer.shooting=single solves all trajectories at the same times",
-        "dataset=csv, where each has its own",
-        "pick trainer.shooting=multiple",
-    ),
-)
-OF_DENSITIES = (
-    PRECISE,
-    ONE_STATE_OF_ALL_ROWS,
-    Gap(
-        lambda c: c.model.name == "planar" and c.trainer.loss != "likelihood",
-        "trainer.loss={c.trainer.loss} fits a field",
-        "model=planar, which has none",
-        "pick trainer.loss=likelihood or model=odenet",
-    ),
-    Gap(
-        lambda c: (
-            c.trainer.loss == "flow-matching+likelihood"
-            and c.trainer.matching_steps >= (c.trainer.max_steps or math.inf)
-        ),
-        "trainer.matching_steps must leave steps for the likelihood",
-        "{c.trainer.matching_steps} of trainer.max_steps={c.trainer.max_steps}",
-        "lower it or pick trainer.loss=flow-matching",
-    ),
-    Gap(
-        lambda c: c.model.field == "hamiltonian",
-        "model.field=hamiltonian keeps volumes, and a density has to change",
-        "dataset={c.dataset.name}",
-        "pick model.field=mlp",
-    ),
-    KNOWN,
-    Gap(
-        lambda c: c.model.augment > 0,
-        "model.augment has no density, as the flow would not be a map of the points alone",
-        "dataset={c.dataset.name}",
-        "pick model.augment=0",
-    ),
-)
+
+def of_labels(c: Config) -> Iterator[Mistake]:
+    yield from _not_precise(c)
+    yield from _one_state_of_all_rows(c)
+    yield from _not_known(c)
+    yield from _not_in_pairs(c)
+
+
+def of_dynamics(c: Config) -> Iterator[Mistake]:
+    yield from _not_precise(c)
+    if c.model.name == "resnet":
+        yield from _of_residual_map(c)
+    yield from _not_in_pairs(c)
+    if c.model.order == 2:
+        yield from _of_second_order(c)
+    if c.model.augment > 0:
+        rule = "adds dimensions that nothing is known of, and all of the states are measured"
+        yield Mistake("model.augment", rule, _data(c), "pick model.augment=0")
+    if has_inputs(c) and c.model.name == "resnet":
+        fix = "pick model=odenet or dataset.input=none"
+        yield Mistake("model=resnet", "is for data without inputs", "inputs", fix)
+    penalised = any((c.trainer.kinetic, c.trainer.jacobian, c.trainer.taylor))
+    if penalised and (has_inputs(c) or c.model.field == "hybrid"):
+        keys, rule = "trainer.kinetic, jacobian and taylor", "are for fields of t and z that are networks alone"
+        yield Mistake(keys, rule, f"{_data(c)} with inputs, or model.field=hybrid", "leave them out")
+    if has_inputs(c) and c.solver.compile:
+        rule = "is for fields without inputs, whose pieces are found by their times on the host"
+        fix = "pick solver.compile=false or dataset.input=none"
+        yield Mistake("solver.compile", rule, f"{_data(c)} with inputs", fix)
+    if has_inputs(c) and c.solver.engine == "torchdiffeq":
+        rule = "steps over the times at which inputs change"
+        fix = "pick a solver of the native engine or dataset.input=none"
+        yield Mistake("solver.engine=torchdiffeq", rule, f"{_data(c)} with inputs", fix)
+    if isinstance(c.dataset, CsvKeys) and c.trainer.shooting == "single":
+        rule, fix = "solves all trajectories at the same times", "pick trainer.shooting=multiple"
+        yield Mistake("trainer.shooting=single", rule, "dataset=csv, where each has its own", fix)
+
+
+def _of_residual_map(c: Config) -> Iterator[Mistake]:
+    rule = "maps one time of a regular grid to the next"
+    if isinstance(c.dataset, DynamicsKeys) and c.dataset.sampling == "random":
+        fix = "pick dataset.sampling=regular or model=odenet"
+        yield Mistake("model=resnet", rule, "dataset.sampling=random", fix)
+    if isinstance(c.dataset, CsvKeys):
+        got = "dataset=csv, which may have any times"
+        yield Mistake("model=resnet", rule, got, "pick model=odenet or model=rknet")
+    if c.model.field == "hybrid":
+        rule = "has no field dz/dt that could be known"
+        yield Mistake("model=resnet", rule, "model.field=hybrid", "pick model=odenet")
+
+
+def _of_second_order(c: Config) -> Iterator[Mistake]:
+    model, dataset, key = c.model, c.dataset, "model.order=2"
+    if _is_odd(c):
+        got = f"{_data(c)} of an odd number of dimensions"
+        yield Mistake(key, "has as many velocities as positions", got, "pick model.order=1")
+    if model.name == "resnet" or model.field == "hamiltonian":
+        rule = "is for fields whose first half is free to be the velocity"
+        got = f"model={model.name} with model.field={model.field}"
+        yield Mistake(key, rule, got, "pick model=odenet model.field=mlp")
+    if isinstance(dataset, CsvKeys) and (dataset.log != "false" or dataset.delays != 0):
+        rule = "is for columns as they are, half of them positions"
+        got = f"dataset.log={dataset.log} dataset.delays={dataset.delays}"
+        yield Mistake(key, rule, got, "pick dataset.log=false dataset.delays=0")
+
+
+def of_densities(c: Config) -> Iterator[Mistake]:
+    trainer = c.trainer
+    yield from _not_precise(c)
+    yield from _one_state_of_all_rows(c)
+    if c.model.name == "planar" and trainer.loss != "likelihood":
+        got, fix = "model=planar, which has none", "pick trainer.loss=likelihood or model=odenet"
+        yield Mistake(f"trainer.loss={trainer.loss}", "fits a field", got, fix)
+    if trainer.loss == "flow-matching+likelihood" and trainer.matching_steps >= (trainer.max_steps or math.inf):
+        got = f"{trainer.matching_steps} of trainer.max_steps={trainer.max_steps}"
+        fix = "lower it or pick trainer.loss=flow-matching"
+        yield Mistake("trainer.matching_steps", "must leave steps for the likelihood", got, fix)
+    if c.model.field == "hamiltonian":
+        rule = "keeps volumes, and a density has to change"
+        yield Mistake("model.field=hamiltonian", rule, _data(c), "pick model.field=mlp")
+    yield from _not_known(c)
+    if c.model.augment > 0:
+        rule = "has no density, as the flow would not be a map of the points alone"
+        yield Mistake("model.augment", rule, _data(c), "pick model.augment=0")
+
+
+def _one_state_of_all_rows(c: Config) -> Iterator[Mistake]:
+    if c.solves_ode and SOLVERS[c.solver.name].scipy is not None:
+        rule = "takes all rows of a batch for one state, whose Jacobian has their number squared"
+        yield Mistake(f"solver={c.solver.name}", rule, _data(c), "pick solver=dopri5")
+
+
+def _not_precise(c: Config) -> Iterator[Mistake]:
+    if c.precision == "bf16":
+        rule = "is for images, whose networks stand the rounding"
+        yield Mistake("precision=bf16", rule, _data(c), "pick precision=float32")
+
+
+def _not_known(c: Config) -> Iterator[Mistake]:
+    if c.model.field == "hybrid":
+        yield Mistake("model.field=hybrid", "is for dynamics", _data(c), "pick model.field=mlp")
+
+
+def _not_in_pairs(c: Config) -> Iterator[Mistake]:
+    if c.model.field == "hamiltonian" and _is_odd(c):
+        got = f"{_data(c)} of an odd number of dimensions"
+        yield Mistake("model.field=hamiltonian", "has as many momenta as coordinates", got, "pick model.field=mlp")
+
+
+def _is_odd(c: Config) -> bool:
+    return (readable.dimension(c) or 0) % 2 == 1
+
+
+def _data(c: Config) -> str:
+    return f"dataset={c.dataset.name}"

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 
 from neuralode_exp.config import gaps, image_files, memory, readable
 from neuralode_exp.config.errors import Mistake
-from neuralode_exp.config.gaps import Gap
 from neuralode_exp.config.options import own_keys
 from neuralode_exp.config.schema import (
     DATASETS,
@@ -37,7 +36,7 @@ class Kind:
         trainer_keys: keys of `trainer` that no other trainer reads.
         objectives: tags that may be minimised, beside those that every run records. None is of test data, where
             nothing is to be chosen.
-        gaps: further cells without a meaning.
+        gaps: yields why a cell has no meaning, where that is not so of every kind.
         data: yields what is wrong with the files and numbers that its data are made of.
         memory: estimates the bytes that a run takes.
         epoch: training steps in one pass over the data; None where the data have to be read to know.
@@ -50,7 +49,7 @@ class Kind:
     objectives: tuple[str, ...]
     trainer_keys: tuple[str, ...] = ()
     unfit: Mapping[str, str] = field(default_factory=dict)
-    gaps: tuple[Gap, ...] = ()
+    gaps: Callable[[Config], Iterator[Mistake]] = lambda config: iter(())
     data: Callable[[Config], Iterator[Mistake]] = lambda config: iter(())
     memory: Callable[[Config], float] = lambda config: 0.0
     epoch: Callable[[Config], int | None] = lambda config: None
@@ -111,7 +110,7 @@ add_kind(
         data=readable.of_images,
         memory=memory.of_images,
         epoch=image_files.steps_per_epoch,
-        gaps=gaps.OF_IMAGES,
+        gaps=gaps.of_images,
     )
 )
 add_kind(
@@ -129,7 +128,7 @@ add_kind(
         data=readable.of_labels,
         memory=memory.of_labels,
         epoch=lambda c: c.dataset.train // c.trainer.batch_size if isinstance(c.dataset, AnnuliKeys) else None,
-        gaps=gaps.OF_LABELS,
+        gaps=gaps.of_labels,
         unfit={"stem": "is made of convolutions"},
     )
 )
@@ -147,7 +146,7 @@ add_kind(
         trainer_keys=("shooting", "window", "collocation", "curvature", "replicas"),
         data=readable.of_dynamics,
         memory=memory.of_dynamics,
-        gaps=gaps.OF_DYNAMICS,
+        gaps=gaps.of_dynamics,
     )
 )
 add_kind(
@@ -171,7 +170,7 @@ add_kind(
         ),
         data=readable.of_densities,
         memory=memory.of_densities,
-        gaps=gaps.OF_DENSITIES,
+        gaps=gaps.of_densities,
         unfit={"resnet": "has no density, its blocks need not be invertible"},
     )
 )
