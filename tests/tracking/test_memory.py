@@ -33,39 +33,38 @@ def tanh_chain(x: Tensor, length: int) -> Tensor:
     return x
 
 
+def measured(loss_of: Callable[[], Tensor], exclude: Any = (), **backward: bool) -> SavedTensors:
+    """The probe of a forward pass that gives a loss, and of its backward."""
+    with SavedTensors(exclude) as probe:
+        loss = loss_of()
+        probe.backward_starts()
+        loss.backward(**backward)
+    return probe
+
+
 @pytest.mark.parametrize("length", [1, 7])
 def test_chain_holds_one_output_a_link(length: int) -> None:
     x = leaf()
-    with SavedTensors() as probe:
-        loss = tanh_chain(x, length).sum()
-        probe.backward_starts()
-        loss.backward()
+    probe = measured(lambda: tanh_chain(x, length).sum())
     assert probe.saved_bytes == probe.peak_bytes == length * KIB
     assert probe.saved_mib == probe.autograd_peak_mib == length * KIB / MIB
 
 
 def test_views_and_repeated_saves_share_their_storage() -> None:
     x = leaf()
-    with SavedTensors() as probe:
+
+    def loss() -> Tensor:
         y = x.tanh()  # saves y
         z = y[:128] * y.view(16, 16).t().reshape(-1)[128:]  # a view of y, and a copy (1 KiB) of its transpose
-        loss = (z + y[:128].square()).sum()  # y again
-        probe.backward_starts()
-        loss.backward()
-    assert probe.saved_bytes == 2 * KIB
+        return (z + y[:128].square()).sum()  # y again
+
+    assert measured(loss).saved_bytes == 2 * KIB
 
 
 def test_view_counts_the_whole_storage_that_it_keeps_alive() -> None:
     x = leaf()
-    with SavedTensors() as probe:
-        loss = x.exp()[:1].square().sum()  # exp saves its output, square a view of it
-        probe.backward_starts()
-    assert probe.saved_bytes == KIB
-    with SavedTensors() as probe:
-        loss = (x * 2)[:1].square().sum()  # only the view is saved
-        probe.backward_starts()
-        loss.backward()
-    assert probe.saved_bytes == KIB
+    assert measured(lambda: x.exp()[:1].square().sum()).saved_bytes == KIB  # exp saves its output, square a view of it
+    assert measured(lambda: (x * 2)[:1].square().sum()).saved_bytes == KIB  # only the view is saved
 
 
 def test_parameters_and_buffers_are_not_counted() -> None:
@@ -73,20 +72,18 @@ def test_parameters_and_buffers_are_not_counted() -> None:
     model.register_buffer("scale", torch.full((256,), 2.0))
     x = torch.ones(4, 256, requires_grad=True)  # 4 KiB
     for exclude, expected in ((model, 4 * KIB), ((model.weight,), 5 * KIB), ((), 5 * KIB + 256 * KIB)):
-        with SavedTensors(exclude) as probe:
-            loss = (model(x) * model.scale).sum()  # saves x, the weight, the buffer
-            probe.backward_starts()
-            loss.backward()
+        probe = measured(lambda: (model(x) * model.scale).sum(), exclude)  # saves x, the weight, the buffer
         assert probe.saved_bytes == expected
 
 
 def test_graph_that_is_dropped_before_backward_counts_in_the_peak_only() -> None:
     x = leaf()
-    with SavedTensors() as probe:
+
+    def loss() -> Tensor:
         tanh_chain(x, 5)
-        loss = tanh_chain(x, 2).sum()
-        probe.backward_starts()
-        loss.backward()
+        return tanh_chain(x, 2).sum()
+
+    probe = measured(loss)
     assert probe.saved_bytes == 2 * KIB
     assert probe.peak_bytes == 5 * KIB
 
@@ -122,11 +119,8 @@ class Recompute(torch.autograd.Function):
 
 def test_graph_built_inside_backward_is_counted() -> None:
     x = leaf()
-    with SavedTensors() as probe:
-        y = Recompute.apply(x, 5)  # holds x
-        loss = Recompute.apply(y, 4).sum()  # holds y
-        probe.backward_starts()
-        loss.backward()
+    # The first block holds x, the second the result of the first.
+    probe = measured(lambda: Recompute.apply(Recompute.apply(x, 5), 4).sum())
     assert probe.saved_bytes == 2 * KIB
     # The second block's 4 outputs on top of both; then x and the first block's 5.
     assert probe.peak_bytes == 6 * KIB
@@ -135,25 +129,13 @@ def test_graph_built_inside_backward_is_counted() -> None:
     assert torch.equal(x.grad, gradient)
 
 
-def test_reentrant_checkpoint_is_counted() -> None:
-    x = leaf()
-    with SavedTensors() as probe:
-        y = checkpoint(lambda z: tanh_chain(z, 5), x, use_reentrant=True, preserve_rng_state=False)
-        loss = y.sum()
-        probe.backward_starts()
-        loss.backward()
+@pytest.mark.parametrize("reentrant", [True, False])
+def test_a_checkpoint_is_counted_by_its_inputs(reentrant: bool) -> None:
+    x, chain = leaf(), partial(tanh_chain, length=5)
+    probe = measured(lambda: checkpoint(chain, x, use_reentrant=reentrant, preserve_rng_state=False).sum())
     assert probe.saved_bytes == KIB
-    assert probe.peak_bytes == 6 * KIB
-
-
-def test_nonreentrant_checkpoint_is_counted_by_its_inputs() -> None:
-    x = leaf()
-    with SavedTensors() as probe:
-        y = checkpoint(lambda z: tanh_chain(z, 5), x, use_reentrant=False, preserve_rng_state=False)
-        loss = y.sum()
-        probe.backward_starts()
-        loss.backward()
-    assert probe.saved_bytes == KIB
+    if reentrant:  # what the other one recomputes is not seen
+        assert probe.peak_bytes == 6 * KIB
 
 
 def test_second_derivatives_stay_right() -> None:
@@ -170,34 +152,21 @@ def test_measuring_changes_no_gradient() -> None:
     model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.GroupNorm(2, 4), nn.ReLU(inplace=True), nn.Flatten())
     x = torch.randn(2, 1, 6, 6)
     gradients = []
-    for measured in (False, True):
+    for probed in (False, True):
         model.zero_grad()
-        if measured:
-            with SavedTensors(exclude=model) as probe:
-                loss = model(x).square().sum()
-                probe.backward_starts()
-                loss.backward()
+        if probed:
+            measured(lambda: model(x).square().sum(), exclude=model)
         else:
             model(x).square().sum().backward()
         gradients.append([parameter.grad.clone() for parameter in model.parameters()])
-    for bare, probed in zip(*gradients, strict=True):
-        assert torch.equal(bare, probed)
+    assert all(torch.equal(*pair) for pair in zip(*gradients, strict=True))
 
 
 def test_vmapped_and_forward_mode_functions_can_be_measured() -> None:
     x = leaf()
-    with SavedTensors() as probe:
-        loss = torch.func.vmap(lambda row: row.tanh())(x.view(16, 16)).sum()
-        probe.backward_starts()
-        loss.backward()
-    assert probe.saved_bytes == KIB
-
+    assert measured(lambda: torch.func.vmap(torch.tanh)(x.view(16, 16)).sum()).saved_bytes == KIB
     x = leaf()
-    with SavedTensors() as probe:
-        y, tangent = torch.func.jvp(torch.sin, (x,), (torch.ones(256),))
-        loss = (y + tangent).sum()
-        probe.backward_starts()
-        loss.backward()
+    measured(lambda: sum(torch.func.jvp(torch.sin, (x,), (torch.ones(256),))).sum())
     torch.testing.assert_close(x.grad, x.cos().detach() - x.sin().detach())
 
 
