@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 from neuralode_exp.config import Config
 from neuralode_exp.run import run
@@ -20,6 +21,15 @@ RANDOM_OR_CLOCK = ("time/", "memory/peak_rss", "final/time")
 def run_in(folder: Path, config: Config) -> float:
     folder.mkdir(exist_ok=True)
     return run(config, folder, config.model_dump(mode="json"))
+
+
+def train_in(folder: Path, config: Config) -> Path:
+    """The folder of a run with the config that Hydra would have stored there."""
+    values = config.model_dump(mode="json")
+    (folder / ".hydra").mkdir(parents=True)
+    (folder / ".hydra" / "config.yaml").write_text(yaml.safe_dump(values))
+    run(config, folder, values)
+    return folder
 
 
 def weights(folder: Path, name: str = "last") -> dict[str, torch.Tensor]:

@@ -8,19 +8,17 @@ from pathlib import Path
 
 import pytest
 import torch
-import yaml
 
 import neuralode_exp
-from neuralode_exp.config import Config, ConfigError
+from neuralode_exp.config import ConfigError
 from neuralode_exp.evaluate import evaluate
 from neuralode_exp.load import NotLoadable
 from neuralode_exp.ode import FixedStep
-from neuralode_exp.run import run
 from neuralode_exp.tracking.summary import read_summary, write_summary
 from scripts.evaluate import main
 from tests.conftest import TINY_IMAGES
+from tests.runs import Compose, train_in
 
-Compose = Callable[..., Config]
 ONE_STEP = ("solver=rk4", "solver.step_size=1", "trainer.epochs=null", "trainer.max_steps=3", "trainer.average=0.5")
 
 
@@ -29,14 +27,6 @@ def trained(tmp_path_factory: pytest.TempPathFactory, compose: Compose) -> Path:
     """Trained by backprop with averaged weights, one rk4 step deep."""
     folder = tmp_path_factory.mktemp("trained")
     return train_in(folder, compose(*TINY_IMAGES, *ONE_STEP, "model=rknet", "model.channels=8"))
-
-
-def train_in(folder: Path, config: Config) -> Path:
-    values = config.model_dump(mode="json")
-    (folder / ".hydra").mkdir()
-    (folder / ".hydra" / "config.yaml").write_text(yaml.safe_dump(values))
-    run(config, folder, values)
-    return folder
 
 
 def test_the_same_solver_gives_the_stored_numbers(trained: Path) -> None:

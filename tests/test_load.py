@@ -5,20 +5,15 @@ from __future__ import annotations
 import math
 import re
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-import yaml
 
 from neuralode_exp import load_run
-from neuralode_exp.config import Config
-from neuralode_exp.run import run
 from tests.conftest import ROOT, SAMPLE
-
-Compose = Callable[..., Config]
+from tests.runs import Compose, train_in
 
 
 def write_trajectories(path: Path) -> Path:
@@ -66,10 +61,7 @@ def test_a_run_loads_with_its_data_gone(
         shutil.copytree(SAMPLE, data, dirs_exist_ok=True)
         words += (f"dataset.root={data}", "dataset.validation=64", "dataset.test=8")
     config = compose(*few, *words)
-    values = config.model_dump(mode="json")
-    (tmp_path / "run" / ".hydra").mkdir(parents=True)
-    (tmp_path / "run" / ".hydra" / "config.yaml").write_text(yaml.safe_dump(values))
-    run(config, tmp_path / "run", values)
+    train_in(tmp_path / "run", config)
     shutil.rmtree(data)
     monkeypatch.setattr("neuralode_exp.load.build_task", None)
 

@@ -26,6 +26,7 @@ from neuralode_exp.registry import of_package
 from neuralode_exp.report.report import make_report, text
 from neuralode_exp.tracking.summary import read_summary
 from tests.conftest import ROOT, TINY_IMAGES, train, train_here
+from tests.runs import assert_same_weights
 
 OWN = """
 import torch
@@ -99,10 +100,6 @@ def mistakes(*words: str) -> str:
     return str(caught.value)
 
 
-def weights(folder: Path) -> dict[str, torch.Tensor]:
-    return torch.load(folder / "checkpoints" / "last.pt", weights_only=True)["module"]
-
-
 def test_an_example_is_trained_resumed_after_a_kill_loaded_and_reported(
     here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -126,8 +123,7 @@ def test_an_example_is_trained_resumed_after_a_kill_loaded_and_reported(
     process.wait()
     assert train_here(monkeypatch, "resume=cut") == 2
     assert train_here(monkeypatch, "resume=cut", "extensions=[my_fields.py]") == 0
-    for name, value in weights(here / "whole").items():
-        assert torch.equal(weights(here / "cut")[name], value), name
+    assert_same_weights(here / "whole", here / "cut")
 
     model, config = load_run(here / "whole", extensions=["my_fields.py"])
     assert config.model.options == {"damping": 0.2, "width": 8}

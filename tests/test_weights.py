@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,15 +11,14 @@ import yaml
 
 import train as program
 from neuralode_exp.build import build_task
-from neuralode_exp.config import Config, ConfigError, identity, identity_differences, stored_config
+from neuralode_exp.config import ConfigError, identity, identity_differences, stored_config
 from neuralode_exp.config.identity import with_effect
 from neuralode_exp.load import load_run
 from neuralode_exp.outcome import RunFailed
 from neuralode_exp.run import run
 from tests.conftest import TINY_IMAGES
-from tests.test_evaluate import train_in
+from tests.runs import Compose, train_in
 
-Compose = Callable[..., Config]
 TINY = ("trainer.epochs=null", "trainer.max_steps=2", "figures=false", "threads=1")
 
 

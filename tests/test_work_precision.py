@@ -5,19 +5,17 @@ from __future__ import annotations
 import csv
 import json
 import math
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from neuralode_exp.config import Config, ConfigError
+from neuralode_exp.config import ConfigError
 from neuralode_exp.evaluate import evaluate
 from neuralode_exp.work_precision import combinations, work_precision
 from scripts.evaluate import main
 from tests.conftest import TINY_IMAGES
-from tests.test_evaluate import train_in
+from tests.runs import Compose, train_in
 
-Compose = Callable[..., Config]
 SHORT = ("trainer.epochs=null", "trainer.max_steps=3", "figures=false", "threads=1", "precision=float64")
 SWEEP = ("solver=euler,rk4,dopri5", "solver.rtol=1e-2,1e-5", "solver.step_size=0.5,0.25")
 

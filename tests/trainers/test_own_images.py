@@ -14,6 +14,7 @@ from neuralode_exp.config.preflight import preflight
 from neuralode_exp.load import load_run
 from neuralode_exp.run import run
 from neuralode_exp.tracking.summary import read_summary
+from tests.runs import train_in
 
 GOAL = 3.0  # %, of 100 test images; measured: 0.6 to 1.9 % of 160 over two seeds
 
@@ -69,10 +70,7 @@ def test_the_folder_alone_gives_the_model_back(tmp_path: Path, compose: Callable
     np.savez(file, x_train=x, y_train=y, x_test=x[:7], y_test=y[:7])
     few = ("dataset.shift=1", "dataset.rotate=10", "trainer.batch_size=8", "model.channels=8", "trainer.max_steps=2")
     config = compose("dataset=images", f"dataset.path={file}", "model=odenet", *few, "device=cpu")
-    (tmp_path / "run" / ".hydra").mkdir(parents=True)
-    run(config, tmp_path / "run", config.model_dump(mode="json"), bar=False)
-
-    (tmp_path / "run" / ".hydra" / "config.yaml").write_text(config.model_dump_json())  # JSON is YAML
+    train_in(tmp_path / "run", config)
     file.unlink()
     model, _ = load_run(tmp_path / "run")
     assert model(torch.randn(3, 2, 12, 9)).shape == (3, 4)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +22,8 @@ from neuralode_exp.run import run
 from neuralode_exp.tracking.metrics import read_metrics
 from neuralode_exp.tracking.summary import read_summary
 from neuralode_exp.trainers.loop import Loop
+from tests.runs import Compose, weights
 
-Compose = Callable[..., Config]
 FEW = ("trainer.max_steps=6", "trainer.evaluate_every=3", "dataset.trajectories=10", "dataset.points=20", "threads=1")
 # Replicas equal separate runs with fixed steps only: adaptive ones share their steps.
 FIXED = ("model=rknet", "solver=rk4", "model.width=8", "figures=false")
@@ -37,10 +36,6 @@ def run_in(folder: Path, config: Config) -> dict[str, float]:
     assert summary is not None
     assert summary["status"] == "completed"
     return summary["metrics"]
-
-
-def weights(folder: Path) -> dict[str, torch.Tensor]:
-    return torch.load(folder / "checkpoints" / "last.pt", weights_only=True)["module"]
 
 
 @pytest.mark.parametrize(
