@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import KW_ONLY, dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -30,6 +31,7 @@ Network = Classifier | MLP
 Augmentation = Callable[[Tensor, int], Tensor]
 
 
+@dataclass(eq=False, repr=False)
 class Classification(Task):
     """Training batches in a new order each epoch, every image augmented anew.
 
@@ -45,32 +47,26 @@ class Classification(Task):
         figures: whether to draw.
     """
 
-    def __init__(
-        self,
-        module: Network,
-        data: Images,
-        *,
-        shape: Shape,
-        batch_size: int,
-        augmented: Augmentation | None = None,
-        label_smoothing: float,
-        bf16: bool = False,
-        seed: int,
-        figures: bool = True,
-    ) -> None:
-        n = len(data.train.labels)
-        if batch_size > n:
-            raise ValueError(f"trainer.batch_size must be at most the {n} training images, got {batch_size}")
-        self.module: Network = module
-        self.data, self.shape, self.seed, self.figures = data, shape, seed, figures
-        self.batch_size, self.label_smoothing = batch_size, label_smoothing
-        self.augmented = augmented
-        self.state_axes = data.train.images.dim() - 1
-        self.steps_per_epoch = n // batch_size
-        self.evaluate_every = self.steps_per_epoch
-        self.objective = "error/validation" if len(data.validation.labels) else None
-        self.dtype = next(module.parameters()).dtype
-        self._autocast = partial(torch.autocast, data.train.images.device.type, torch.bfloat16, enabled=bf16)
+    module: Network
+    data: Images
+    _: KW_ONLY
+    shape: Shape
+    batch_size: int
+    augmented: Augmentation | None = None
+    label_smoothing: float
+    bf16: bool = False
+    seed: int
+    figures: bool = True
+
+    def __post_init__(self) -> None:
+        images, n = self.data.train.images, len(self.data.train.labels)
+        if self.batch_size > n:
+            raise ValueError(f"trainer.batch_size must be at most the {n} training images, got {self.batch_size}")
+        self.state_axes = images.dim() - 1
+        self.steps_per_epoch = self.evaluate_every = n // self.batch_size
+        self.objective = "error/validation" if len(self.data.validation.labels) else None
+        self.dtype = next(self.module.parameters()).dtype
+        self._autocast = partial(torch.autocast, images.device.type, torch.bfloat16, enabled=self.bf16)
         self._epoch, self._order = -1, torch.empty(0)
         self._predicted = torch.empty(0)  # labels of the test images, once training has ended
 
@@ -139,20 +135,17 @@ class Classification(Task):
 
     def solved(self) -> Solved:
         """Features after the blocks; of a network without blocks its logits."""
-        with self._autocast():
-            return self._solved()
-
-    def _solved(self) -> Solved:
         test, module = self.data.test, self.module
-        images = [self.data.normalise(part).to(self.dtype) for part in test.images.split(EVALUATION_BATCH)]
-        starts = [module.features(part) for part in images] if isinstance(module, Classifier) else images
-        body = module.body if isinstance(module, Classifier) else module
-        ends, nfe, began = [], [], time.perf_counter()
-        for start in starts:
-            ends.append(body(start))
-            nfe.append(module.stats.nfe_forward)
-        seconds = time.perf_counter() - began
-        logits = [module.classify(end) for end in ends] if isinstance(module, Classifier) else ends
+        with self._autocast():
+            images = [self.data.normalise(part).to(self.dtype) for part in test.images.split(EVALUATION_BATCH)]
+            starts = [module.features(part) for part in images] if isinstance(module, Classifier) else images
+            body = module.body if isinstance(module, Classifier) else module
+            ends, nfe, began = [], [], time.perf_counter()
+            for start in starts:
+                ends.append(body(start))
+                nfe.append(module.stats.nfe_forward)
+            seconds = time.perf_counter() - began
+            logits = [module.classify(end) for end in ends] if isinstance(module, Classifier) else ends
         error = _error(torch.cat(logits).argmax(1), test.labels)
         return Solved("error/test", error, torch.cat(ends), statistics.fmean(nfe), seconds)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 import time
+from dataclasses import KW_ONLY, dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -30,6 +31,7 @@ GRID = 300  # points a side of the grid that the mass is summed on
 MARGIN = 1.5  # side of that grid over the side of the box of the truth
 
 
+@dataclass(eq=False, repr=False)
 class DensityEstimation(Task):
     """Minimises the negative log-likelihood, in nats, of points drawn afresh at each step.
 
@@ -52,30 +54,25 @@ class DensityEstimation(Task):
 
     evaluate_every = 200
 
-    def __init__(
-        self,
-        module: DensityModel,
-        target: Target,
-        validation: Tensor,
-        test: Tensor,
-        *,
-        shape: Shape,
-        batch_size: int,
-        steps_per_epoch: int,
-        matching: float = 0,
-        pairing: str = "independent",
-        seed: int,
-        figures: bool = True,
-    ) -> None:
-        self.module: DensityModel = module
-        self.matching, self.pairing = matching, pairing
+    module: DensityModel
+    target: Target
+    validation: Tensor
+    test: Tensor
+    _: KW_ONLY
+    shape: Shape
+    batch_size: int
+    steps_per_epoch: int
+    matching: float = 0
+    pairing: str = "independent"
+    seed: int
+    figures: bool = True
+
+    def __post_init__(self) -> None:
         self.solves = True  # whether the last step did
-        self.target, self.shape, self.validation, self.test = target, shape, validation, test
-        self.batch_size, self.steps_per_epoch, self.seed, self.figures = batch_size, steps_per_epoch, seed, figures
-        of_weights = next(module.parameters())
+        of_weights = next(self.module.parameters())
         self.dtype, self.device = of_weights.dtype, of_weights.device
-        self.objective = "loss/validation" if len(validation) else None
-        self.chunk = max(1, ROWS // (1 + module.dim))
+        self.objective = "loss/validation" if len(self.validation) else None
+        self.chunk = max(1, ROWS // (1 + self.module.dim))
 
     @property
     def stats(self) -> Stats:
@@ -107,13 +104,13 @@ class DensityEstimation(Task):
     def evaluate(self) -> dict[str, float]:
         if not len(self.validation):
             return {}
-        loss, values = self._measure(self.validation)
+        loss, values = self._compare(self.validation, self.log_prob(self.validation))
         return {"loss/validation": loss} | {f"density/validation_{name}": value for name, value in values.items()}
 
     def final(self) -> dict[str, float]:
         values = self._inversion() | self._cost() | self._transport()
         if len(self.test):
-            _, of_test = self._measure(self.test)
+            _, of_test = self._compare(self.test, self.log_prob(self.test))
             values |= {f"density/{name}": value for name, value in of_test.items()} | self._consistency()
         if self.module.dim == 2:
             values["density/mass"] = self.mass()
@@ -123,9 +120,6 @@ class DensityEstimation(Task):
         """The model's log-density at any number of points, float64 on the CPU."""
         chunks = x.to(self.device, self.dtype).split(self.chunk)
         return torch.cat([self.module.log_prob(chunk) for chunk in chunks]).double().cpu()
-
-    def _measure(self, x: Tensor) -> tuple[float, dict[str, float]]:
-        return self._compare(x, self.log_prob(x))
 
     def _compare(self, x: Tensor, log_model: Tensor) -> tuple[float, dict[str, float]]:
         """The loss, in the flow's units, and by name what is said of the density in the data's own.

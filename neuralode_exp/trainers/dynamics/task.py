@@ -8,8 +8,8 @@ import logging
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass, field
 from functools import partial
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -35,6 +35,7 @@ log = logging.getLogger(__name__)
 FEW = 16  # trajectories whose paths are looked at
 
 
+@dataclass(eq=False, repr=False)
 class LearnDynamics(Task):
     """Shooting over segments, or trajectories, drawn anew at each step; see `neuralode_exp.trainers.dynamics.shooting`.
 
@@ -58,38 +59,30 @@ class LearnDynamics(Task):
     """
 
     evaluate_every = 100
-    replicas: Replicas
 
-    def __init__(
-        self,
-        flow: Flow,
-        shooting: MultipleShooting | SingleShooting,
-        validation: Sequence[Trajectories],
-        test: Sequence[Trajectories],
-        long: Trajectories | None,
-        truth: Truth | None,
-        *,
-        error: Callable[[Tensor, Tensor], Tensor] = trajectory_error,
-        shape: Shape,
-        replicas: Replicas,
-        start: Callable[[], None] | None = None,
-        bend: float = 0.0,
-        batch_size: int,
-        seed: int,
-        figures: bool,
-        constants: Mapping[str, float] = MappingProxyType({}),
-    ) -> None:
-        self.module = nn.ModuleDict({"flow": flow, "shooting": shooting})
-        self.flow, self.shooting = flow, shooting
-        self.validation, self.test, self.long, self.truth = validation, test, long, truth
-        self.batch_size, self.seed, self.figures = batch_size, seed, figures
-        self.start, self.bend = start, bend
-        self.error, self.shape, self.replicas = error, shape, replicas
-        self.hybrid = next((part for part in flow.modules() if isinstance(part, Hybrid)), None)
-        self.constants = constants
-        self.steps_per_epoch = max(1, len(shooting) // batch_size)
-        self.objective = "dynamics/validation_error" if validation else None
-        if isinstance(shooting, SingleShooting):
+    flow: Flow
+    shooting: MultipleShooting | SingleShooting
+    validation: Sequence[Trajectories]
+    test: Sequence[Trajectories]
+    long: Trajectories | None
+    truth: Truth | None
+    _: KW_ONLY
+    error: Callable[[Tensor, Tensor], Tensor] = trajectory_error
+    shape: Shape
+    replicas: Replicas = field()  # of a task in general they may be None
+    start: Callable[[], None] | None = None
+    bend: float = 0.0
+    batch_size: int
+    seed: int
+    figures: bool
+    constants: Mapping[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.module = nn.ModuleDict({"flow": self.flow, "shooting": self.shooting})
+        self.hybrid = next((part for part in self.flow.modules() if isinstance(part, Hybrid)), None)
+        self.steps_per_epoch = max(1, len(self.shooting) // self.batch_size)
+        self.objective = "dynamics/validation_error" if self.validation else None
+        if isinstance(self.shooting, SingleShooting):
             self.advice = (
                 "over whole trajectories errors grow with states; pick trainer.shooting=multiple or a lower trainer.lr"
             )
