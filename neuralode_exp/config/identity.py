@@ -39,7 +39,8 @@ def with_effect(config: Config) -> dict[str, Any]:
     """Return the dotted keys that the result of a run depends on, without those that its cell does not read."""
     sections = config.model_dump()
     keys = KINDS[config.dataset.kind].models.get(config.model.name)
-    if keys is not None and user_files.find("field", config.model.field, ()) is None:
+    of_package = user_files.find("field", config.model.field, ()) is not None
+    if keys is not None and not of_package:
         keys = (*keys, "field", "options")  # images have one of their own
     if keys is not None:  # a cell without meaning keeps all its keys
         sections["model"] = _only(sections["model"], {"name", *keys})
@@ -54,9 +55,8 @@ def with_effect(config: Config) -> dict[str, Any]:
     unread |= {"momentum"} if trainer["optimizer"] != "sgd" else set()
     unread |= {"rise"} if trainer["schedule"] != "one-cycle" else set()
     sections["trainer"] = _only(trainer, trainer.keys() - unread)
-    if config.model.field == "hybrid" and not config.model.residual:
-        sections["model"] = _only(sections["model"], sections["model"].keys() - {"width", "depth", "activation"})
-    if user_files.find("field", config.model.field, ()) is None:  # it has options in their place
+    without_network = config.model.field == "hybrid" and not config.model.residual
+    if without_network or not of_package:  # a field of the user's has options in their place
         sections["model"] = _only(sections["model"], sections["model"].keys() - {"width", "depth", "activation"})
     flat = flatten(sections)
     flat["extensions"] = tuple(sorted(str(user_files.sha256(word)) for word in config.extensions))  # not where they are

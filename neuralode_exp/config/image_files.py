@@ -6,10 +6,8 @@ from functools import lru_cache
 from pathlib import Path
 
 from neuralode_exp.config.errors import Mistake, spell
-from neuralode_exp.config.schema import Config, ImagesKeys, OwnImagesKeys, Trainer
+from neuralode_exp.config.schema import TRAINING_IMAGES, Config, ImagesKeys, OwnImagesKeys, Trainer
 from neuralode_exp.data.npz_images import Fault, WrongFile, n_held_out, read_npz_images
-
-N_MNIST = 60_000  # training images of MNIST, and of Fashion-MNIST
 
 
 def steps_per_epoch(config: Config) -> int:
@@ -20,7 +18,7 @@ def steps_per_epoch(config: Config) -> int:
         n_train = n - n_held_out(dataset.validation, n)
     else:
         assert isinstance(dataset, ImagesKeys)
-        n_train = N_MNIST - dataset.validation
+        n_train = TRAINING_IMAGES - dataset.validation
     return min(n_train, dataset.train or n_train) // config.trainer.batch_size
 
 

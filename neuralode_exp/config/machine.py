@@ -93,18 +93,15 @@ def memory_limit(device: str) -> float:
 @functools.cache
 def threads_limit() -> int | None:
     """Return how many threads torch can have in this process, None where the system does not say."""
-    limits = [int(text) for path in _limit_files() if (text := _read(path)).isdigit()]
+    kernel = Path("/proc/sys/kernel")
+    files = [kernel / "threads-max", kernel / "pid_max", *(folder / "pids.max" for folder in cgroups("pids"))]
+    limits = [int(text) for path in files if (text := _read(path)).isdigit()]
     with contextlib.suppress(ImportError):  # Windows has no such limit
         import resource
 
         soft, _ = resource.getrlimit(resource.RLIMIT_NPROC)
         limits += [soft] if soft != resource.RLIM_INFINITY else []
     return max(1, 9 * min(limits) // 10 // POOLS) if limits else None  # a tenth is for what else runs
-
-
-def _limit_files() -> list[Path]:
-    kernel = Path("/proc/sys/kernel")
-    return [kernel / "threads-max", kernel / "pid_max", *(folder / "pids.max" for folder in cgroups("pids"))]
 
 
 def cgroups(controller: str) -> Iterator[Path]:

@@ -16,6 +16,7 @@ from neuralode_exp.config.folders import wrong_folder
 from neuralode_exp.config.image_files import of_own_images
 from neuralode_exp.config.options import dim_of, input_of
 from neuralode_exp.config.schema import (
+    TRAINING_IMAGES,
     AnnuliKeys,
     Config,
     CsvKeys,
@@ -60,10 +61,10 @@ def of_images(config: Config) -> Iterator[Mistake]:
 @functools.lru_cache
 def _training_images(root: str, name: str) -> tuple[int, Mistake | None]:
     from neuralode_exp.data.fetch import DataError
-    from neuralode_exp.data.mnist import SETS, TRAINING_IMAGES, read_local_files
+    from neuralode_exp.data.mnist import SETS, read_local_files
 
     try:
-        files = read_local_files(Path(root).expanduser(), name if name in SETS else "mnist")
+        files = read_local_files(Path(root).expanduser(), SETS.get(name, SETS["mnist"]))
     except (DataError, OSError) as error:
         return 0, Mistake("dataset.root", f"cannot be used: {error}")
     if files is None:  # to be fetched
@@ -156,11 +157,6 @@ def _may_leave(dataset: DynamicsKeys) -> bool:
     return "matrix" in type(dataset).model_fields or dataset.low is not None or dataset.high is not None
 
 
-def _too_large(key: str, got: str, limit: float, precision: str) -> Mistake:
-    rule = f"must have states below {limit:.1e}, whose squares {precision} can hold"
-    return Mistake(key, rule, got, "use other units" + ("" if precision == "float64" else " or precision=float64"))
-
-
 def of_densities(config: Config) -> Iterator[Mistake]:
     """Yield what is wrong with a file of points, or with the scales of a density."""
     if not isinstance(config.dataset, DensityKeys):  # the user's own are tried out
@@ -186,7 +182,9 @@ def _of_points(dataset: Dataset, precision: str) -> tuple[Mistake, ...]:
     if float(target.box.abs().max()) <= limit:
         return ()
     key = max(scales, key=lambda key: scales[key])
-    return (_too_large(f"dataset.{key}", spell(scales[key]), limit, precision),)
+    rule = f"must have states below {limit:.1e}, whose squares {precision} can hold"
+    fix = "use other units" + ("" if precision == "float64" else " or precision=float64")
+    return (Mistake(f"dataset.{key}", rule, spell(scales[key]), fix),)
 
 
 def _as_mistakes(error: OSError | ValueError, dataset: Dataset) -> Iterator[Mistake]:

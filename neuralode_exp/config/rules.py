@@ -7,11 +7,9 @@ from collections.abc import Iterator
 from neuralode_exp import user_files
 from neuralode_exp.config.errors import Mistake, must_be_one_of, spell, suggest
 from neuralode_exp.config.kinds import KINDS, model_names, trainer_names
-from neuralode_exp.config.schema import Dataset, DynamicsKeys, ImagesKeys, Model, Solver, Top, Trainer
+from neuralode_exp.config.schema import TRAINING_IMAGES, Dataset, DynamicsKeys, ImagesKeys, Model, Solver, Top, Trainer
 from neuralode_exp.ode.solvers import SOLVERS
 from neuralode_exp.tags import costs
-
-TRAINING_IMAGES = 60_000
 
 
 def across_sections(

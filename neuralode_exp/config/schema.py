@@ -36,6 +36,7 @@ Columns = Annotated[Words, Field(min_length=1)]
 
 
 ODE_MODELS = ("odenet", "rknet")
+TRAINING_IMAGES = 60_000  # of MNIST, and of Fashion-MNIST
 Reading = Literal["hold", "linear", "cubic", "none"]
 
 
@@ -79,7 +80,7 @@ class AnyImagesKeys(Dataset):
 
 class ImagesKeys(AnyImagesKeys):
     root: str
-    validation: Annotated[int, Field(ge=0, lt=60_000)]
+    validation: Annotated[int, Field(ge=0, lt=TRAINING_IMAGES)]
     test: Annotated[int, Field(ge=1, le=10_000)]
 
 

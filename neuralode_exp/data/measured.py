@@ -88,7 +88,8 @@ def observe(
     if units == "spread":
         _in_range(path, [x.z[:, :d] for x in measured.trajectories], LARGEST, "float64")
         scale = scale_of([x.t for x in parts.train], [x.z[:, :d] for x in parts.train], measured.states, logs)
-    scaled = [(scale.scaled if scale else _as_they_are)(x.t, x.z[:, :d]) for x in parts.train]
+    as_learned = scale.scaled if scale else lambda t, z: (t, z)
+    scaled = [as_learned(x.t, x.z[:, :d]) for x in parts.train]
     n, warnings = _delays(measured, [z for _, z in scaled], delays)
     delay = delay_of(*zip(*scaled, strict=True)) if n else 0.0
     train = [embed(t, z, n, delay) for t, z in scaled]
@@ -116,10 +117,6 @@ def observe(
         note=note,
         warnings=warnings,
     )
-
-
-def _as_they_are(t: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
-    return t, z
 
 
 def _delays(measured: Measured, states: Sequence[Tensor], delays: int | str) -> tuple[int, list[str]]:

@@ -15,8 +15,6 @@ from neuralode_exp.data.fetch import DataError, fetch, sha256
 from neuralode_exp.data.idx import decode_idx
 from neuralode_exp.data.images import Images, Split, hold_out
 
-TRAINING_IMAGES = 60_000
-
 
 @dataclass(frozen=True)
 class Published:
@@ -98,8 +96,13 @@ def load_mnist(
         DataError: if a file is missing and cannot be fetched, or is not what it should be.
         ValueError: if `validation` leaves nothing to train on, or less than `train`.
     """
-    published = SETS[name]
-    files = {name: decode_idx(content) for name, content in _read_files(Path(root).expanduser(), published).items()}
+    published, root = SETS[name], Path(root).expanduser()
+    contents = read_local_files(root, published)
+    if contents is None:
+        fetch(root / published.folder / "raw", published.checksums[0], published.folder)
+        contents = read_local_files(root, published)
+    assert contents is not None  # a fetch gives all or raises
+    files = {name: decode_idx(content) for name, content in contents.items()}
 
     def split(prefix: str) -> Split:
         images, labels = files[f"{prefix}-images-idx3-ubyte"], files[f"{prefix}-labels-idx1-ubyte"]
@@ -118,26 +121,12 @@ def load_mnist(
     )
 
 
-def _read_files(root: Path, published: Published) -> dict[str, bytes]:
-    """Return the contents of the four files, all of one of the sets that are accepted."""
-    files = _local(root, published)
-    if files is None:
-        fetch(root / published.folder / "raw", published.checksums[0], published.folder)
-        files = _local(root, published)
-    assert files is not None  # a fetch gives all or raises
-    return files
-
-
-def read_local_files(root: Path, name: str = "mnist") -> dict[str, bytes] | None:
-    """Return the contents of the four files of a set if they are there, None if one is missing.
+def read_local_files(root: Path, published: Published) -> dict[str, bytes] | None:
+    """Return the contents of the four files of a set, all of one that is accepted; None if one is missing.
 
     Raises:
         DataError: if they are not what they should be.
     """
-    return _local(root, SETS[name])
-
-
-def _local(root: Path, published: Published) -> dict[str, bytes] | None:
     names, raw = published.checksums[0], root / published.folder / "raw"
     folders = [root, raw] if published.folder == "MNIST" else [raw]
     paths = {name: path for name in names if (path := _find(folders, name))}

@@ -18,7 +18,8 @@ class Progress(ABC):
     every: float  # seconds between two times that it shows something
 
     def __init__(self, total: int | None, start: int, steps_after: int = 0) -> None:
-        self._total, self._step, self._pace = total, start, Pace(total, start, steps_after)
+        self._total, self._pace = total, Pace(total, start, steps_after)
+        self._step = self._shown_step = start
         self._values: dict[str, float] = {}
         self._shown = time.perf_counter()
 
@@ -87,10 +88,6 @@ class Lines(Progress):
     """Log lines: at most one every few seconds, and one at the end."""
 
     every = 5.0
-
-    def __init__(self, total: int | None, start: int, steps_after: int = 0) -> None:
-        super().__init__(total, start, steps_after)
-        self._shown_step = start
 
     def close(self) -> None:
         if self._step != self._shown_step:

@@ -166,7 +166,7 @@ class Loop:
             while not bool(self.replicas.out.all()):
                 self.optimizer.zero_grad(set_to_none=True)
                 try:
-                    losses = self._with_hooks(self.step) if measure_memory else self._without_hooks(self.step)
+                    losses = self._with_hooks() if measure_memory else self._without_hooks()
                     solves.append(self.task.stats)
                     return losses.detach().view(-1).cpu()
                 except SolverError as error:
@@ -193,14 +193,14 @@ class Loop:
                 self.average.update(self.task.module, self.step)
             self.meter.add("loss/train", float(losses[good].mean()))
 
-    def _without_hooks(self, step: int) -> Tensor:
-        losses, penalised = self.task.penalised_loss(step)
+    def _without_hooks(self) -> Tensor:
+        losses, penalised = self.task.penalised_loss(self.step)
         penalised.sum().backward()
         return losses
 
-    def _with_hooks(self, step: int) -> Tensor:
+    def _with_hooks(self) -> Tensor:
         with memory.SavedTensors(exclude=self.task.module) as probe:
-            losses, penalised = self.task.penalised_loss(step)
+            losses, penalised = self.task.penalised_loss(self.step)
             total = penalised.sum()
             probe.backward_starts()
             total.backward()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -60,13 +61,9 @@ def _median_seconds(task: Callable[[], object], device: torch.device) -> float:
 
 
 def _seconds(task: Callable[[], object], device: torch.device) -> float:
-    _wait_for(device)
+    wait = partial(torch.accelerator.synchronize, device) if device.type != "cpu" else lambda: None
+    wait()
     start = time.perf_counter()
     task()
-    _wait_for(device)
+    wait()
     return time.perf_counter() - start
-
-
-def _wait_for(device: torch.device) -> None:
-    if device.type != "cpu":
-        torch.accelerator.synchronize(device)
