@@ -1,4 +1,4 @@
-"""From a config to objects: the device, and for each kind of dataset its task and its model."""
+"""Builds objects from a config: the device, and the task and the model of each kind of dataset."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from neuralode_exp.trainers.task import Task
 
 
 def pick_device(name: str) -> torch.device:
-    """The device of a name; `auto` takes CUDA if there is one.
+    """Return the device with a name; `auto` takes CUDA if there is a CUDA device.
 
     Raises:
         ValueError: if this machine does not have it.
@@ -35,13 +35,13 @@ def pick_device(name: str) -> torch.device:
 
 
 def device_of_job(name: str, number: int, n_cuda: int | None = None) -> str:
-    """The name of the device of a grid's job: `auto` deals the machine's CUDA devices out by the job's number."""
+    """Return the device name of a grid's job; `auto` distributes the CUDA devices by the number of the job."""
     n_cuda = torch.cuda.device_count() if n_cuda is None else n_cuda
     return f"cuda:{number % n_cuda}" if name == "auto" and n_cuda > 1 else name
 
 
 def build_task(config: Config, device: torch.device) -> Task:
-    """Data and model of the config, on the device."""
+    """Build data and model of a config, on the device."""
     task: Task = _builders(config).build(config, device)
     of_user = user_files.entries("metric", config.extensions)
     task.regularity = Regularity(task.model, config.trainer, task.state_axes)
@@ -50,11 +50,11 @@ def build_task(config: Config, device: torch.device) -> Task:
 
 
 def build_model(config: Config, shape: Shape) -> nn.Module:
-    """The model of the config for data of a shape, without the data."""
+    """Build the model of a config for data of a shape, without the data."""
     model: nn.Module = _builders(config).build_model(config, shape)
     return model
 
 
 def _builders(config: Config) -> ModuleType:
-    """`build` in the folder of its trainer, imported here: the libraries of one kind are not the cost of others."""
+    """Import and return the `build` module of a kind, so that a run imports the libraries of its kind alone."""
     return importlib.import_module(f"neuralode_exp.trainers.{KINDS[config.dataset.kind].trainer}.build")

@@ -1,4 +1,4 @@
-"""Evaluate a trained run again: under another solver, on other data, on another device."""
+"""Evaluate a trained run again, under another solver, on other data or on another device."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ MAY_CHANGE = ("solver", "dataset", "device", "threads", "precision")
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Metrics by tag: those that the run has stored and those of now.
+    """Metrics by tag: those that the run has stored, and those of this evaluation.
 
-    `nfe/test`, evaluations of a solve of the test data, is only known now.
+    `nfe/test`, the evaluations of a solve of the test data, is not among the stored ones.
     """
 
     config: Config
@@ -40,14 +40,14 @@ def evaluate(folder: Path, words: Sequence[str] = (), weights: Weights = "last")
     """Compute the test metrics of a completed run with some of its keys changed.
 
     Args:
-        folder: the run's folder.
-        words: what to change, as `solver=dopri5` and `solver.rtol=1e-6`: keys of `solver`, `dataset`, `device`,
-            `threads` and `precision`; `extensions=[my_fields.py]` gives the user's own files that the run had.
-        weights: of the end of training, by which runs are judged, or the best on held-out data.
+        folder: the folder of the run. words: the changes, such as `solver=dopri5` and `solver.rtol=1e-6`: keys of
+        `solver` and `dataset`, and `device`,
+            `threads` and `precision`. `extensions=[my_fields.py]` names the user's own files of the run.
+        weights: `last`, those at the end of training, by which runs are judged, or `best`, those best on held-out data.
 
     Raises:
-        NotLoadable: no completed run, or weights that do not fit the data.
-        ConfigError: what is wrong with `words`.
+        NotLoadable: there is no completed run, or the weights do not fit the data.
+        ConfigError: with all mistakes in `words`.
         SolverError: the solver fails on the trained model.
     """
     stored, summary = completed_run(folder, extensions_of(words))
@@ -87,7 +87,7 @@ def changed_config(folder: Path, stored: Config, words: Sequence[str]) -> Config
     written = OmegaConf.to_container(OmegaConf.load(folder / ".hydra" / "config.yaml"))
     base = OmegaConf.create(with_later_keys(written))  # type: ignore[arg-type]  # a run's config is a mapping
     if stored.solves_ode:
-        # Nothing is differentiated here: a solver without gradients is as good as another.
+        # Nothing is differentiated here, so a solver without gradients will do.
         base.model.name, base.model.gradient = "odenet", "adjoint"
     elif any(override.key_or_group.split(".")[0] == "solver" for override in overrides):
         raise ConfigError([Mistake("solver", "is not used", f"model={stored.model.name}", "leave it out")])
@@ -105,7 +105,7 @@ def changed_config(folder: Path, stored: Config, words: Sequence[str]) -> Config
 
 
 def _choose_files(composer: Composer, base: DictConfig, overrides: Sequence[Override]) -> list[Override]:
-    """Put the files of `conf/` that are chosen in place of sections, and return the other overrides."""
+    """Replace sections by the chosen files of `conf/`, and return the other overrides."""
     sections = {o.key_or_group for o in overrides} & {"dataset", "solver"}
     # The keys of another dataset are only known, and given, together with its name.
     chosen = [

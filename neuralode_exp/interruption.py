@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: they stop the program where it is, or wait for a moment at which nothing is lost."""
+"""Ctrl-C and SIGTERM stop the program at once, or wait for a moment at which nothing is lost."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ NUMBERS = (signal.SIGINT, signal.SIGTERM)
 
 
 class StopAtOnce:
-    """While it is entered, Ctrl-C and SIGTERM raise `Interrupted` wherever the program is.
+    """In this context Ctrl-C and SIGTERM raise `Interrupted` wherever the program is.
 
-    Subclasses do something else with a signal. The innermost one that is entered hears it. Left alone are signals that
-    somebody else listens to, as a launcher does in its jobs, and all outside the main thread.
+    Subclasses handle a signal differently; the innermost context receives it. Signals that already have another handler
+    are left alone, as a launcher's in its jobs, and so are all signals outside the main thread.
     """
 
-    # What any of them heard: Python drops what a handler raises in a finaliser, so it is asked for later on as well.
+    # The last signal that any context received. Python drops an exception that a handler raises in a finaliser, so the
+    # signal is also checked later.
     heard: ClassVar[signal.Signals | None] = None
 
     def __init__(self) -> None:
@@ -45,7 +46,7 @@ class StopAtOnce:
             StopAtOnce.heard = None
 
     def receive(self, number: signal.Signals) -> None:
-        """Do what is to be done at a signal."""
+        """Handle a signal."""
         raise Interrupted("interrupted", number)
 
     def _hear(self, number: int, _frame: FrameType | None) -> None:
@@ -54,13 +55,13 @@ class StopAtOnce:
 
 
 class StopLater(StopAtOnce):
-    """While it is entered, the first signal is only noted; a second one raises `Interrupted`.
+    """In this context the first signal is only stored; a second one raises `Interrupted`.
 
     Args:
-        saying: what is logged at the first one.
+        saying: message that is logged at the first signal.
 
     Attributes:
-        received: the first one.
+        received: the first signal; None before it.
     """
 
     def __init__(self, saying: str) -> None:
@@ -84,7 +85,7 @@ class StopLater(StopAtOnce):
 
 
 def stop_if_heard() -> None:
-    """Raise `Interrupted` if a signal came that has stopped nothing."""
+    """Raise `Interrupted` if a signal came and has not stopped the program."""
     if StopAtOnce.heard is not None:
         raise Interrupted("interrupted", StopAtOnce.heard)
 

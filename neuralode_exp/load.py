@@ -1,4 +1,4 @@
-"""Take up a trained run: its config, its model with the weights that it was judged by."""
+"""Load a trained run: its config, and its model with the weights by which the run was judged."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Weights = Literal["last", "best"]
 
 
 class NotLoadable(ValueError):
-    """The folder has no trained run that this version of the program can take up."""
+    """The folder has no trained run that this version of the program can load."""
 
 
 def load_run(
@@ -32,27 +32,31 @@ def load_run(
 ) -> tuple[nn.Module, Config]:
     """Return a completed run's model on the CPU, in evaluation mode, and its config.
 
-    The weights are those that the run was judged by: averaged ones where it averages. The folder is enough: the data
-    need not be there. Of dynamics the model takes initial states (batch, d) and times (T,) and gives (T, batch, d), of
-    R replicas (R, batch, d) and (T, R, batch, d), of a table in the table's units. A density has `log_prob` and
-    `sample`. Normalised images (batch, c, h, w) give logits.
+    The weights are those by which the run was judged: averaged ones if the run averages. The folder is enough; the data
+    need not be there. What the model is called with depends on the kind of data:
+
+    - dynamics: `model(z0, t)` takes initial states (batch, d) and times (T,) and returns states (T, batch, d); with R
+      replicas it takes (R, batch, d) and returns (T, R, batch, d). For a table all are in the units of the table.
+    - densities: `model.log_prob(x)` takes points (n, d) and returns (n,), in nats; `model.sample(n, generator)` returns
+      points (n, d).
+    - images: `model(x)` takes normalised images (batch, c, h, w) and returns logits (batch, classes).
 
     Args:
-        folder: the run's folder.
-        weights: of the end of training, or `best`: of its best evaluation on held-out data.
-        extensions: the user's own files that the run was made with; nothing is imported because a folder names it.
+        folder: the folder of the run.
+        weights: `last`, those at the end of training, or `best`, those of the best evaluation on held-out data.
+        extensions: the user's own files with which the run was made; no code is imported on the word of a folder.
 
     Raises:
-        NotLoadable: no run, an unfinished one, a damaged one one of another version, or an extension that is missing or
-            differs.
+        NotLoadable: there is no run, or it is unfinished, damaged or of another version, or an extension is missing or
+            has changed.
 
     Example:
         >>> model, config = load_run("outputs/2026-01-31/12-00-00.000000")
         >>> logits = model(images)
     """
     config, _ = completed_run(folder, [str(file) for file in extensions])
-    with torch.random.fork_rng(devices=[]):  # initial weights are drawn, and then replaced
-        # A run of an earlier version did not store the shape of its data: it takes the data.
+    with torch.random.fork_rng(devices=[]):  # initial weights are drawn before they are replaced
+        # A run of an earlier version did not store the shape of its data; then the data are needed.
         shape = stored_shape(folder, weights) or build_task(config, torch.device("cpu")).shape
         model = build_model(config, shape)
     restore_weights(model, folder, weights)
@@ -60,16 +64,16 @@ def load_run(
 
 
 def stored_shape(folder: Path | str, weights: Weights = "last") -> Shape | None:
-    """Return the shape of the data that a run was trained on; None of a run of an earlier version."""
+    """Return the shape of the data on which a run was trained; None for a run of an earlier version."""
     state = _read(folder, weights)
     return Shape.of(state["shape"]) if "shape" in state else None
 
 
 def completed_run(folder: Path | str, extensions: Sequence[str] = ()) -> tuple[Config, Summary]:
-    """Return the config and the summary of a completed run, with the user's own files, given again, imported.
+    """Return the config and the summary of a completed run, after importing the user's own files.
 
     Raises:
-        NotLoadable: it is something else.
+        NotLoadable: the folder has no completed run.
     """
     folder = Path(folder)
     try:
@@ -97,13 +101,13 @@ def completed_run(folder: Path | str, extensions: Sequence[str] = ()) -> tuple[C
 
 
 def restore_weights(model: nn.Module, folder: Path | str, weights: Weights = "last") -> None:
-    """Set a model to the weights that a run was judged by.
+    """Set a model to the weights by which a run was judged.
 
     Raises:
-        NotLoadable: the checkpoint is missing, damaged or not of such a model.
+        NotLoadable: the checkpoint is missing or damaged, or does not fit the model.
     """
     state = _read(folder, weights)
-    # What was trained is the model itself, or holds it first and beside it what belongs to the training data.
+    # The trained module is the model, or holds it as `flow` beside parameters that belong to the training data.
     prefix = "flow." if any(name.startswith("flow.") for name in state["module"]) else ""
     module = nn.ModuleDict({"flow": model}) if prefix else model
     named = earlier.weights(state["module"], module)

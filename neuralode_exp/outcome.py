@@ -1,4 +1,4 @@
-"""How a run can end other than well, in terms that the command line turns into its exit status."""
+"""The ways in which a run can end without success; the command line turns them into its exit status."""
 
 import sys
 from pathlib import Path
@@ -10,14 +10,14 @@ def command() -> str:
 
 
 class RunFailed(Exception):
-    """The run failed: one line for the user. The traceback stands in the run's log already."""
+    """The run failed. The message is one line for the user; the traceback is already in the log of the run."""
 
 
 class Interrupted(KeyboardInterrupt):
     """A signal stopped the run after it wrote a checkpoint. It ends a grid too, as Ctrl-C does.
 
     Args:
-        message: how to go on.
+        message: the command that goes on.
         signal: number of the signal.
     """
 

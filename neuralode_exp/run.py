@@ -1,4 +1,4 @@
-"""One run, from a config to a summary: seed, data, model, training, files, status."""
+"""A run, from its config to its summary: seed, data, model, training, files, status."""
 
 from __future__ import annotations
 
@@ -55,27 +55,27 @@ def run(
     steps_after: int = 0,
     prune: Prune | None = None,
 ) -> float:
-    """Train, measure and record one run in its folder, or go on with the one that stands there.
+    """Train, measure and record one run in its folder, or go on with the run that is there.
 
-    A completed run is not repeated; one that was cut off goes on from its last checkpoint. The folder is this process's
-    until the run ends.
+    A completed run is not repeated, and one that was cut off goes on from its last checkpoint. This process locks the
+    folder until the run ends.
 
     Args:
-        config: what to run.
-        folder: the run's own folder.
-        values: the composed config as plain values, for the record.
+        config: the validated config.
+        folder: the folder of the run.
+        values: the composed config as plain values, which is recorded.
         bar: whether to show a progress bar; None shows one on a terminal.
         steps_after: training steps of the runs that come after this one in a grid.
-        prune: asked at evaluations, with their number and the objective; True ends the run as pruned, after a
-            checkpoint. None never does.
+        prune: called at each evaluation with its number and the objective; True ends the run as pruned, after a
+            checkpoint. None never prunes.
 
     Returns:
-        The objective, to be minimised; infinity for a cell that has no meaning.
+        The objective, which is minimised; infinity for an impossible cell.
 
     Raises:
         RunFailed: with one line for the user; the traceback is in the log.
-        Held: another process has the folder.
-        Interrupted: after a checkpoint, with how to go on.
+        Held: another process holds the folder.
+        Interrupted: after a checkpoint, with the command that goes on.
     """
     with lock(folder) as held:
         show = partial(progress, terminal=bar, steps_after=steps_after)
@@ -125,9 +125,9 @@ def _run(config: Config, folder: Path, values: Mapping[str, Any], held: Lock, sh
 def keep_freed_memory() -> None:
     """Let glibc keep freed blocks for the next tensors instead of giving each back to the kernel.
 
-    By default every large tensor is a mapping of its own, whose pages are faulted in and zeroed again at the next
-    step: 5 to 20 % of a training step on images, at an equal peak. The process keeps its largest size from then on, so
-    this is for the entry point to decide. Elsewhere than on glibc nothing happens.
+    By default every large tensor is a memory mapping of its own, whose pages are faulted in and zeroed again at the
+    next step. That takes 5 to 20 % of a training step on images; the peak is the same. The process then keeps its
+    largest size, so the entry point decides whether to call this. Without glibc it does nothing.
     """
     M_MMAP_MAX, M_TRIM_THRESHOLD = -4, -1  # of malloc.h
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
@@ -137,10 +137,10 @@ def keep_freed_memory() -> None:
 
 
 def default_threads(config: Config, available: int) -> int:
-    """Threads of torch where the config leaves them open.
+    """Return the number of torch's threads if the config does not set it.
 
     The networks of the dynamics trainer are so small that a second thread gains nothing, and waiting for it costs a
-    factor of ten where other processes want the cores; only a stack of many replicas is worth one.
+    factor of ten if other processes use the cores. Only a stack of many replicas is worth a second thread.
     """
     alone = config.dataset.kind == "dynamics" and config.trainer.replicas < MANY_REPLICAS
     return 1 if alone else available
@@ -225,7 +225,7 @@ def _train(
 
 @contextmanager
 def compiled_alone() -> Iterator[None]:
-    """Compile anew what this run solves, whatever ran before it, and log what cannot be compiled in one line."""
+    """Compile this run independently of earlier ones in the process, and log in one line what cannot be compiled."""
     forget_programs()
     with warnings.catch_warnings():
         warnings.simplefilter("always", CompilationWarning)
@@ -234,7 +234,7 @@ def compiled_alone() -> Iterator[None]:
 
 
 def _measure(task: Task, loop: Loop, recorder: Recorder) -> None:
-    """Evaluate the last weights on test data and draw what they do."""
+    """Evaluate the last weights on test data and draw the pictures."""
     task.module.eval()
     with averaged(loop), torch.no_grad():
         loop.metrics.update(task.final())
@@ -242,7 +242,7 @@ def _measure(task: Task, loop: Loop, recorder: Recorder) -> None:
 
 
 def _record(loop: Loop, recorder: Recorder, objective: str) -> float:
-    """Write the last weights, record what tables need and return the objective."""
+    """Write the last weights, record the final values and return the objective."""
     loop.save("last")
     if not (loop.folder / "best.pt").exists():
         loop.save("best", weights_only=True)
@@ -262,7 +262,7 @@ def _end(folder: Path, summary: Summary, status: str, recorder: Recorder | None 
 
 
 def _stop(folder: Path, config: Config, summary: Summary, interrupt: KeyboardInterrupt) -> NoReturn:
-    """End an interrupted run with the line that goes on with it."""
+    """End an interrupted run with the command that goes on with it."""
     number = interrupt.signal if isinstance(interrupt, Interrupted) else signal.SIGINT
     after = f" after step {summary['steps']}" if summary["steps"] else ""
     again = f" {spell_extensions(config.extensions)}" if config.extensions else ""
@@ -272,7 +272,7 @@ def _stop(folder: Path, config: Config, summary: Summary, interrupt: KeyboardInt
 
 
 def _fail(folder: Path, summary: Summary, error: Exception) -> NoReturn:
-    """Record the failure, its traceback in the log and one line of it in the summary."""
+    """Record a failure: its traceback in the log, one line in the summary."""
     line = str(error).splitlines()[0] if str(error) else type(error).__name__
     line = "; ".join([line, *getattr(error, "__notes__", ())])
     log.debug("the run failed", exc_info=error)

@@ -1,4 +1,4 @@
-"""One row for each number that a run records: what it means, and where it is shown.
+"""A row for each number that a run records: what it means, and where it is shown.
 
 `python -m neuralode_exp.tags` prints the README's table of them.
 """
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Chart:
-    """A chart of TensorBoard's custom scalars, where all of its tags are drawn together."""
+    """A chart of TensorBoard's custom scalars, in which several tags are drawn together."""
 
     category: str
     title: str
@@ -33,16 +33,16 @@ class Tag:
     Args:
         name: the tag, the same in summary.json, metrics.csv and TensorBoard.
         meaning: a few words for the README.
-        unit: of the value; empty for none.
+        unit: unit of the value; empty for none.
         less_is_better: whether it may be minimised.
-        bar: its short name on the progress bar; None: it is not there.
+        bar: its short name on the progress bar; None: the bar does not show it.
         final: whether it is repeated as `final/...`, which the table at the end of a run shows.
         title: its heading in a report, with the unit; None: the tag itself.
-        column: whether a report shows it unless asked otherwise.
+        column: whether a report shows it by default.
         curve: whether a report draws it over the steps.
-        chart: where TensorBoard draws it together with others.
-        cost: whether every run records it while it trains, so that any may be judged by it.
-        compared: rank among the tags by which groups of runs are compared; of those that they have the lowest counts.
+        chart: the chart of TensorBoard that draws it together with others.
+        cost: whether every run records it during training, so that it can be the objective of any run.
+        compared: rank among the tags by which groups of runs are compared; the lowest rank that they have is used.
     """
 
     name: str
@@ -72,29 +72,29 @@ def add_tag(tag: Tag) -> None:
 
 
 def tag_of(name: str) -> Tag:
-    """Return the row of a tag; one that has none is shown by its name where it is asked for."""
+    """Return the row of a tag; a tag without a row gets one with its name alone."""
     return TAGS.get(name) or Tag(name, "")
 
 
 def on_bar(metrics: Mapping[str, float]) -> dict[str, float]:
-    """Return the few values that a progress bar has room for, by their short names."""
+    """Return the values that a progress bar shows, by their short names."""
     return {tag.bar: metrics[tag.name] for tag in TAGS.values() if tag.bar and tag.name in metrics}
 
 
 def final_values(metrics: Mapping[str, float]) -> dict[str, float]:
-    """Return what is repeated as `final/...`, the user's own metrics too: they have no row."""
+    """Return the values that are repeated as `final/...`, with the user's own metrics, which have no row."""
     names = [tag.name for tag in TAGS.values() if tag.final and tag.name in metrics]
     names += [name for name in metrics if name.removesuffix("_std") not in TAGS and not name.startswith("final/")]
     return {f"final/{name}": metrics[name] for name in names}
 
 
 def costs() -> list[str]:
-    """Return the tags by which any run may be judged."""
+    """Return the tags that can be the objective of any run."""
     return [tag.name for tag in TAGS.values() if tag.cost and tag.less_is_better]
 
 
 def compared(present: Collection[str]) -> Tag | None:
-    """Return what groups of runs that have these tags are compared by."""
+    """Return the tag by which groups of runs with these tags are compared."""
     ranked = {tag.compared: tag for tag in TAGS.values() if tag.compared is not None and tag.name in present}
     return ranked[min(ranked)] if ranked else None
 
@@ -109,7 +109,7 @@ def charts() -> dict[Chart, list[str]]:
 
 
 def readme_table() -> str:
-    """Return the rows as Markdown."""
+    """Return the table of tags in the README."""
     rows = ["| tag | meaning |", "|---|---|"]
     for tag in TAGS.values():
         unit = f" ({tag.unit})" if tag.unit else ""

@@ -1,4 +1,4 @@
-"""Call what the user registered once, on a tiny input, before a run has a folder."""
+"""Call the user's registered code once on a tiny input, before a run has a folder."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from neuralode_exp.registry import Registered
 from neuralode_exp.trainers.settings import registered_data
 
 ROWS = 3
-SIDES = (6, 6)  # of the features of an image of 28 x 28
+SIDES = (6, 6)  # size of the features of an image of 28 x 28
 Result = TypeVar("Result")
 
 
 class Wrong(Exception):
-    """What was registered does not do what it must."""
+    """Registered code does not behave as it must."""
 
     def __init__(self, mistake: Mistake) -> None:
         self.mistake = mistake
 
 
 def try_out(config: Config) -> Mistake | None:
-    """Return what is wrong with the registered field, system or density of a config, None if they work."""
+    """Return what is wrong with the registered field, system or density of a config; None if they work."""
     with torch.random.fork_rng(devices=[]):
         try:
             dim = config.model.channels + config.model.augment if config.dataset.kind == "images" else _of_data(config)
@@ -46,7 +46,7 @@ def try_out(config: Config) -> Mistake | None:
 
 
 def _of_data(config: Config) -> int | None:
-    """Check the registered data of the user, and return the dimension."""
+    """Check the user's registered system or density, and return its dimension."""
     dataset = config.dataset
     if isinstance(dataset, SystemKeys):
         return _of_system(config)
@@ -111,13 +111,13 @@ def _of_field(entry: Registered, config: Config, dim: int) -> None:
 
 
 def _must_have_tangents(entry: Registered, field: nn.Module, t: Tensor, z: Tensor) -> None:
-    """Compare a product with the Jacobian with differences: a field that detaches z would give 0, and no error."""
+    """Compare a Jacobian product with finite differences: a field that detaches z would give 0 without an error."""
     key, v, h = "model.field", torch.randn(z.shape), 1e-2
     _, [product] = _call(key, entry, lambda: Traced(field).with_products(t, z, v[None]))
     with torch.no_grad():
         differences = (field(t, z + h * v) - field(t, z - h * v)) / (2 * h)
     off = float((product.detach() - differences).norm() / differences.norm().clamp(min=1e-3))
-    if not off < 0.1:  # rounding in float32 and curvature are far below
+    if not off < 0.1:  # rounding in float32 and curvature are far below this
         rule = "must have forward-mode derivatives for the trace of a density"
         got = f"one that is {off:.0%} off the field's differences"
         raise Wrong(Mistake(key, rule, got, f"do not detach z in {entry.name} ({entry.place})"))
@@ -126,7 +126,7 @@ def _must_have_tangents(entry: Registered, field: nn.Module, t: Tensor, z: Tenso
 def _call(key: str, entry: Registered, call: Callable[[], Any]) -> Any:
     try:
         return call()
-    except Exception as error:  # whatever the user's code raises is theirs to know
+    except Exception as error:  # any error of the user's code is shown to the user
         where = user_files.failing_line(error, entry.file)
         rule = "must work on a tiny input"
         raise Wrong(Mistake(key, rule, where, f"{entry.name} is in {entry.place}")) from error

@@ -1,4 +1,4 @@
-"""The user's files: imported when they are asked for, known by their hashes, and what each has registered."""
+"""The user's own files: how they are imported and hashed, and what each of them has registered."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from neuralode_exp.registry import ExtensionError, Kind, Registered
 
 @dataclass
 class File:
-    """A file of the user's that was imported, and what it registered."""
+    """An imported file of the user, and what it registered."""
 
     path: Path
     sha256: str
@@ -37,24 +37,24 @@ def load(given: Sequence[str]) -> list[File]:
 
 
 def loaded(given: Sequence[str]) -> list[File] | None:
-    """Return the files if all have been imported, else None; imports nothing."""
+    """Return the files if all of them have been imported, else None; nothing is imported."""
     files = [_files.get(path) if (path := locate(word)) else None for word in given]
     return [file for file in files if file] if all(files) else None
 
 
 def find(kind: Kind, name: str, given: Sequence[str]) -> Registered | None:
-    """Return what a name stands for, in the package or in imported files; imports nothing."""
+    """Return what is registered under a name, in the package or in imported files; nothing is imported."""
     registry.ask_sources(name)
     return next((entry for entry in [*registry.of_package(kind), *entries(kind, given)] if entry.name == name), None)
 
 
 def entries(kind: Kind, given: Sequence[str]) -> list[Registered]:
-    """Return all of a kind in imported files."""
+    """Return everything of a kind that imported files have registered."""
     return [entry for file in loaded(given) or [] for entry in file.registered if entry.kind == kind]
 
 
 def sha256(word: str) -> str | None:
-    """Return the SHA-256 of a file as it was imported, or as it is; None where it is gone."""
+    """Return the SHA-256 of a file as it was imported, else as it is now; None if it is gone."""
     path = locate(word)
     if path is None:
         return None
@@ -62,7 +62,7 @@ def sha256(word: str) -> str | None:
 
 
 def locate(word: str) -> Path | None:
-    """Return the file of a path or of a module's name, without importing anything; None where there is none."""
+    """Return the file of a path or of a module's name, without importing anything; None if there is none."""
     if word.endswith(".py"):
         candidates = [Path(word)]
     else:
@@ -98,7 +98,7 @@ def _load(word: str) -> File:
         _run(source, path, name)
     except ExtensionError:
         raise
-    except (Exception, SystemExit) as error:  # whatever the user's code raises is theirs to know
+    except (Exception, SystemExit) as error:  # any error of the user's code is shown to the user
         raise ExtensionError(f"cannot be imported, got {failing_line(error, path)}") from error
     _files[path] = File(path, digest, registry.in_file(path))
     return _files[path]
@@ -111,7 +111,7 @@ def _run(source: bytes, path: Path, name: str) -> None:
     module = ModuleType(name)
     module.__file__, module.__package__ = str(path), parent if path.name != "__init__.py" else name
     before = sys.modules.get(name)
-    sys.modules[name] = module  # annotations and pickles find it
+    sys.modules[name] = module  # annotations and pickles look the module up here
     try:
         exec(compile(source, str(path), "exec"), module.__dict__)
     except BaseException:

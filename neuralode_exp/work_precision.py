@@ -1,7 +1,7 @@
-"""Work and precision of trained runs: each solved by several methods, with several tolerances or step sizes.
+"""Work and precision of trained runs, each solved by several methods with several tolerances or step sizes.
 
-How well a method does on a trained field is told by two errors against two costs. The error against the truth, or the
-data, ends at what was learned; the one against a tight solve of the same field goes on falling (Hairer, Nørsett &
+Two errors are compared with two costs, evaluations and seconds. The error against the truth, or the data, cannot fall
+below that of the trained field. The error against a tight solve of the same field falls further (Hairer, Nørsett &
 Wanner, Solving ODEs I, Sec. II.10).
 """
 
@@ -29,8 +29,8 @@ from neuralode_exp.run import seed_everything
 from neuralode_exp.trainers.consistency import REFERENCE, TIGHTER, TIGHTEST, relative_change
 from neuralode_exp.trainers.task import Solved
 
-PASSES = 3  # over the test data; the fastest counts
-ENOUGH = 2.0  # seconds, after which no further pass is made
+PASSES = 3  # passes over the test data; the fastest counts
+ENOUGH = 2.0  # after this many seconds no further pass is made
 
 
 @dataclass(frozen=True)
@@ -38,15 +38,15 @@ class Row:
     """One run under one solver.
 
     Args:
-        run: its folder.
-        model, dataset: of the run.
-        solver, setting: its name, and its tolerance or step size; empty for a network without an ODE.
-        tag: of the error, against the truth where that is known, else against the data.
-        error: infinite where the solve failed.
-        difference: ||z - z'|| / ||z'|| from the states z' of a tight solve of the same field; NaN without an ODE.
-        nfe: evaluations a solve.
-        seconds: of the solves of all test data.
-        failure: why there is no result.
+        run: folder of the run.
+        model, dataset: model and dataset of the run.
+        solver, setting: name of the solver, and its tolerance or step size; empty for a network without an ODE.
+        tag: tag of the error, against the truth if that is known, else against the data.
+        error: the error; infinite if the solve failed.
+        difference: ||z - z'|| / ||z'|| with the states z' of a tight solve of the same field; NaN without an ODE.
+        nfe: evaluations of a solve.
+        seconds: time of the solves of all test data.
+        failure: why there is no result; empty if there is one.
     """
 
     run: str
@@ -66,20 +66,20 @@ def work_precision(folders: Sequence[Path], words: Sequence[str], weights: Weigh
     """Evaluate each run under each solver of `words`, with each tolerance or step size that the solver reads.
 
     Args:
-        folders: of completed runs.
-        words: what to change, as `solver=rk4,dopri5`, `solver.rtol=1e-2,1e-4`, `solver.step_size=1,0.5`. A tolerance
+        folders: folders of completed runs.
+        words: the changes, such as `solver=rk4,dopri5`, `solver.rtol=1e-2,1e-4`, `solver.step_size=1,0.5`. A tolerance
             is both `solver.rtol` and `solver.atol` unless the second is given.
-        weights: of the end of training, or the best on held-out data.
+        weights: `last`, those at the end of training, or `best`, those best on held-out data.
 
     Raises:
-        NotLoadable: no completed run, or weights that do not fit the data.
-        ConfigError: what is wrong with `words`, or nothing is held out to be solved.
+        NotLoadable: there is no completed run, or the weights do not fit the data.
+        ConfigError: with all mistakes in `words`, or if no data are held out.
     """
     return [row for folder in folders for row in _of_run(folder, list(combinations(words)), weights)]
 
 
 def combinations(words: Sequence[str]) -> Iterator[list[str]]:
-    """Yield each combination of the values in `words`, with atol as rtol where it is not given."""
+    """Yield each combination of the values in `words`, with atol equal to rtol if it is not given."""
     mistakes: list[Mistake] = []
     overrides = Composer(make_loader(CONF)).parse(words, mistakes)
     if mistakes:
@@ -114,7 +114,7 @@ def _of_run(folder: Path, combinations: Sequence[Sequence[str]], weights: Weight
 
 
 def _tight(config: Config, tolerance: float) -> Config:
-    """The same in float64 by dopri5, its tolerance between 1e-9 and 1e-6."""
+    """Return the same run in float64 with dopri5 and a tolerance between 1e-9 and 1e-6."""
     tolerance = min(max(tolerance, TIGHTEST), REFERENCE)
     solver = {"name": "dopri5", "engine": "native", "rtol": tolerance, "atol": tolerance, "max_steps": 1_000_000}
     return config.model_copy(update={"solver": config.solver.model_copy(update=solver), "precision": "float64"})
@@ -131,7 +131,7 @@ def _row(folder: Path, config: Config, about: dict[str, Any], reference: Solved 
 
 
 def _solve(folder: Path, config: Config, weights: Weights, passes: int = 1) -> Solved:
-    """Solve the test data as often as asked for, and give the fastest."""
+    """Solve the test data several times, and return the fastest solve."""
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     seed_everything(config.seed)
@@ -150,13 +150,13 @@ def _solve(folder: Path, config: Config, weights: Weights, passes: int = 1) -> S
 
 
 def setting(config: Config) -> str:
-    """The tolerance or step size, whichever the solver reads."""
+    """Return the tolerance or the step size, whichever the solver reads."""
     keys = [key for key in ("rtol", "step_size") if key in SOLVERS[config.solver.name].keys]
     return " ".join(f"{key}={getattr(config.solver, key):g}" for key in keys)
 
 
 def table(rows: Sequence[Row]) -> str:
-    """The rows as aligned text."""
+    """Return the rows as aligned text."""
     several = len({row.run for row in rows}) > 1
     tags = {row.tag for row in rows}
     heads = ["run"] * several + ["solver", "", tags.pop() if len(tags) == 1 else "error"]
@@ -186,7 +186,7 @@ def write(rows: Sequence[Row], folder: Path) -> tuple[Path, Path]:
 
 
 def curves(rows: Sequence[Row]) -> Mapping[str, list[Row]]:
-    """The rows without failures by what a line of the picture stands for: a run under a solver."""
+    """Return the rows without failures, grouped by the lines of the picture: a run under a solver."""
     several = len({row.run for row in rows}) > 1
     found: dict[str, list[Row]] = {}
     for row in rows:
