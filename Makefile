@@ -1,22 +1,22 @@
 # make train [ARGS="dataset=mnist model=resnet"]   set up, then train
-# make test                                        set up, then lint, type-check and test
-# make test-extras                                 install Ray and Optuna too, then test what needs them
-# make test-browser                                install selenium too, then test in Debian's chromium:
+# make test                                        set up, then lint, check types and test
+# make test-extras                                 install Ray, Optuna and dysts too, then run the tests that need them
+# make test-browser                                install selenium too, then test the pages in Debian's chromium, after
 #                                                  apt-get install chromium chromium-driver
-# make test-slurm                                 test grids on a node of Slurm that runs meanwhile:
+# make test-slurm                                  test grids on a Slurm node that the tests start, after
 #                                                  apt-get install munge slurmctld slurmd
-# make test-interrupts                             a grid stopped at twenty random moments, minutes
-# make test-hydra-next                             the tests under Hydra 1.4, in an environment of its own
-# make test-gpu [DATA=FOLDER] [PACKAGES=FOLDER]    the tests of a CUDA device, and its benchmark, in eight minutes; where
-#                                                  nothing can be fetched: MNIST's files, and what PYTHON lacks beside
-#                                                  torch (pip install --target FOLDER ... elsewhere)
-# make test-compiled                               what compiled steps give, in every use of a field, minutes
-# make test-cells                                  two steps of every dataset x model x solver, minutes
+# make test-interrupts                             stop a grid at twenty random moments; takes minutes
+# make test-hydra-next                             run the tests under Hydra 1.4, in an environment of their own
+# make test-gpu [DATA=FOLDER] [PACKAGES=FOLDER]    run the tests of a CUDA device and its benchmark, in eight minutes.
+#                                                  Without a network, DATA has MNIST's files, and PACKAGES what PYTHON
+#                                                  lacks beside torch (made elsewhere by pip install --target FOLDER ...)
+# make test-compiled                               test compiled steps in every use of a field; takes minutes
+# make test-cells                                  run two steps of every dataset x model x solver; takes minutes
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 HYDRA_NEXT := "hydra-core>=1.4.0rc3" "omegaconf>=2.4.1rc1" "hydra-joblib-launcher>=1.4.0rc3" "hydra-submitit-launcher>=1.4.0rc3"
-# A process a core; a file's tests share one, with what they set up.
+# One process for each core. The tests of a file share a process, and with it their fixtures.
 SIDE_BY_SIDE := --numprocesses auto --maxprocesses 8 --dist loadfile
 GPU_PYTHON := $(if $(PACKAGES),PYTHONPATH=$(CURDIR):$(abspath $(PACKAGES)) $(PYTHON),$(BIN)/python)
 
