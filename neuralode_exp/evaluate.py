@@ -40,9 +40,9 @@ def evaluate(folder: Path, words: Sequence[str] = (), weights: Weights = "last")
     """Compute the test metrics of a completed run with some of its keys changed.
 
     Args:
-        folder: the folder of the run. words: the changes, such as `solver=dopri5` and `solver.rtol=1e-6`: keys of
-        `solver` and `dataset`, and `device`,
-            `threads` and `precision`. `extensions=[my_fields.py]` names the user's own files of the run.
+        folder: the folder of the run.
+        words: the changes, such as `solver=dopri5` and `solver.rtol=1e-6`: keys of `solver` and `dataset`, and
+            `device`, `threads` and `precision`. `extensions=[my_fields.py]` names the user's own files of the run.
         weights: `last`, those at the end of training, by which runs are judged, or `best`, those best on held-out data.
 
     Raises:

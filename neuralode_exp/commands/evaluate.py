@@ -8,7 +8,9 @@ With one run and one value for each key it prints the test metrics beside those 
 runs or values it measures each run under each solver with its tolerances or step sizes. Then it prints a table and
 writes work-precision.csv and work-precision.png: the error against the truth (or the data) and against a tight solve of
 the same field, over evaluations and over seconds. A tolerance is both rtol and atol. The weights are the last ones
-(averaged, if the run averages them). Exit status: 0 done, 1 the evaluation failed, 2 the request is wrong.
+(averaged, if the run averages them).
+
+Exit status: 0 done, 1 the evaluation failed, 2 the request is wrong.
 """
 
 from __future__ import annotations

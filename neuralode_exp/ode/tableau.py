@@ -38,8 +38,7 @@ class Tableau:
             E |E| / sqrt(E^2 + (E_low / 10)^2) in each entry (Hairer, Nørsett & Wanner, Solving ODEs I, 2nd ed.,
             Sec. II.10, there with norms).
         dense: P, a row of polynomial coefficients of x, x^2, ... for each of k_0 .. k_s and the extra stages. None:
-        there
-            is no interpolant, and a step ends at every observation.
+            there is no interpolant, and a step ends at every observation.
         dense_order: order of the interpolant; 0 without one.
         extra_c, extra_a: stages after the closing derivative that only the interpolant needs.
     """

@@ -3,8 +3,7 @@
 - 256 van der Pol oscillators and Lorenz's equations as in the table `core`, forward without a graph; against diffrax
   (the extra `[bench]`) with one step size for all oscillators, as here, and with one for each (`vmap`).
 - Training steps, each relative to the same step without the key: that of a flow of the table `density`, whose
-uncompiled
-  trace is the one written by hand, and that of the default run, alone and with 64 replicas.
+  uncompiled trace is the one written by hand, and that of the default run, alone and with 64 replicas.
 - Forward and backward of d^2z/dt^2 of a flow's field, relative to those of the field itself.
 - The second start of a run of two steps: how much longer it takes than one without the key.
 """

@@ -1,11 +1,9 @@
 """Rows of the table `core` for small states, where the solver's own work counts: one thread, forward, no graph.
 
 - Lorenz's equations (three numbers, float64, dopri5 1e-8): microseconds of an evaluation beyond those of f itself,
-which
-  is called as often on one fixed state.
+  which is called as often on one fixed state.
 - 256 van der Pol oscillators (mu = 2, t to 10, 200 observations, float32, dopri5 1e-5): time relative to torchdiffeq
-and
-  to `bare_dopri5`, a loop with the same arithmetic and nothing else.
+  and to `bare_dopri5`, a loop with the same arithmetic and nothing else.
 """
 
 from __future__ import annotations
