@@ -3,7 +3,8 @@
 On small states the time goes into calls and not into arithmetic: a step of dopri5 is more than a hundred calls of
 torch, and one of its program. Times, step size and tolerances are tensors to it, so that another step size is the same
 program; each shape of the state has its own. f itself is a program where a step is not: in the adjoint, in reversible
-steps, and where a step begins anew. The first evaluation of each solve is never compiled: it shows what f depends on.
+steps, and where a step begins anew. Two evaluations of each solve are not compiled: the first shows what f depends on,
+and the second chooses the first step, which is not worth a program of its own.
 
 A program belongs to the module f, or to the code of the function f; its numbers are those of the steps to round-off.
 What cannot be compiled runs as it is, and a warning says why; so do steps while something watches every operation of

@@ -65,7 +65,7 @@ class VectorField:
         nfe: number of evaluations so far.
         depends_on: the tensors besides the state that get a gradient, see `find_dependencies`.
         repeats: compares repeated evaluations in backward with the first ones.
-        compiler: compiles the evaluations after the first; None: nothing is compiled.
+        compiler: compiles the evaluations after the second; None: nothing is compiled.
 
     Raises:
         ValueError: if f does not return a tensor of the shape and dtype of z.
@@ -98,7 +98,7 @@ class VectorField:
         self.nfe += 1
         if self.generators.watched:
             self.generators.before_evaluation()
-        if self.compiler is not None and self.nfe > 1:
+        if self.compiler is not None and self.nfe > 2:
             compiled = self.compiler.evaluate(self, t, z)
             if compiled is not None:
                 return compiled

@@ -59,6 +59,13 @@ def test_numbers_and_counts_with_one_program_for_all_steps() -> None:
     assert {program.count for program in _PROGRAMS[f].values()} == {1}
 
 
+def test_a_solve_without_a_gradient_needs_one_program() -> None:
+    f = TimeMLP()
+    with torch.no_grad():
+        solve(f, Z0, [0.0, 0.4, 1.0], compiled(DOPRI5))
+    assert [program.count for program in _PROGRAMS[f].values()] == [1]
+
+
 def test_what_cannot_be_compiled_runs_as_without_and_says_why() -> None:
     def branches(t: Tensor, z: Tensor) -> Tensor:
         return -z if t < 0.5 else z
