@@ -150,7 +150,9 @@ def _zeros(size: Sequence[int], *, dtype: Any = None, device: Any = None, **_: o
 
 def _reason(error: Exception) -> str:
     """The operation that was in the way and, where it is known, the line."""
-    cause = error.__cause__ if isinstance(error.__cause__, RuntimeError) else error
+    # The exceptions of a backend are kept in an attribute, others as the cause.
+    cause = getattr(error, "inner_exception", None) or error.__cause__
+    cause = cause if isinstance(cause, RuntimeError) else error
     what = next(line.strip() for line in str(cause).splitlines() if line.strip())
     stack = getattr(error, "real_stack", None)
     return f"{what} ({stack[-1].filename}:{stack[-1].lineno}: {stack[-1].line})" if stack else what
