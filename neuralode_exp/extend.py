@@ -1,9 +1,10 @@
-"""What a user may register from a file of their own: fields, systems, densities and metrics, by name.
+"""Decorators by which a user's file registers fields, systems, densities and metrics under a name.
 
     python train.py extensions=[my_fields.py] model.field=damped model.options.damping=0.2
 
-A name stands for a class or a function, its keyword-only arguments are options of the config. The package's own are
-registered by the same calls, in modules without torch: the preflight reads this.
+A name stands for a class or a function. Its keyword-only arguments become options of the config. The package registers
+its own fields, systems and densities by the same decorators. This module does not import torch, because the preflight
+imports it.
 """
 
 from __future__ import annotations
@@ -20,15 +21,19 @@ Setting: TypeAlias = Union[T, Callable[..., T]]  # a value, or a function of the
 def field(name: str, *, on: Literal["vectors", "images"] = "vectors") -> Callable[[Made], Made]:
     """Register a class as a vector field dz/dt = f(t, z; theta): `model.field=NAME`, `model.options.KEY=VALUE`.
 
-    It is an `nn.Module`, or a function that makes one. It is made with the number d of dimensions and called with a
-    scalar tensor t and a tensor z of shape (..., d), and it gives dz/dt of z's shape. It sees the data in units of
-    order 1. It serves dynamics and densities, there with the trace of its Jacobian by forward-mode derivatives, and any
-    number of replicas. One that is made with (dim, inputs) and called with (t, z, u) sees the inputs u of the data,
-    shape (..., inputs), where they have some.
+    The class is an `nn.Module`; a function that returns one will do as well. It is constructed with the number d of
+    dimensions. The module is called with a scalar tensor t and a tensor z of shape (..., d), and returns dz/dt with the
+    shape of z. The data are scaled to order 1. The field can be used for dynamics, for densities and with any number of
+    replicas; for densities the trace of its Jacobian is computed by forward-mode derivatives. A field that needs the
+    inputs u of the data, shape (..., inputs), is constructed with (dim, inputs) and called with (t, z, u).
 
     Args:
-        name: of `model.field`.
-        on: `images`: it is made with the number of channels, and z has the shape (batch, channels, height, width).
+        name: the value of `model.field` that selects it.
+        on: with `images` the class is constructed with the number of channels, and z has the shape (batch, channels,
+            height, width).
+
+    Raises:
+        ExtensionError: the arguments of the class or of `forward` are not those above.
 
     Example:
         A whole file, for `model.field=damped model.options.damping=0.2`:
@@ -66,23 +71,32 @@ def system(
 ) -> Callable[[Made], Made]:
     """Register a function as a known system dz/dt = f(t, z): `dataset=system dataset.system=NAME`.
 
-    It gets a scalar tensor t and a tensor z of shape (..., dim), float64 or float32, and gives dz/dt of z's shape, by
-    torch. Trajectories come from a solve at rtol 1e-10, the truth for field and eigenvalue errors from the function.
-    A fixed point near the data is found, and a linear system is known by its values.
+    The function takes a scalar tensor t and a tensor z of shape (..., dim), float64 or float32, and returns dz/dt with
+    the shape of z, computed with torch. Trajectories are solved with rtol 1e-10. Field and eigenvalue errors compare
+    with the function itself. The program looks for a fixed point near the box, and recognises a linear system from
+    values of f.
 
-    Args, of which all but the name may be functions of the options, as `t_max=lambda length: 6 * length**0.5`:
-        name: of `dataset.system`.
+    Each argument from dim to stiff may also be a function of the options, as `t_max=lambda length: 6 * length**0.5`.
+
+    Args:
+        name: the value of `dataset.system` that selects it.
         dim: number of dimensions.
-        low, high: the box of initial states, a number or one for each dimension, unless `dataset.low` says otherwise.
-        t_max: length of a trajectory, unless `dataset.t_max` says otherwise.
+        low, high: the box of initial states, one number or one for each dimension. `dataset.low` and `dataset.high`
+            replace them.
+        t_max: length of a trajectory in units of t. `dataset.t_max` replaces it.
         stiff: whether the trajectories need an implicit method.
-        inputs: of a driven system dz/dt = f(t, z, u(t)) the range of each input, from which every trajectory draws its
-            own. Its function takes (t, z, u), u of shape (..., number of inputs).
-        start: a state that an attractor draws near; initial states are drawn from there, not from the box.
-        lyapunov: its largest Lyapunov exponent, with which the run reports the valid prediction time.
-        energy: what its trajectories keep, as a function of the options that gives a function of states (..., dim),
-            `energy=lambda length: lambda z: ...`, 0 at its least. The run reports how far learned trajectories drift.
-        numpy: whether the function takes arrays of NumPy too, with which a stiff solve is many times as fast.
+        numpy: whether the function also takes NumPy arrays, which makes a stiff solve many times as fast.
+        inputs: range (low, high) of each input of a driven system dz/dt = f(t, z, u(t)). Every trajectory draws random
+            inputs from them. The function takes (t, z, u), with u of shape (..., number of inputs).
+        start: a state whose trajectory goes to an attractor. Initial states are then drawn from the attractor, not from
+            the box.
+        lyapunov: the largest Lyapunov exponent, in 1 / time. With it the run reports the valid prediction time.
+        energy: a conserved quantity whose least value is 0. It is given as a function of the options that returns a
+            function of states (..., dim): `energy=lambda length: lambda z: ...`. With it the run reports how far the
+            energy of learned trajectories drifts.
+
+    Raises:
+        ExtensionError: the arguments of the function are not those above.
 
     Example:
         A whole file, for `dataset=system dataset.system=swing dataset.options.length=2`:
@@ -103,13 +117,16 @@ def system(
 def density(name: str, *, dim: Setting[int] | None = None) -> Callable[[Made], Made]:
     """Register a class as a density: `dataset=density dataset.density=NAME`, `dataset.options.KEY=VALUE`.
 
-    A function that makes an object of it will do as well.
-    `sample(n, generator)` draws n points, shape (n, d), and `log_prob(x)`, where there is one, gives log p in nats,
-    shape (n,), of points of shape (n, d) in float64; with it the run reports the divergence from the truth.
+    A function that returns such an object will do as well. Its method `sample(n, generator)` draws n points, shape
+    (n, d). It may have a method `log_prob(x)` that returns log p(x) in nats, shape (n,), for points x of shape (n, d)
+    in float64. With `log_prob` the run reports KL(p || q), where q is the density of the model.
 
     Args:
-        name: of `dataset.density`.
-        dim: d; None: seen from a sample.
+        name: the value of `dataset.density` that selects it.
+        dim: the number of dimensions d; None: it is read from a sample.
+
+    Raises:
+        ExtensionError: there is no `sample`, or its arguments are not those above.
 
     Example:
         A whole file, for `dataset=density dataset.density=ring dataset.options.radius=3`:
@@ -133,18 +150,25 @@ def density(name: str, *, dim: Setting[int] | None = None) -> Callable[[Made], M
 def metric(
     name: str, *, on: Literal["dynamics", "densities", "images", "labels"] = "dynamics"
 ) -> Callable[[Made], Made]:
-    """Register a function as a metric: each run of that kind with the file in `extensions` records it.
+    """Register a function as a metric. Each run on that kind of data with the file in `extensions` records it.
 
-    At each evaluation it gets the model in evaluation mode, as `load_run` gives it, and the held-out data: of dynamics
-    a list of trajectories, each with times `t`, shape (T,), and states `z` and `observed`, shape (T, n, d); of
-    densities points, shape (n, d); of images a pair of normalised images, shape (n, c, h, w), and labels, shape (n,);
-    of labels a pair of points, shape (n, d), and labels. It gives a number, whose tag is the name, or a mapping from
-    tags to numbers. `objective=NAME` minimises it. Of several replicas it gets one after the other, and the mean is
-    recorded with the standard deviation.
+    The function is called at each evaluation with the model, in evaluation mode and as `load_run` returns it, and with
+    the held-out data:
+
+    - dynamics: a list of trajectories, each with times `t`, shape (T,), and states `z` and `observed`, shape (T, n, d)
+    - densities: points, shape (n, d)
+    - images: a pair of normalised images, shape (n, c, h, w), and labels, shape (n,)
+    - labels: a pair of points, shape (n, d), and labels, shape (n,)
+
+    It returns one number, which is recorded under the name, or a mapping from tags to numbers. `objective=NAME`
+    minimises it. With several replicas it is called for each, and their mean and standard deviation are recorded.
 
     Args:
         name: the tag.
         on: the kind of data.
+
+    Raises:
+        ExtensionError: the function does not take (model, data).
 
     Example:
         A whole file:

@@ -1,6 +1,6 @@
-"""What has been registered: names for classes and functions, checked against what the runner calls them with.
+"""The registry of named classes and functions. Their signatures are checked against the runner's calls.
 
-A leaf without torch: the preflight reads this.
+This module does not import torch, because the preflight imports it.
 """
 
 from __future__ import annotations
@@ -18,35 +18,35 @@ Kind = Literal["field", "system", "density", "metric"]
 Made = TypeVar("Made", bound=Callable[..., Any])
 
 PACKAGE = Path(__file__).parent
-# The arguments that the runner gives by position; what follows them must be keyword-only.
+# The runner passes these arguments by position. All others must be keyword-only.
 GIVEN: dict[Kind, tuple[str, ...]] = {
     "field": ("dim",),
     "system": ("t", "z"),
     "density": (),
     "metric": ("model", "data"),
 }
-# Of a class, the method that the runner calls, and with what.
+# The method of a class that the runner calls, and its arguments.
 METHODS: dict[Kind, tuple[str, tuple[str, ...]]] = {
     "field": ("forward", ("t", "z")),
     "density": ("sample", ("n", "generator")),
 }
-# What it may be given further: the number of inputs, and their values.
+# A further argument that it may take: the number of inputs, or their values.
 INPUTS: dict[str, str] = {"field": "inputs", "system": "u", "forward": "u"}
 
 
 class ExtensionError(ValueError):
-    """The user's file cannot be used; the text names its line."""
+    """A user's file cannot be used. The message names the file and the line."""
 
 
 @dataclass(frozen=True, eq=False)
 class Registered:
-    """What a name stands for.
+    """A registered class or function.
 
     Args:
         kind, name: as registered.
         make: the class or function.
-        options: its keyword-only arguments, with annotations that are types.
-        settings: what else the decorator was given.
+        options: its keyword-only arguments; their annotations are types, not text.
+        settings: the further arguments of the decorator.
         file, line: where it was registered.
         driven: whether it takes inputs u.
     """
@@ -70,7 +70,7 @@ class Registered:
         return " ".join((inspect.getdoc(self.make) or "").split("\n\n")[0].split())
 
     def setting(self, key: str, options: Mapping[str, Any]) -> Any:
-        """What the decorator was given, with these options where it is a function of them."""
+        """Return an argument of the decorator; a function is called with the options that it names."""
         value = self.settings[key]
         if not callable(value):
             return value
@@ -82,7 +82,7 @@ _sources: dict[str, Callable[[str], None]] = {}
 
 
 def decorator(kind: Kind, name: str, settings: Mapping[str, Any]) -> Callable[[Made], Made]:
-    """Return what registers a class or function, with the file and line that called the caller of this."""
+    """Return a decorator that registers a class or function, with the file and line where the user wrote it."""
     frame = sys._getframe(2)
     file, line = Path(frame.f_code.co_filename), frame.f_lineno
 
@@ -100,29 +100,29 @@ def decorator(kind: Kind, name: str, settings: Mapping[str, Any]) -> Callable[[M
 
 
 def add_source(prefix: str, register: Callable[[str], None]) -> None:
-    """Let a function register what is asked for by a name with this prefix, such as a system of another package."""
+    """Add a function that registers names with this prefix when they are asked for, as systems of another package."""
     _sources[prefix] = register
 
 
 def ask_sources(name: str) -> None:
-    """Let whoever has a name register it."""
+    """Call the sources whose prefix fits a name, so that they register it."""
     for prefix, register in _sources.items():
         if name.startswith(prefix):
             register(name)
 
 
 def in_file(path: Path) -> list[Registered]:
-    """Return what a file has registered."""
+    """Return the entries that a file has registered."""
     return list(_registered.get(path, ()))
 
 
 def forget(path: Path) -> None:
-    """Drop what a file has registered."""
+    """Remove the entries that a file has registered."""
     _registered.pop(path, None)
 
 
 def of_package(kind: Kind) -> list[Registered]:
-    """Return the package's own of a kind."""
+    """Return the entries of a kind that the package itself registers."""
     own = (entry for path, found in _registered.items() if _is_inside(path, PACKAGE) for entry in found)
     return [entry for entry in own if entry.kind == kind]
 
@@ -133,10 +133,10 @@ def _is_inside(path: Path, folder: Path) -> bool:
 
 
 def own(kind: Kind, name: str) -> Registered:
-    """Return what a name of the package's stands for.
+    """Return the package's own entry of a name.
 
     Raises:
-        ValueError: there is none.
+        ValueError: there is no such entry.
     """
     names = [entry.name for entry in of_package(kind)]
     if name in names:
@@ -147,7 +147,7 @@ def own(kind: Kind, name: str) -> Registered:
 
 
 def _parameters(kind: Kind, name: str, made: Callable[..., Any], place: str) -> Mapping[str, inspect.Parameter]:
-    """Return all arguments; those by position must be those that the runner gives."""
+    """Return all arguments, after checking that the positional ones are those that the runner passes."""
     if kind in METHODS and inspect.isclass(made):
         method, arguments = METHODS[kind]
         found = made.__dict__.get(method) or getattr(made, method, None)
@@ -160,7 +160,7 @@ def _parameters(kind: Kind, name: str, made: Callable[..., Any], place: str) -> 
 def _positional(
     made: Callable[..., Any], given: Sequence[str], what: str, inputs: str | None = None, further: str = ""
 ) -> Mapping[str, inspect.Parameter]:
-    """Return all arguments; those by position must be as many as are given, and inputs by their name."""
+    """Return all arguments, after checking the number of positional ones and the name of that for inputs."""
     try:
         parameters = inspect.signature(made, eval_str=True).parameters
     except NameError as error:

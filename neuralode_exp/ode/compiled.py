@@ -1,14 +1,15 @@
-"""Compiled steps: what a step computes is one program made by `torch.compile`; which steps are taken stays in Python.
+"""Compiled steps: `torch.compile` makes one program of all that a step computes. Python still chooses the steps.
 
-On small states the time goes into calls and not into arithmetic: a step of dopri5 is more than a hundred calls of
-torch, and one of its program. Times, step size and tolerances are tensors to it, so that another step size is the same
-program; each shape of the state has its own. f itself is a program where a step is not: in the adjoint, in reversible
-steps, and where a step begins anew. Two evaluations of each solve are not compiled: the first shows what f depends on,
-and the second chooses the first step, which is not worth a program of its own.
+On small states most of the time goes into calls, not arithmetic. A step of dopri5 makes more than a hundred calls of
+torch; its program is one call. The program takes times, step size and tolerances as tensors, so that it serves every
+step size. Each shape of the state needs a program of its own. In the adjoint, in reversible steps and at the start of
+a step that carries nothing over, f alone is compiled instead of the step. Two evaluations of each solve are never
+compiled: the first finds what f depends on, and the second chooses the first step size.
 
-A program belongs to the module f, or to the code of the function f; its numbers are those of the steps to round-off.
-What cannot be compiled runs as it is, and a warning says why; so do steps while something watches every operation of
-torch, as a probe of memory does. A gradient of compiled steps can be differentiated once in every mode.
+A program belongs to the module f, or to the code of the function f. Its results equal those of uncompiled steps up to
+round-off. A step that cannot be compiled runs uncompiled, and a warning gives the reason. Steps also run uncompiled
+while a dispatch mode of torch watches every operation, as a memory probe does. The gradient of compiled steps can be
+differentiated once in every mode.
 """
 
 from __future__ import annotations
@@ -29,12 +30,12 @@ from neuralode_exp.ode.field import How, Stage, Terms, Time, VectorField
 from neuralode_exp.ode.methods import Adaptive, FixedStep
 from neuralode_exp.ode.steppers import Cotangents, Dense, Field, Span, Stepper, Trial
 
-# Programs for one shape of the state. One more each time means that f is never the same, as with a counter of its own.
+# At most so many programs for one shape of the state. More are needed only if f changes at each call, as by a counter.
 MOST = 4
 
 
 class CompilationWarning(UserWarning):
-    """Something asked to be compiled runs uncompiled."""
+    """Steps that should be compiled run uncompiled."""
 
 
 def warn_uncompiled(reason: str) -> None:
@@ -45,8 +46,8 @@ class Compiler:
     """The programs of one f.
 
     Args:
-        f: what the user has given: a module, or a function.
-        backend: of `torch.compile`; True: its own.
+        f: the user's vector field, a module or a function.
+        backend: name of a backend of `torch.compile`; True takes its default, inductor.
     """
 
     def __init__(self, f: object, backend: bool | str) -> None:
@@ -55,22 +56,22 @@ class Compiler:
         self.backend = backend if isinstance(backend, str) else "inductor"
 
     def step(self, f: VectorField, kind: Hashable, arguments: tuple[Any, ...], z: Tensor) -> tuple[Trial, int] | None:
-        """A trial and its number of evaluations; None: it cannot be compiled."""
+        """Return a trial step and its number of evaluations of f, or None if it cannot be compiled."""
         result: tuple[Trial, int] | None = self._run(_step, kind, f, z, *arguments, z)
         return result
 
     def evaluate(self, f: VectorField, t: Tensor, z: Tensor) -> Tensor | None:
-        """f(t, z); None: it cannot be compiled."""
+        """Return f(t, z), or None if f cannot be compiled."""
         dz: Tensor | None = self._run(_evaluate, (), f, z, t, z)
         return dz
 
     @property
     def failed(self) -> bool:
-        """Whether something of f could not be compiled."""
+        """Whether the compilation of any program of this f has failed."""
         return any(program.failure for program in self._programs.values())
 
     def _run(self, function: Callable[..., Any], kind: Hashable, f: VectorField, z: Tensor, *arguments: Any) -> Any:
-        if torch._C._len_torch_dispatch_stack() > 0:  # whoever watches every operation, as a probe of memory
+        if torch._C._len_torch_dispatch_stack() > 0:  # a memory probe must see every operation
             return None
         graph = torch.is_grad_enabled()
         key = (function, kind, self.backend, z.shape, z.stride(), z.dtype, z.device, graph, graph and z.requires_grad)
@@ -81,7 +82,7 @@ class Compiler:
             return None
         known = self.failed
         result = program(f.f, f.how, *arguments)
-        if result is None and not known:  # once for each f: its programs have one reason
+        if result is None and not known:  # warn once for each f: its programs share the reason
             warn_uncompiled(program.failure)
         return result
 
@@ -90,32 +91,32 @@ _PROGRAMS: WeakKeyDictionary[Any, dict[Any, _Program]] = WeakKeyDictionary()
 
 
 def forget_programs() -> None:
-    """Let nothing that was compiled before change what comes: for a run that must not depend on those before it."""
+    """Drop all compiled programs, so that the next run does not depend on earlier runs in this process."""
     _PROGRAMS.clear()
 
 
 class _Program:
-    """A function compiled when it is first called; None comes back where that fails.
+    """A function that is compiled at its first call. A call returns None if the compilation fails.
 
     Attributes:
         count: how often it was compiled.
-        failure: why it cannot be; empty as long as it can.
+        failure: why the compilation failed; empty if it did not.
     """
 
     def __init__(self, function: Callable[..., Any], backend: str) -> None:
-        # A copy with a code object of its own: what torch.compile keeps, and its limits, belong to the code.
+        # The copy has its own code object: torch.compile keeps programs, and limits them, for each code object.
         assert isinstance(function, FunctionType)
         own = FunctionType(function.__code__.replace(), function.__globals__)
         self.backend, self.count, self.autograd = backend, 0, False
         self.failure = ""
         self.compiled = torch.compile(own, fullgraph=True, dynamic=False, backend=self._compile)
-        self.known = torch._dynamo.run(own)  # what is compiled already, for less of a call
+        self.known = torch._dynamo.run(own)  # calls the compiled program with less overhead
 
     def __call__(self, *arguments: Any) -> Any:
         if self.count > 0 and (result := self.known(*arguments)) is not None:
             return result
         try:
-            # So that f may differentiate itself, where this torch knows how.
+            # With this setting f may call autograd itself, if this version of torch supports it.
             with torch._dynamo.config.patch(trace_autograd_ops=True) if self.autograd else nullcontext():
                 return self.compiled(*arguments)
         except torch._dynamo.exc.TorchDynamoException as error:
@@ -128,18 +129,21 @@ class _Program:
     def _compile(self, graph: Any, inputs: Any) -> Any:
         self.count += 1
         if self.count > MOST:
-            raise RuntimeError("f is another program at each call; it must not change numbers of its own, as a counter")
+            raise RuntimeError("f compiles anew at each call; it must not change numbers of its own, as a counter does")
         if self.backend == "inductor":
             return inductor(graph, inputs)
         return torch._dynamo.lookup_backend(self.backend)(graph, inputs)
 
 
 def inductor(graph: Any, inputs: Any) -> Any:
-    """torch.compile's own backend, also for forward derivatives: their zeros have no memory for its C++ to write to."""
+    """Compile with torch's default backend, and teach it the zero tensors of forward-mode derivatives.
+
+    Such a zero tensor has no memory, which the C++ code of the backend needs.
+    """
     from torch._inductor.compile_fx import compile_fx
     from torch._inductor.decomposition import select_decomp_table
 
-    # Torch keeps no program on disk that is compiled with a table of its own, hence one more row in the common table.
+    # The row is added to torch's own table: with another table torch would not cache the program on disk.
     select_decomp_table().setdefault(torch.ops.aten._efficientzerotensor.default, _zeros)
     return compile_fx(graph, inputs)
 
@@ -149,8 +153,8 @@ def _zeros(size: Sequence[int], *, dtype: Any = None, device: Any = None, **_: o
 
 
 def _reason(error: Exception) -> str:
-    """The operation that was in the way and, where it is known, the line."""
-    # The exceptions of a backend are kept in an attribute, others as the cause.
+    """Return the operation that cannot be compiled and, if it is known, its line."""
+    # An exception of a backend is in the attribute `inner_exception`, any other one in `__cause__`.
     cause = getattr(error, "inner_exception", None) or error.__cause__
     cause = cause if isinstance(cause, RuntimeError) else error
     what = next(line.strip() for line in str(cause).splitlines() if line.strip())
@@ -159,7 +163,7 @@ def _reason(error: Exception) -> str:
 
 
 class _Inside:
-    """f within a program."""
+    """The vector field as a program sees it."""
 
     def __init__(self, f: Callable[[Tensor, Tensor], Tensor], how: How) -> None:
         self.f, self.how, self.nfe = f, how, 0
@@ -180,7 +184,7 @@ class _Inside:
         return Stage(self(t, z))
 
 
-# Where no program fits its arguments, `torch._dynamo.run` calls the function itself: it has nothing to give then.
+# If no program fits the arguments, `torch._dynamo.run` calls the plain function, which then returns None.
 def _evaluate(f: Callable[[Tensor, Tensor], Tensor], how: How, t: Tensor, z: Tensor) -> Tensor | None:
     if not torch.compiler.is_compiling():
         return None
@@ -213,9 +217,9 @@ class Compiled(Stepper):
     """A stepper whose steps over a user's vector field are compiled.
 
     Args:
-        inner: the stepper. It takes over what concerns another field: the adjoint's, or one whose stages are kept.
-        method: has the tolerances.
-        norm: of the error test.
+        inner: the stepper. It runs uncompiled for other fields: that of the adjoint, or one whose stages are kept.
+        method: the method, for its tolerances.
+        norm: norm of the error test.
     """
 
     def __init__(self, inner: Stepper, method: FixedStep | Adaptive, norm: Norm) -> None:
@@ -241,7 +245,7 @@ class Compiled(Stepper):
 
     def trial(self, f: Field, span: Span, z: Tensor, carry: Any) -> Trial:
         if isinstance(f, VectorField) and f.compiler is not None and f.nfe > 0:
-            precision = z.dtype if z.device.type == "mps" else torch.float64  # which that device does not have
+            precision = z.dtype if z.device.type == "mps" else torch.float64  # mps has no float64
             numbers = torch.tensor([*span, *self.tolerances], dtype=precision, device=z.device)
             arguments = (self.inner, self.norm, self.tolerances[1] == 0.0, numbers, self.inner.forget(carry))
             found = f.compiler.step(f, self.kind, arguments, z)
@@ -272,7 +276,7 @@ class Compiled(Stepper):
     def pull_back(
         self, f: VectorField, span: Span, z: Tensor, cotangents: Cotangents, kept: Any = None
     ) -> tuple[Tensor, Terms]:
-        """As a whole: the program of a step under autograd holds the stages of one step, not of one stage."""
+        """Differentiate a compiled step as a whole: autograd then holds the activations of all its stages at once."""
         if f.compiler is None or f.compiler.failed or kept is not None:
             return self.inner.pull_back(f, span, z, cotangents, kept)
         more = cotangents.inside or cotangents.of_error is not None

@@ -1,11 +1,11 @@
-"""How the size of each step is chosen. The walk asks a control for the next step and tells it what came of it.
+"""Step size control. The walk asks a control for each step, and the control judges the result.
 
-After an adaptive step of size dt with error ratio r the next one is
+After an adaptive step of size dt with error ratio r the next step has the size
 
     dt min(10, max(1/5, 9/10 r^(-1/order))),
 
-where an accepted step never shrinks the next one: torchdiffeq's controller, constants included. Time lives on the host
-in float64; the error ratio of a trial step is the one number that comes back from the device.
+but after an accepted step it is never smaller than dt. The rule and its constants are those of torchdiffeq. Times are
+kept on the host in float64. The error ratio of a trial step is the only number that is copied from the device.
 """
 
 from __future__ import annotations
@@ -30,37 +30,37 @@ SAFETY, LARGEST, SMALLEST = 0.9, 10.0, 0.2  # constants of the controller
 
 
 class Control(ABC):
-    """What the walk asks.
+    """Choose the size of each step and judge its result.
 
     Attributes:
-        needs_slope: whether `begin` must come first.
-        size: signed size that is proposed for the step ahead.
+        needs_slope: whether `begin` must be called before `ahead`.
+        size: signed size that is proposed for the next step.
     """
 
     needs_slope = False
     size: float
 
-    def begin(self, f: Field, z: Tensor, slope: Tensor) -> None:  # noqa: B027 - most need not know the slope
-        """Choose the first size."""
+    def begin(self, f: Field, z: Tensor, slope: Tensor) -> None:  # noqa: B027 - fixed steps need no slope
+        """Choose the size of the first step from the slope f(t0, z)."""
 
     @abstractmethod
     def ahead(self, t: float, z: Tensor, stats: Stats) -> tuple[float, float]:
-        """Signed size and end of the next step.
+        """Return the signed size and the end time of the next step.
 
         Raises:
-            SolverError: no step is left that could be tried.
+            SolverError: the steps are used up, or the step size is too small.
         """
 
     @abstractmethod
     def judge(self, t: float, dt: float, z: Tensor, z1: Tensor, trial: Trial) -> tuple[float, bool]:
-        """The error ratio of a trial from z to z1, and whether to go on from its end."""
+        """Return the error ratio of a trial step from z to z1, and whether the step is accepted."""
 
 
 class FixedControl(Control):
-    """Equal steps between marks: the observations and the stops. Every step is accepted.
+    """Equal steps between marks, which are the observation times and the stops. Every step is accepted.
 
     Raises:
-        MaxStepsExceeded: before the first step, as their number is known.
+        MaxStepsExceeded: raised before the first step, because the number of steps is known.
     """
 
     def __init__(self, method: FixedStep, marks: Sequence[float], z: Tensor, stats: Stats) -> None:
@@ -86,15 +86,16 @@ class FixedControl(Control):
 
 
 class AdaptiveControl(Control):
-    """Steps under error control, clipped to the next mark: a stop, the last time, or a time that is stepped onto.
+    """Steps under error control. A step ends at the next mark if it would pass it.
 
     Args:
         method: tolerances and limits.
-        marks: times where a step must end, from the first time on.
-        norm: size of (error / tolerance), one number.
-        order: exponent of the error.
-        dt: signed first step; None takes `method.first_step`, or asks for the slope at the start to choose it.
-        first_stop: the first stop after the start; the choice of the first step does not look beyond it.
+        marks: the first time, then the times where a step must end: stops, observations without interpolation, and
+            the last time.
+        norm: maps error / tolerance to one number.
+        order: order of the error estimate in dt.
+        dt: signed size of the first step; None: `method.first_step`, or a choice by `begin` if that is None too.
+        first_stop: the first stop after the start. The choice of the first step does not evaluate f beyond it.
     """
 
     def __init__(
@@ -108,7 +109,7 @@ class AdaptiveControl(Control):
     ) -> None:
         self.method, self.marks, self.norm, self.order = method, marks, norm, order
         self.mark = 1
-        # f is not evaluated at a stop itself.
+        # f must not be evaluated at a stop.
         self.probe_end = marks[-1] if first_stop is None else 0.5 * (marks[0] + first_stop)
         self.interval = abs(marks[-1] - marks[0])
         if dt is None and method.first_step is not None:
@@ -116,8 +117,8 @@ class AdaptiveControl(Control):
         self.needs_slope = dt is None
         self.size = 0.0 if dt is None else dt
         self.ratio = 0.0
-        self.rejected: tuple[Tensor, ...] = ()  # state and error of the last trial
-        self.absolute: tuple[Tensor | None, Tensor | None] = (None, None)  # a state and |z|, of the last trial
+        self.rejected: tuple[Tensor, ...] = ()  # state and error estimate of the last trial, if rejected
+        self.absolute: tuple[Tensor | None, Tensor | None] = (None, None)  # z and |z|, kept from the last trial
 
     def begin(self, f: Field, z: Tensor, slope: Tensor) -> None:
         size = first_step(f, self.marks[0], self.probe_end, z, slope, self.method, self.norm, self.order)
@@ -148,7 +149,7 @@ class AdaptiveControl(Control):
         proposal = dt * growth(ratio, self.order)
         proposal = math.copysign(max(abs(proposal), self.method.min_step), dt)
         at_mark = dt == self.marks[self.mark] - t
-        # A step that was cut short by a mark says little about the size that the problem allows.
+        # A step that was shortened to end at a mark does not show how large a step could be.
         if not (at_mark and accepted and abs(self.size) > abs(proposal)):
             self.size = proposal
         self.mark += at_mark and accepted
@@ -156,7 +157,7 @@ class AdaptiveControl(Control):
         return ratio, accepted
 
     def _error_ratio(self, z: Tensor, z1: Tensor, error: Tensor) -> float:
-        """norm(error / (atol + rtol max(|z|, |z1|))): the one value that is copied to the host."""
+        """Return norm(error / (atol + rtol max(|z|, |z1|))) on the host."""
         method = self.method
         known, abs_z = self.absolute
         if known is not z or abs_z is None:
@@ -168,7 +169,7 @@ class AdaptiveControl(Control):
         return ratio
 
     def _collapse(self, t: float, z: Tensor, stats: Stats) -> SolverError:
-        """The step size is below the resolution of t: because of NaN or infinity, or in spite of finite values."""
+        """Return the error for a step size below the resolution of t, by whether the rejected values are finite."""
         for values in self.rejected:
             if not all_finite(values.detach()):
                 return NonFiniteState(t=t, dt=self.size, steps=stats.trials, z=z, state=values)
@@ -178,14 +179,14 @@ class AdaptiveControl(Control):
 def error_ratio(
     abs_z: Tensor, abs_z1: Tensor, error: Tensor, rtol: float | Tensor, atol: float | Tensor, relative_only: bool
 ) -> Tensor:
-    """error / (atol + rtol max(|z|, |z1|)) in each entry; `relative_only`: atol is 0."""
+    """Return error / (atol + rtol max(|z|, |z1|)) for each entry; `relative_only` says that atol is 0."""
     scaled = error / torch.maximum(abs_z, abs_z1).mul_(rtol).add_(atol)
-    # a component that is 0, and exactly so, is 0 / 0
+    # A component that stays exactly 0 would give 0 / 0.
     return torch.where(error == 0, error, scaled) if relative_only else scaled
 
 
 def growth(ratio: float, order: int) -> float:
-    """The next step over this one, see the module's docstring."""
+    """Return the next step size divided by this one, see the module's docstring."""
     if not math.isfinite(ratio):
         return SMALLEST
     if ratio == 0.0:
@@ -198,11 +199,15 @@ def growth(ratio: float, order: int) -> float:
 def first_step(
     f: Field, t: float, t_end: float, z: Tensor, f0: Tensor, method: Adaptive, norm: Norm, order: int
 ) -> float:
-    """Unsigned size of the first step from two evaluations (Hairer, Nørsett & Wanner I, Sec. II.4) in [t, t_end].
+    """Return the unsigned size of the first step (Hairer, Nørsett & Wanner I, Sec. II.4).
 
-    Two deviations: the order of the error is taken as order - 1, as in torchdiffeq. Where z is small beside its
-    tolerance, its size is that of the tolerance, and where f is 0, the whole interval is probed; the book has 1e-6 in
-    both cases, in whatever units.
+    With f0 = f(t, z) given, it evaluates f once more, within [t, t_end]. It differs from the book in two points. The
+    order of the error is taken as order - 1, as in torchdiffeq. The book probes with a step of 1e-6 in any units if z
+    or f0 is small; here a z below its tolerance counts as large as the tolerance, and if f0 is 0, the probe is at
+    t_end.
+
+    Raises:
+        NonFiniteState: z or f0 is not finite.
     """
     interval = abs(t_end - t)
     scale = z.abs().mul_(method.rtol).add_(method.absolute_tolerance)
@@ -215,13 +220,13 @@ def first_step(
     size = d0 if d0 >= 1e-5 else 1.0
     h0 = min(interval, 0.01 * size / d1) if d1 > 0.0 else interval
     if not 0.0 < h0 <= interval:
-        h0 = 1e-6 * interval  # their ratio overflowed
+        h0 = 1e-6 * interval  # the ratio overflowed or underflowed
     signed = math.copysign(h0, t_end - t)
     t_probe = t_end if h0 == interval else t + signed  # t + (t_end - t) may lie beyond t_end by rounding
     f1 = f(time_like(t_probe, z), torch.add(z, f0, alpha=signed))
     d2 = float(norm((f1 - f0) / scale)) / h0
     if not math.isfinite(d2):
-        return h0  # the probe overflowed: start small, the controller finds its way
+        return h0  # the probe overflowed: start small, the controller will grow the step
     steepest = max(d1, d2)
     h1 = (0.01 / steepest) ** (1.0 / order) if steepest > 1e-15 else interval
     return min(100.0 * h0, h1)

@@ -1,7 +1,8 @@
-"""The walk: accepted steps of a method through a list of times. It alone accepts, rejects, stops, observes and fails.
+"""The walk takes a method step by step through a list of times.
 
-Every gradient goes over the same steps: under autograd (`backprop`), without it while states are kept (`checkpoint`),
-and over the augmented system backwards in time (`adjoint`).
+It accepts and rejects steps, ends them at stops, records the observations and reports failures. Every way to
+differentiate uses the same walk: `backprop` walks under autograd, `checkpoint` walks without autograd and keeps the
+states, and `adjoint` walks the augmented system backwards in time.
 """
 
 from __future__ import annotations
@@ -23,14 +24,14 @@ from neuralode_exp.ode.stats import Stats
 from neuralode_exp.ode.steppers import Dense, Field, Span, Stepper, Trial
 from neuralode_exp.ode.times import Stops
 
-# Observations inside steps cost one product for so many steps, of states of so many entries. Larger ones would rather
-# not be copied, nor their stages kept.
+# One matrix product interpolates the observations of 64 steps, if a state has at most 4,096 entries. For larger states
+# the copies would cost more than the product saves.
 STEPS_TOGETHER = 64
 SMALL = 2**12
 
 
 class Walkable(Field, Protocol):
-    """A vector field whose random draws can be told."""
+    """A vector field that records the states of its random generators."""
 
     generators: Generators
 
@@ -39,10 +40,11 @@ class Step(NamedTuple):
     """An accepted step from (t, z) to (t1, z1).
 
     Attributes:
-        inside: (index of the observation, fraction x of the step) of observations strictly inside it.
-        ends_at: index of the observation at t1, or None.
-        dt_next: signed size that the controller proposes for the step after this one.
-        drawn: the generators' states before the evaluations that made it, its carry's first; None if f draws nothing.
+        inside: (index, fraction x of the step) of each observation strictly inside the step.
+        ends_at: index of the observation at t1, or None if there is none.
+        dt_next: signed size that the controller proposes for the next step.
+        drawn: states of the random generators before each evaluation of f in this step, starting with those of its
+            carry; None if f draws nothing.
     """
 
     span: Span
@@ -58,21 +60,21 @@ Noted = tuple[Span, tuple[tuple[int, float], ...], int | None, Sequence[State] |
 
 
 def note(step: Step) -> Noted:
-    """What backward needs of a step beside its state: span, inside, ends_at, drawn."""
+    """Return what backward needs of a step beside its state: span, inside, ends_at, drawn."""
     return step.span, step.inside, step.ends_at, step.drawn
 
 
 class Walk:
-    """One solve, about to be walked.
+    """One solve from z0 through all observation times.
 
     Args:
         f: the vector field.
-        z0: state at times[0].
+        z0: state at times[0], shape (*state).
         times: observation times, strictly increasing or decreasing.
-        method: of our own engine.
+        method: method of the native engine.
         stats: counts the steps.
-        norm: size of (error / tolerance), one number.
-        stops: where f jumps. A step ends there, and neither side's steps evaluate f on the other.
+        norm: maps error / tolerance, shape (*state), to one number.
+        stops: times at which f jumps. A step ends there, and no step evaluates f beyond the jump.
     """
 
     def __init__(
@@ -88,22 +90,22 @@ class Walk:
         self.f, self.z0, self.times, self.method, self.stats, self.norm = f, z0, times, method, stats, norm
         self.stepper = method.stepper
         self.stops = stops
-        self.errors: list[Tensor] | None = None  # |dt| times the norm of the error estimate of each step, if wanted
+        self.errors: list[Tensor] | None = None  # |dt| times the error norm of each step, if asked for
         self._carry: Any = None
 
     @property
     def field(self) -> VectorField:
-        """The user's vector field, of a walk that is not the adjoint's."""
+        """The user's vector field. The walk of an adjoint has none."""
         assert isinstance(self.f, VectorField)
         return self.f
 
     def by(self, stepper: Stepper) -> Walk:
-        """The same walk by other steps."""
+        """Return the same walk with another stepper."""
         method = replace(self.method, stepper=stepper)
         return Walk(self.f, self.z0, self.times, method, self.stats, self.norm, self.stops)
 
     def find_dependencies(self, listed: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """Evaluate f where the first step does, and return what it depends on, see `VectorField`."""
+        """Evaluate f at the start and return the tensors that it depends on, see `VectorField`."""
         finding = Finding(self.field, listed)
         start = self.stops.beside(self.times[0], 1)
         z0 = self.z0.detach()
@@ -113,19 +115,22 @@ class Walk:
         return self.field.depends_on
 
     def steps(self, *, f_last: Field | None = None, dt: float | None = None) -> Iterator[Step]:
-        """Walk.
+        """Yield the accepted steps.
 
         Args:
-            f_last: f for the stages of a step that ends at the last time, for a caller who wants more of them. The
-                first stage of an adaptive step is the closing one of the step before it, hence f's.
-            dt: signed first step of an adaptive method; None leaves it to the control.
+            f_last: replaces f in a step that ends at the last time, for a caller that needs more of its stages. The
+                first stage of an adaptive step may still come from f: it is the last stage of the step before.
+            dt: signed size of the first step of an adaptive method; None: the control chooses it.
+
+        Raises:
+            SolverError: the solve cannot reach the last time, or its states are not finite.
         """
         if len(self.times) == 1:
             return
         stepper, stats, log = self.stepper, self.stats, self.f.generators
         control = self._control(dt)
         t, z, index, t_end = self.times[0], stepper.begin(self.z0), 1, self.times[-1]
-        carry, self._carry = self._carry, None  # its graph goes with the first step
+        carry, self._carry = self._carry, None  # so that its graph is freed after the first step
         carry_drawn: Sequence[State] | None = log.since(0)
         first = True
         while index < len(self.times):
@@ -164,10 +169,10 @@ class Walk:
             raise self._first_bad_step()
 
     def error_term(self, span: Span, error: Tensor | None) -> Tensor:
-        """|dt| times the norm of a step's error estimate.
+        """Return |dt| norm(error), with the error estimate of a step.
 
         Raises:
-            ValueError: the estimate's gradients are not known.
+            ValueError: the stepper cannot differentiate its error estimate.
         """
         if error is None:
             raise ValueError(
@@ -177,17 +182,17 @@ class Walk:
         return self.norm(error) * (span.dt.abs() if isinstance(span.dt, Tensor) else abs(span.dt))
 
     def run(self) -> Tensor:
-        """Walk to the end, under autograd if it is on, and give the states at the times, as `observe` does."""
+        """Walk to the end and return the states at the times, shape (len(times), *state). Autograd may be on."""
         together = STEPS_TOGETHER if self.z0.numel() <= SMALL and not torch.is_grad_enabled() else 1
         return self.observe(self.steps(), together)
 
     def observe(self, steps: Iterator[Step], together: int = 1) -> Tensor:
-        """The states at the times, shape (len(times), *z0.shape).
+        """Return the states at the times, shape (len(times), *state).
 
         Args:
             steps: all steps of this walk.
-            together: number of steps whose observations are interpolated at once; with 1 they equal those of
-                `backprop` to the bit.
+            together: number of steps whose observations are interpolated at once. With 1 the states equal those of
+                `backprop` bit for bit.
         """
         states = [self.z0] * len(self.times)
         waiting: list[Step] = []
@@ -202,7 +207,7 @@ class Walk:
         return stack(states)
 
     def _interpolate(self, steps: list[Step], states: list[Tensor]) -> None:
-        """Fill in the observations inside steps, which are let go."""
+        """Fill in the observations inside these steps, and clear the list so that the steps can be freed."""
         if steps:
             dense = [Dense(step.trial, step.span, step.z, [x for _, x in step.inside]) for step in steps]
             found = self.stepper.interpolate(*dense[0]) if len(dense) == 1 else self.stepper.interpolate_all(dense)
@@ -224,7 +229,7 @@ class Walk:
     def _start(
         self, f: Field, t: float, z: Tensor, carry: Any, drawn: Sequence[State] | None
     ) -> tuple[Any, Sequence[State] | None]:
-        """The carry of a step, evaluated where the step before has left none, and the states it was drawn from."""
+        """Return the carry of a step, evaluated if there is none yet, and the generators' states before it."""
         if carry is not None:
             return carry, drawn
         before = self.f.generators.mark()
@@ -233,7 +238,7 @@ class Walk:
     def _observed(
         self, index: int, t: float, t1: float, dt: float
     ) -> tuple[tuple[tuple[int, float], ...], int | None, int]:
-        """What a step shows: the observations inside it and the one at its end, and the index of the next one."""
+        """Return the observations inside a step, the one at its end or None, and the index of the next one."""
         times, inside = self.times, []
         while index < len(times) and abs(times[index] - t) < abs(t1 - t):
             inside.append((index, (times[index] - t) / dt))
@@ -244,7 +249,7 @@ class Walk:
 
     @torch.no_grad()
     def _first_bad_step(self) -> NonFiniteState:
-        """Repeat a fixed-step solve whose last state is not finite, to say where it went wrong."""
+        """Repeat a fixed-step solve whose last state is not finite, to find the first step that went wrong."""
         stats = Stats()
         again = Walk(self.f, self.z0.detach(), self.times, self.method, stats, self.norm, self.stops)
         t, z = self.times[0], again.z0
