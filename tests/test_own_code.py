@@ -165,7 +165,7 @@ def elsewhere(here: Path, trained: Path) -> Path:
 
 
 def test_nothing_is_imported_because_a_folder_names_it(elsewhere: Path) -> None:
-    asked = "extensions must be given again, as a run's folder imports no code: the run had 1, got none"
+    asked = "extensions must be given again, because no stored path is imported: the run had 1, got none"
     for take_up in (load_run, evaluate):
         with pytest.raises(NotLoadable, match=asked):
             take_up(elsewhere)
@@ -178,8 +178,7 @@ def test_nothing_is_imported_because_a_folder_names_it(elsewhere: Path) -> None:
 def test_a_changed_file_is_refused_with_both_hashes(elsewhere: Path) -> None:
     was, now = (hashlib.sha256(source).hexdigest() for source in (OWN.encode(), Path("my_fields.py").read_bytes()))
     line = (
-        f"extensions must be what the run was made with, by SHA-256, got my_fields.py {now}; "
-        f"the run had my_fields.py {was}"
+        f"extensions must be the files of the run, by SHA-256, got my_fields.py {now}; the run had my_fields.py {was}"
     )
     with pytest.raises(NotLoadable) as refused:
         load_run(elsewhere, extensions=["my_fields.py"])
@@ -255,10 +254,10 @@ def test_a_name_that_is_taken_is_refused_with_both_places(here: Path) -> None:
         """)
     )
     assert mistakes("extensions=[my_fields.py,more.py]").splitlines() == [
-        "extensions must register names that are free, circle is a system of the package, got more.py, line 4; "
+        "extensions must register free names, and circle is already a system of the package, got more.py, line 4; "
         "choose another name",
-        "extensions must register names that are free, damped is a field of my_fields.py, line 6, got more.py, line 7; "
-        "choose another name",
+        "extensions must register free names, and damped is already a field of my_fields.py, line 6, got more.py, "
+        "line 7; choose another name",
     ]
 
 

@@ -31,7 +31,7 @@ WRONG = {
     "model=odnet": [f"model must be one of {MODELS}, got odnet; did you mean odenet?"],
     "model=3": [f"model must be one of {MODELS}, got 3"],
     "experiment=null": ["experiment must be one of {experiments}, got null; leave experiment out for none"],
-    "+model=mlp": ["+model=mlp adds what is there already; write model=mlp"],
+    "+model=mlp": ["+model=mlp adds a key that is there; write model=mlp"],
     "dataset/kind=images": ["dataset/kind=images does not compose; Could not override 'dataset/kind'. No match in ..."],
     # names of keys
     "trainer.lrr=1": ["trainer.lrr is not a key; did you mean trainer.lr?"],
@@ -42,7 +42,7 @@ WRONG = {
     "foo=1": ["foo is not a key; --cfg job shows them all"],
     "++foo=1": [f"foo is not a key; choose from {TOP}"],
     "+trainer.lrr=1": ["trainer.lrr is not a key; did you mean trainer.lr?"],
-    "+trainer.lr=1": ["+trainer.lr=1 adds what is there already; write trainer.lr=1"],
+    "+trainer.lr=1": ["+trainer.lr=1 adds a key that is there; write trainer.lr=1"],
     "~trainer.lr": ["trainer.lr must be given; add trainer.lr=VALUE"],
     "dataset=circle dataset.mu=1": ["dataset.mu is not a key of dataset=circle; its keys are ..."],
     "hydra.run.dirr=x": ["hydra.run.dirr=x does not compose; Could not override 'hydra.run.dirr'."],
@@ -72,14 +72,14 @@ WRONG = {
         "trainer.epochs or trainer.max_steps must end the run, got null for both; set one of them"
     ],
     "trainer.window=100": [
-        "trainer.window must be below dataset.points=100, got 100; at most 99 steps lead from a point to another"
+        "trainer.window must be below dataset.points=100, got 100; at most 99 steps fit between the points"
     ],
     "dataset=mnist trainer.replicas=2": [
         "trainer.replicas must be 1 unless trainer=dynamics, got 2 with trainer=classification; use -m seed=0,1,2"
     ],
     "trainer=density": ["trainer must be dynamics for dataset=spiral-stable-focus, got density; leave it out: ..."],
     "precision=bf16": [
-        "precision=bf16 is for images, whose networks stand the rounding, got dataset=spiral-stable-focus; "
+        "precision=bf16 is for images, whose networks tolerate the rounding, got dataset=spiral-stable-focus; "
         "pick precision=float32"
     ],
     "precision=bf16 dataset=eight-gaussians model=rknet": ["precision=bf16 is for images, ..."],
@@ -90,8 +90,7 @@ WRONG = {
         "precision must be float32 on device=mps, got float64; use device=cpu for float64"
     ],
     "dataset.validation=0 trainer.patience=3": [
-        "trainer.patience must be null where nothing is held out (dataset.validation=0), got 3; "
-        "set dataset.validation too"
+        "trainer.patience must be null if nothing is held out (dataset.validation=0), got 3; set dataset.validation too"
     ],
     "dataset.matrix=[[1,2],[3]]": [
         "dataset.matrix must be square and finite, got [[1.0, 2.0], [3.0]]; write it row by row, as [[0,-1],[1,0]]..."
@@ -102,10 +101,10 @@ WRONG = {
     ],
     "dataset=torus dataset.minor=2": ["dataset.minor must be below dataset.major, got 2.0 and 1.5"],
     "dataset=mnist model.channels=48": [
-        "model.channels must be at most 32 or a multiple of it, for the groups of GroupNorm, got 48; the default is 64"
+        "model.channels must be at most 32 or a multiple of 32, for the groups of GroupNorm, got 48; the default is 64"
     ],
     "dataset=torus model.activation=silu": ["model.activation must be tanh for dataset=torus, got silu; leave it out"],
-    "solver.name=rk5": ["solver.name is said by the file that solver=NAME picks, got rk5; did you mean solver=rk4?"],
+    "solver.name=rk5": ["solver.name is set by the file that solver=NAME picks, got rk5; did you mean solver=rk4?"],
     "objective=error/test": ["objective must be a tag of trainer=dynamics, not on test data, got error/test; ..."],
     # cells without meaning
     "model=mlp": ["model=mlp is for images, got dataset=spiral-stable-focus; pick model=odenet or model=rknet"],
@@ -113,9 +112,11 @@ WRONG = {
     "dataset=csv": ["dataset.path must be given; add dataset.path=VALUE"],
     "dataset=csv dataset.path=nowhere.csv": ["dataset.path must name a file, got nowhere.csv, which does not exist"],
     "resume=nowhere": [
-        "resume must be the folder of a run, got nowhere (no such folder); the run's first lines name its folder"
+        "resume must be the folder of a run, got nowhere (no such folder); a run's first lines name its folder"
     ],
-    "-m resume=nowhere": ["resume is for one run, got nowhere; leave out -m; a grid goes on by its own command ..."],
+    "-m resume=nowhere": [
+        "resume is for one run, not a grid, got nowhere; leave out -m; to resume a grid, repeat its command ..."
+    ],
     # syntax
     "seed": ["seed must be key=value, as model=resnet or trainer.lr=0.1"],
     "trainer.lr=[1": ["trainer.lr=[1 must be key=value, got ..."],
@@ -174,9 +175,7 @@ def test_a_wrong_request_does_not_wait_for_torch(tmp_path: Path) -> None:
 def test_an_extra_that_is_not_installed_is_named() -> None:
     with pytest.raises(ConfigError) as caught:
         preflight(["-m", "hydra/launcher=ray"])
-    assert str(caught.value) == (
-        "hydra/launcher=ray needs an optional part of the install; pip install -e '.[ray]' brings it"
-    )
+    assert str(caught.value) == ("hydra/launcher=ray needs an optional dependency; pip install -e '.[ray]' brings it")
 
 
 def test_an_unknown_flag_is_refused(capsys) -> None:

@@ -121,14 +121,16 @@ REFUSED = {
     f"{JOBLIB} hydra.launcher.n_jobs=0": ["hydra.launcher.n_jobs must be at least 1, or -1 for as many as there are"],
     f"{JOBLIB} hydra.launcher.n_jobs=two": ["hydra.launcher.n_jobs must be a whole number, got two; the default is 2"],
     f"{JOBLIB} hydra.launcher.batch_size=0": ["hydra.launcher.batch_size must be at least 1 or auto, got 0; the"],
-    f"{JOBLIB} hydra.launcher.pre_dispatch=fish": ["hydra.launcher.pre_dispatch must be a number of jobs, all, or as"],
+    f"{JOBLIB} hydra.launcher.pre_dispatch=fish": [
+        "hydra.launcher.pre_dispatch must be a number of jobs, all, or a multiple such as"
+    ],
     f"{JOBLIB} hydra.launcher.n_job=2": [f"{JOBLIB[12:]} hydra.launcher.n_job=2 does not compose; "],
     f"{JOBLIB} +hydra.launcher.n_job=2": ["hydra.launcher.n_job is not a key; did you mean hydra.launcher.n_jobs?"],
     f"{LOCAL} hydra.launcher.cpus_per_task=0": ["hydra.launcher.cpus_per_task must be at least 1 or null, got 0; "],
     f"{LOCAL} hydra.launcher.timeout_min=1.5": ["hydra.launcher.timeout_min must be a whole number, got 1.5; "],
     f"{SLURM} hydra.launcher.nodes=0": ["hydra.launcher.nodes must be at least 1, got 0; the default is 1", ""],
     f"{SLURM} hydra.launcher.setup=module": ["hydra.launcher.setup must be a list or null, got module; ", ""],
-    f"{JOBLIB} hydra.sweeper.detach=true": ["hydra.sweeper.detach must be false unless Slurm keeps the jobs, got true"],
+    f"{JOBLIB} hydra.sweeper.detach=true": ["hydra.sweeper.detach must be false unless Slurm runs the jobs, got true"],
     f"{SLURM} hydra.sweeper.detach=true hydra.sweeper.stop_after=2": ["hydra.sweeper.stop_after needs a grid that", ""],
     SLURM: ["hydra/launcher=submitit_slurm needs Slurm's commands, got no srun on the PATH; "],
     "-m seed=0,1 hydra/launcher=slurm": ["hydra/launcher must be one of basic, joblib, "],
@@ -138,8 +140,8 @@ REFUSED = {
     "--config-dir conf -m experiment=jobs": ["hydra/launcher cannot be chosen in a file, got experiment/jobs; "],
     "--config-dir conf -m experiment=sweeper": ["hydra/sweeper cannot be chosen in a file, got experiment/sweeper; "],
     "--config-dir conf -m experiment=debug,launcher": ["hydra/launcher cannot be chosen in a file, got "],
-    "-m seed=0,1 hydra.launcher=joblib": ["hydra.launcher is a group of keys, of the class that its file says; "],
-    "-m seed=0,1 hydra.launcher._target_=os.system": ["hydra.launcher is a group of keys, of the class that its file"],
+    "-m seed=0,1 hydra.launcher=joblib": ["hydra.launcher must be a group of keys, and only its file sets the class; "],
+    "-m seed=0,1 hydra.launcher._target_=os.system": ["hydra.launcher must be a group of keys, and only its file"],
     "-m seed=0,1 hydra.sweeper.params=3": ["hydra.sweeper.params must be a group of keys or null, got 3; the default"],
     # empty axes
     "-m seed=range(0,0)": ["seed must have a value, got range(0,0); range(0,3) is 0, 1 and 2"],
@@ -151,20 +153,20 @@ REFUSED = {
     "--config-dir conf -m experiment=nothing": ["seed must be a whole number, got null; the default is 0"],
     # cells that cannot work
     **{
-        f"dataset={dataset} solver={solver}": [f"solver={solver} takes all rows of a batch for one state, whose "]
+        f"dataset={dataset} solver={solver}": [f"solver={solver} solves all rows of a batch as one state, and "]
         for dataset, solver in [("two-moons", "lsoda"), ("torus", "radau"), ("gaussian", "bdf"), ("mnist", "lsoda")]
     },
     # names that a file says
-    "dataset.name=unstable": ["dataset.name is said by the file that dataset=NAME picks, got unstable; write dataset="],
-    "dataset.name=mine": ["dataset.name is said by the file that dataset=NAME picks, got mine; choose from "],
-    "~dataset.name": ["dataset.name is said by the file that dataset=NAME picks; choose from "],
-    "model.name=resnet": ["model.name is said by the file that model=NAME picks, got resnet; write model=resnet"],
-    "++model.name=resnet": ["model.name is said by the file that model=NAME picks, got resnet; write model=resnet"],
-    "model={name:resnet}": ["model.name is said by the file that model=NAME picks, got resnet; write model=resnet"],
-    "-m model.name=resnet": ["model.name is said by the file that model=NAME picks, got resnet; write model=resnet"],
-    "solver.name=rk5": ["solver.name is said by the file that solver=NAME picks, got rk5; did you mean solver=rk4?"],
-    "trainer.name=density": ["trainer.name is said by the file that dataset=NAME picks, got density; leave it out"],
-    "dataset.kind=images": ["dataset.kind is said by the file that dataset=NAME picks, got images; leave it out"],
+    "dataset.name=unstable": ["dataset.name is set by the file that dataset=NAME picks, got unstable; write dataset="],
+    "dataset.name=mine": ["dataset.name is set by the file that dataset=NAME picks, got mine; choose from "],
+    "~dataset.name": ["dataset.name is set by the file that dataset=NAME picks; choose from "],
+    "model.name=resnet": ["model.name is set by the file that model=NAME picks, got resnet; write model=resnet"],
+    "++model.name=resnet": ["model.name is set by the file that model=NAME picks, got resnet; write model=resnet"],
+    "model={name:resnet}": ["model.name is set by the file that model=NAME picks, got resnet; write model=resnet"],
+    "-m model.name=resnet": ["model.name is set by the file that model=NAME picks, got resnet; write model=resnet"],
+    "solver.name=rk5": ["solver.name is set by the file that solver=NAME picks, got rk5; did you mean solver=rk4?"],
+    "trainer.name=density": ["trainer.name is set by the file that dataset=NAME picks, got density; leave it out"],
+    "dataset.kind=images": ["dataset.kind is set by the file that dataset=NAME picks, got images; leave it out"],
     # more memory than any machine has
     "trainer.replicas=100000000": ["trainer.replicas must let the run fit into the "],
     "-m trainer.replicas=1,100000000": ["trainer.replicas must let the run fit into the "],

@@ -90,5 +90,5 @@ def test_fewer_images_are_the_first_of_all(compose: Compose) -> None:
     )
     assert torch.equal(few.train.images, all_of_them.train.images[:100])
     assert torch.equal(few.validation.labels, all_of_them.validation.labels)
-    with pytest.raises(ConfigError, match=r"dataset\.train must be at most the 59936 images beside"):
+    with pytest.raises(ConfigError, match=r"dataset\.train must be at most the 59936 images that are not held out"):
         compose(*TINY_IMAGES, "dataset.train=59937")

@@ -1,4 +1,4 @@
-"""What YAML may say: the typed config, the cells that have a meaning, and the identity of a run."""
+"""The typed config, the checks of a request, and the identity of a run."""
 
 from neuralode_exp.config.cells import solver_arguments, without_meaning
 from neuralode_exp.config.errors import ConfigError, Mistake
@@ -24,5 +24,5 @@ __all__ = [
     "without_meaning",
 ]
 
-# Workers of a launcher import this package before they resolve the name of a run's folder, and nothing else of ours.
+# A launcher's worker imports only this package before it resolves the name of a run's folder.
 register_resolvers()

@@ -1,4 +1,4 @@
-"""What `check=true` answers: the run that was asked for, or the runs of a grid with their length."""
+"""The answer of `check=true`: the requested run, or the runs of a grid, with their lengths."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from neuralode_exp.config.kinds import KINDS
 from neuralode_exp.config.label import label
 from neuralode_exp.config.schema import Config
 
-MOST_LINES = 100  # of runs that are told one by one
+MOST_LINES = 100  # runs that are listed one by one
 
 
 def steps(config: Config) -> int | None:
-    """Return the training steps of a run; None where only its data tell how many make an epoch."""
+    """Return the number of training steps of a run, or None if the length of an epoch is known only from the data."""
     limits = [config.trainer.max_steps] if config.trainer.max_steps else []
     if config.trainer.epochs:
         epoch = KINDS[config.dataset.kind].epoch(config)
@@ -31,7 +31,7 @@ def of_run(config: Config) -> str:
 
 
 def of_grid(cells: Sequence[Config]) -> str:
-    """Count the cells, and tell each distinct run with its length and the cells that are the same."""
+    """Count the cells, and list each distinct run with its length and the cells that ask for the same run."""
     runs: dict[str, list[int]] = {}
     skipped: Counter[str] = Counter()
     for number, config in enumerate(cells):
@@ -54,7 +54,7 @@ def of_grid(cells: Sequence[Config]) -> str:
 
 
 def _length(config: Config) -> str:
-    """The steps of a run; where they are not known what ends it."""
+    """Return the steps of a run as text, or the limits that end it if the steps are not known."""
     if (n := steps(config)) is not None:
         return f"{n} step{'s' * (n != 1)}"
     epochs = config.trainer.epochs

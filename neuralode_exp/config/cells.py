@@ -1,4 +1,4 @@
-"""Which cells of model x dataset x solver have a meaning, and what the solver of a cell is given."""
+"""Which combinations (cells) of model, dataset and solver have a meaning, and the arguments of a cell's solver."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from neuralode_exp.ode.solvers import SOLVERS
 
 
 def read_by_solver(solver: Solver, gradient: str | None = None) -> dict[str, Any]:
-    """Return name, engine and the keys that the solver reads; an atol of null is the rtol that it stands for.
+    """Return the solver's name, its engine and the keys that it reads. An atol of null is replaced by rtol.
 
-    With `gradient`, also those that this way to differentiate reads.
+    With `gradient`, the keys that this way to differentiate reads are included.
     """
     of_gradient = ("coupling", "stored_states") if gradient == "reversible" else ()
     read = solver.model_dump(include={"name", "engine", *SOLVERS[solver.name].keys, *of_gradient})
@@ -23,14 +23,15 @@ def read_by_solver(solver: Solver, gradient: str | None = None) -> dict[str, Any
 
 
 def solver_arguments(solver: Solver) -> dict[str, Any]:
-    """Return the arguments of `neuralode_exp.ode.make_method`: what the solver reads.
+    """Return the arguments of `neuralode_exp.ode.make_method` from the keys that the solver reads.
 
-    `first_step=previous` is left out: it is no number, the model keeps the size from one solve to the next.
+    `first_step=previous` is left out, because it is not a number: the model itself keeps the step size of its last
+    solve.
     """
     return {key: value for key, value in read_by_solver(solver).items() if value != "previous"}
 
 
 def without_meaning(config: Config) -> Mistake | None:
-    """Return why a cell of model x dataset x solver has no meaning and what to pick instead, None if it has one."""
+    """Return why a cell of model, dataset and solver has no meaning and what to pick instead, or None if it has one."""
     gaps = itertools.chain(KINDS[config.dataset.kind].gaps(config), of_every_kind(config))
     return unfit(config) or next(gaps, None)

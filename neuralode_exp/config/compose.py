@@ -1,7 +1,8 @@
-"""Compose configs as Hydra will, but before it makes any folder, and say which argument is wrong.
+"""Compose configs as Hydra does, but before Hydra makes any folder, and report the arguments that are wrong.
 
-A request is taken apart into what chooses files (groups, and Hydra's own keys) and plain values. Files are
-composed once for each choice, values are then set in a copy: a grid of thousands of cells takes seconds.
+A request is split into the overrides that choose files (groups, and Hydra's own keys) and those that set values. The
+files are composed once for each choice. The values are then set in a copy, so that a grid of thousands of cells is
+checked in seconds.
 """
 
 from __future__ import annotations
@@ -32,12 +33,12 @@ from neuralode_exp.config.validation import validate
 from neuralode_exp.config.values import copied, flatten, plain, resolved, set_value
 
 PACKAGE = Path(__file__).parents[1]
-# In a wheel the folder is the package's own.
+# A wheel has conf/ inside the package.
 CONF = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "conf"
 GROUPS = ("dataset", "model", "solver", "trainer", "experiment")
-# Keys of a group that its files alone may say.
+# Keys of a group that only its files may set.
 OF_FILES = ("name", "kind")
-# Options whose plugin comes with an optional part of the install.
+# Options whose plugin is an optional dependency: its module, and the extra that installs it.
 EXTRAS = {
     ("hydra/launcher", "ray"): ("hydra_plugins.hydra_ray_launcher", "ray"),
     ("hydra/sweeper", "optuna"): ("optuna", "search"),
@@ -51,13 +52,13 @@ def quoted(text: str) -> str:
 
 @dataclass(frozen=True)
 class Files:
-    """What the chosen files say.
+    """The config that the chosen files make.
 
     Args:
-        values: the keys without Hydra's, references as text.
-        defaults: all that they come to, dotted.
-        sections: names of the keys' sections.
-        whole: with Hydra's part.
+        values: keys and values without Hydra's part; references are kept as text.
+        defaults: dotted keys with their values, references resolved.
+        sections: dotted names of all sections.
+        whole: the config with Hydra's part.
     """
 
     values: dict[str, Any]
@@ -69,22 +70,22 @@ class Files:
         return key in self.defaults or key in self.sections
 
 
-# Search path -> argument -> what it parses to: a grid is composed twice, by the preflight and by the sweeper.
+# Search path -> argument -> parsed override. It is kept, because preflight and sweeper both compose a grid.
 _PARSED: dict[str, dict[str, Override]] = {}
 
 
 class Composer:
-    """From arguments as `model=resnet` and `trainer.lr=0.1` to a checked `Config`."""
+    """Make a checked `Config` from arguments such as `model=resnet` and `trainer.lr=0.1`."""
 
     def __init__(self, loader: ConfigLoader) -> None:
         self.loader = loader
         self._parser = OverridesParser.create(config_loader=loader)
         self._parsed = _PARSED.setdefault(str(loader.get_search_path()), {})
         self._from_files: dict[tuple[str, ...], Files] = {}
-        self._options = functools.cache(loader.get_group_options)  # each look copies all that Hydra knows
+        self._options = functools.cache(loader.get_group_options)  # Hydra copies its whole repository at each call
 
     def parse(self, arguments: Iterable[str], mistakes: list[Mistake]) -> list[Override]:
-        """Parse arguments; those that are not of the form key=value are left out and added to `mistakes`."""
+        """Parse arguments. One that is not of the form key=value is left out and added to `mistakes`."""
         overrides = []
         for argument in map(open_options, arguments):
             if argument.startswith("="):
@@ -100,10 +101,10 @@ class Composer:
         return overrides
 
     def config(self, overrides: Iterable[Override]) -> Config:
-        """Compose and check one run; each of its overrides has one value.
+        """Compose and check one run, whose overrides have one value each.
 
         Raises:
-            ConfigError: with everything that is wrong.
+            ConfigError: the request is wrong; it lists all mistakes.
         """
         mistakes: list[Mistake] = []
         files, given, wrong = self._split(overrides, mistakes)
@@ -121,7 +122,7 @@ class Composer:
             config = validate(values)
         except ConfigError as error:
             keys = {override.key_or_group for override in given}
-            # Beside a wrong file only what was given is worth a word, the rest is not what was asked for.
+            # If a file is wrong, other values come from a file that nobody asked for: only given keys are reported.
             found = (mistake for mistake in error.mistakes if not wrong or mistake.key in keys)
             mistakes += [_with_default(mistake, chosen) for mistake in found]
         if mistakes:
@@ -129,18 +130,18 @@ class Composer:
         return config
 
     def hydra(self, overrides: Iterable[Override]) -> DictConfig:
-        """Return Hydra's own settings as the chosen files and the command line have them; `sweeper.params` are axes."""
+        """Return Hydra's own settings from files and command line. `sweeper.params` holds axes of a grid."""
         files, given, _ = self._split((o for o in overrides if not o.is_sweep_override()), [])
         whole: Any = OmegaConf.to_container(self._load(files).whole)
-        for override in given:  # a folder may be named by what is asked for
-            with contextlib.suppress(ConfigError):  # `config` says what is wrong with it
+        for override in given:  # the name of a folder may refer to these values
+            with contextlib.suppress(ConfigError):  # `config` reports it
                 set_value(whole, override)
         return OmegaConf.create(whole).hydra
 
     def _split(
         self, overrides: Iterable[Override], mistakes: list[Mistake]
     ) -> tuple[list[Override], list[Override], set[str]]:
-        """Part overrides into choices of files and values, and name the groups whose choice is wrong."""
+        """Split overrides into choices of files and values, and return the groups whose choice is wrong."""
         files: list[Override] = []
         values: list[Override] = []
         wrong: set[str] = set()
@@ -153,13 +154,13 @@ class Composer:
                 files.append(override)
             elif override.is_add() and group in GROUPS:
                 fix = f"write {str(override.input_line)[1:]}"
-                mistakes.append(Mistake(str(override.input_line), "adds what is there already", fix=fix))
+                mistakes.append(Mistake(str(override.input_line), "adds a key that is there", fix=fix))
             else:
                 unknown = [x for x in (value if isinstance(value, list) else [value]) if x not in options]
                 plugin, extra = EXTRAS.get((group, str(value)), ("hydra", ""))
                 if find_spec(plugin) is None:
                     fix = f"pip install -e '.[{extra}]' brings it"
-                    mistakes.append(Mistake(str(override.input_line), "needs an optional part of the install", fix=fix))
+                    mistakes.append(Mistake(str(override.input_line), "needs an optional dependency", fix=fix))
                     wrong.add(group)
                 elif unknown:
                     mistakes.append(_no_such_option(group, spell(unknown[0]), options))
@@ -169,7 +170,7 @@ class Composer:
         return files, values, wrong
 
     def _said_by_file(self, override: Override) -> Mistake | None:
-        """Return what is wrong with setting a name: another name on the same keys would be a lie in every table."""
+        """Return the mistake of setting `name` or `kind`: tables would then show a wrong name for the same keys."""
         group, _, key = override.key_or_group.partition(".")
         value = override.value()
         if group not in GROUPS or group == "experiment":
@@ -180,12 +181,12 @@ class Composer:
             return None
         names = self._options(group) if key == "name" and group != "trainer" else []
         near = f"write {group}={value}" if value in names else suggest(str(value), names, f"{group}=")
-        rule = f"is said by the file that {'dataset' if group == 'trainer' else group}=NAME picks"
+        rule = f"is set by the file that {'dataset' if group == 'trainer' else group}=NAME picks"
         got = None if override.is_delete() else spell(value)
         return Mistake(f"{group}.{key}", rule, got, near if names else "leave it out")
 
     def _launchers_in(self, override: Override) -> Iterator[Mistake]:
-        """Yield what an experiment's file says of launchers: Hydra obeys it in some grids, and 1.4 in none."""
+        """Yield a mistake for each launcher or sweeper in an experiment's file: Hydra may ignore it there."""
         if override.key_or_group != "experiment" or override.is_delete():
             return
         path = f"experiment/{override.value()}"
@@ -218,15 +219,15 @@ class Composer:
 
 
 def open_options(argument: str) -> str:
-    """Let options be given that no file of `conf` has: only the user's code knows them."""
+    """Put ++ before an option, which no file of `conf` has: only the user's code defines it."""
     return f"++{argument}" if re.match(r"(model|dataset)\.options[.=]", argument) else argument
 
 
 def _wrong_key(override: Override, files: Files) -> Mistake | None:
-    """Return what is wrong with an override's key; a new one that is added is left to validation."""
+    """Return what is wrong with an override's key. Validation checks new keys that are added with +."""
     key, argument = override.key_or_group, str(override.input_line)
     if override.is_add():
-        return Mistake(argument, "adds what is there already", fix=f"write {argument[1:]}") if key in files else None
+        return Mistake(argument, "adds a key that is there", fix=f"write {argument[1:]}") if key in files else None
     if key in files or override.is_force_add():
         return None
     section, _, name = key.rpartition(".")
@@ -264,7 +265,7 @@ def _syntax(argument: str, error: HydraException) -> Mistake:
 
 
 def _reason(error: Exception) -> str:
-    """The line of Hydra's that says what is wrong, and not with which argument once more."""
+    """Return the line of Hydra's message that gives the reason, without the line that repeats the argument."""
     lines = str(error).strip().split("\n")
     if lines[0].startswith("Error when parsing index"):  # Hydra 1.4 says this before the rest
         lines = lines[1:]

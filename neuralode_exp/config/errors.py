@@ -1,4 +1,4 @@
-"""What is wrong with a request: one line for each mistake, with the key, the rule, what was got and the fix."""
+"""Mistakes in a request. Each is one line: the key, the rule, the value that was got, and the fix."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Mistake:
-    """One thing that is wrong.
+    """One mistake in a request.
 
     Args:
         key: dotted path of the key, as `trainer.lr`.
-        rule: what it must be.
-        got: what it is; None where there is nothing to show.
+        rule: what its value must be.
+        got: the value as text; None if there is none to show.
         fix: what to write instead; None: the caller fills in the key's default.
     """
 
@@ -30,30 +30,30 @@ class Mistake:
 
 
 class ConfigError(ValueError):
-    """A config that cannot be run; `mistakes` holds everything that is wrong with it."""
+    """A config that cannot be run. `mistakes` lists everything that is wrong with it."""
 
     def __init__(self, mistakes: Iterable[Mistake]) -> None:
         self.mistakes = tuple(mistakes)
         super().__init__("\n".join(map(str, self.mistakes)))
 
     def __reduce__(self) -> tuple[type[ConfigError], tuple[tuple[Mistake, ...]]]:
-        return type(self), (self.mistakes,)  # workers of a launcher send it back pickled
+        return type(self), (self.mistakes,)  # a launcher's worker sends it back by pickle
 
 
 def near_miss(name: str, names: Iterable[str], prefix: str = "") -> str | None:
-    """Ask whether the one of `names` that `name` resembles was meant, or return None."""
+    """Return "did you mean X?" for the most similar of `names`, or None if none is similar."""
     near = difflib.get_close_matches(name, list(names), n=1)
     return f"did you mean {prefix}{near[0]}?" if near else None
 
 
 def suggest(name: str, names: Iterable[str], prefix: str = "") -> str:
-    """Ask whether a near miss was meant, or list the names."""
+    """Return "did you mean X?" if one of `names` is similar, else the list of all names."""
     names = list(names)
     return near_miss(name, names, prefix) or f"choose from {', '.join(names)}"
 
 
 def must_be_one_of(key: str, got: str, names: Iterable[str]) -> Mistake:
-    """Return what is wrong with a key whose value is none of the names that there are."""
+    """Return the mistake of a key whose value is not one of `names`."""
     names = list(names)
     return Mistake(key, f"must be one of {', '.join(names)}", got, near_miss(got, names))
 

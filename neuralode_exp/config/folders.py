@@ -1,4 +1,4 @@
-"""Folders that a request names: whether a run can write there."""
+"""Check that a run can write to the folders that a request names."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def wrong_output(key: str, hydra: DictConfig) -> Mistake | None:
 
 
 def wrong_folder(key: str, folder: str) -> Mistake | None:
-    """Return what is wrong with a folder that a run is to write in; nothing is left there."""
+    """Return why a run cannot write to a folder, or None if it can. A trial file is removed again."""
     if not folder:
         return Mistake(key, "must name a folder", "''", "leave it out for a new one in outputs/")
     path = Path(folder).absolute()
@@ -29,7 +29,7 @@ def wrong_folder(key: str, folder: str) -> Mistake | None:
         there = next(parent for parent in (path, *path.parents) if parent.exists())
         if not there.is_dir():
             return Mistake(key, "must name a folder", f"{folder}, where {there} is a file", "choose another one")
-        # The rights alone do not tell: /proc and read-only disks look writable to the superuser.
+        # Permissions are not enough: to the superuser, /proc and read-only disks look writable.
         with tempfile.TemporaryDirectory(prefix=".neuralode-", dir=there):
             return None
     except OSError as error:

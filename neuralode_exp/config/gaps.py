@@ -1,4 +1,4 @@
-"""Cells of model x dataset x solver without a meaning: why they have none, and what to pick instead."""
+"""Combinations (cells) of model, dataset and solver without a meaning: the reason, and what to pick instead."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ REGULARISERS = ("kinetic", "jacobian", "taylor", "steer", "error")  # keys of `t
 
 
 def of_every_kind(c: Config) -> Iterator[Mistake]:
-    """Yield why a cell has no meaning, whatever its data; `of_images` to `of_densities` what else holds of theirs."""
+    """Yield why a cell has no meaning with any kind of data. `of_images` to `of_densities` add those of their kind."""
     if c.model.name == "rknet" and c.model.gradient != "backprop":
         rule, got = "is the ODE block with model.gradient=backprop", f"model.gradient={c.model.gradient}"
         yield Mistake("model=rknet", rule, got, "pick model=odenet")
     penalised = any(getattr(c.trainer, key) for key in REGULARISERS)
     if penalised and not c.solves_ode:
         keys, fix = "trainer.kinetic, jacobian, taylor, steer and error", "pick model=odenet or leave them at 0"
-        yield Mistake(keys, "are of an ODE's solution", f"model={c.model.name}", fix)
+        yield Mistake(keys, "act on the solution of an ODE", f"model={c.model.name}", fix)
     if penalised and has_inputs(c):
         keys, fix = "trainer.kinetic, jacobian, taylor and error", "leave them at 0 or pick dataset.input=none"
-        yield Mistake(keys, "are of a field of t and z alone", f"{_data(c)} with inputs", fix)
+        yield Mistake(keys, "need a field of t and z alone", f"{_data(c)} with inputs", fix)
     if c.model.order == 2 and c.dataset.kind != "dynamics":
         rule = "is for dynamics, whose states have positions and velocities"
         yield Mistake("model.order=2", rule, _data(c), "pick model.order=1")
     if c.trainer.error > 0 and not _estimates_errors(c):
-        rule = "is of an adaptive solver of the native engine, by backprop or checkpoint, without solver.compile"
+        rule = "needs an adaptive solver of the native engine with backprop or checkpoint, without solver.compile"
         got = f"solver={c.solver.name} in {c.solver.engine} with model.gradient={c.model.gradient}"
         fix = "pick solver=dopri5 model=odenet model.gradient=checkpoint, or trainer.error=0"
         yield Mistake("trainer.error", f"{rule} and replicas", got, fix)
     if c.trainer.steer > 0 and c.dataset.kind == "dynamics":
-        rule = "moves the end of a solve, where dynamics have an observation"
+        rule = "moves the end of a solve, but dynamics have an observation there"
         yield Mistake("trainer.steer", rule, _data(c), "pick trainer.steer=0")
     if c.model.name == "odenet" and c.model.gradient == "backprop":
         rule = "is the ODE block with model.gradient=adjoint, checkpoint or reversible"
@@ -63,7 +63,7 @@ def _of_solver(c: Config) -> Iterator[Mistake]:
             rule, fix = "compiles the steps of the native engine", "pick solver.engine=native or solver.compile=false"
             yield Mistake("solver.compile=true", rule, engine, fix)
         if "first_step" in method.keys and solver.first_step == "previous":
-            rule = "is known of the native engine's steps alone"
+            rule = "is available in the native engine only"
             fix = "pick solver.engine=native or solver.first_step=null"
             yield Mistake("solver.first_step=previous", rule, engine, fix)
     if not method.differentiable and gradient != "adjoint":
@@ -97,21 +97,21 @@ def of_dynamics(c: Config) -> Iterator[Mistake]:
     if c.model.order == 2:
         yield from _of_second_order(c)
     if c.model.augment > 0:
-        rule = "adds dimensions that nothing is known of, and all of the states are measured"
+        rule = "adds dimensions without data, but a loss on trajectories needs data for every dimension"
         yield Mistake("model.augment", rule, _data(c), "pick model.augment=0")
     if has_inputs(c) and c.model.name == "resnet":
         fix = "pick model=odenet or dataset.input=none"
         yield Mistake("model=resnet", "is for data without inputs", "inputs", fix)
     penalised = any((c.trainer.kinetic, c.trainer.jacobian, c.trainer.taylor))
     if penalised and (has_inputs(c) or c.model.field == "hybrid"):
-        keys, rule = "trainer.kinetic, jacobian and taylor", "are for fields of t and z that are networks alone"
+        keys, rule = "trainer.kinetic, jacobian and taylor", "need a field of t and z that is a network alone"
         yield Mistake(keys, rule, f"{_data(c)} with inputs, or model.field=hybrid", "leave them out")
     if has_inputs(c) and c.solver.compile:
-        rule = "is for fields without inputs, whose pieces are found by their times on the host"
+        rule = "is for fields without inputs: the host finds the piece of an input from t"
         fix = "pick solver.compile=false or dataset.input=none"
         yield Mistake("solver.compile", rule, f"{_data(c)} with inputs", fix)
     if has_inputs(c) and c.solver.engine == "torchdiffeq":
-        rule = "steps over the times at which inputs change"
+        rule = "does not stop at the times at which inputs change"
         fix = "pick a solver of the native engine or dataset.input=none"
         yield Mistake("solver.engine=torchdiffeq", rule, f"{_data(c)} with inputs", fix)
     if isinstance(c.dataset, CsvKeys) and c.trainer.shooting == "single":
@@ -128,7 +128,7 @@ def _of_residual_map(c: Config) -> Iterator[Mistake]:
         got = "dataset=csv, which may have any times"
         yield Mistake("model=resnet", rule, got, "pick model=odenet or model=rknet")
     if c.model.field == "hybrid":
-        rule = "has no field dz/dt that could be known"
+        rule = "has no field dz/dt of which a part could be known"
         yield Mistake("model=resnet", rule, "model.field=hybrid", "pick model=odenet")
 
 
@@ -138,11 +138,11 @@ def _of_second_order(c: Config) -> Iterator[Mistake]:
         got = f"{_data(c)} of an odd number of dimensions"
         yield Mistake(key, "has as many velocities as positions", got, "pick model.order=1")
     if model.name == "resnet" or model.field == "hamiltonian":
-        rule = "is for fields whose first half is free to be the velocity"
+        rule = "needs a field whose first half may be the velocity"
         got = f"model={model.name} with model.field={model.field}"
         yield Mistake(key, rule, got, "pick model=odenet model.field=mlp")
     if isinstance(dataset, CsvKeys) and (dataset.log != "false" or dataset.delays != 0):
-        rule = "is for columns as they are, half of them positions"
+        rule = "needs columns as they are, of which half are positions"
         got = f"dataset.log={dataset.log} dataset.delays={dataset.delays}"
         yield Mistake(key, rule, got, "pick dataset.log=false dataset.delays=0")
 
@@ -159,23 +159,23 @@ def of_densities(c: Config) -> Iterator[Mistake]:
         fix = "lower it or pick trainer.loss=flow-matching"
         yield Mistake("trainer.matching_steps", "must leave steps for the likelihood", got, fix)
     if c.model.field == "hamiltonian":
-        rule = "keeps volumes, and a density has to change"
+        rule = "keeps volumes, so the flow cannot change the density"
         yield Mistake("model.field=hamiltonian", rule, _data(c), "pick model.field=mlp")
     yield from _not_known(c)
     if c.model.augment > 0:
-        rule = "has no density, as the flow would not be a map of the points alone"
+        rule = "has no density: with added dimensions the flow is not a map of the points alone"
         yield Mistake("model.augment", rule, _data(c), "pick model.augment=0")
 
 
 def _one_state_of_all_rows(c: Config) -> Iterator[Mistake]:
     if c.solves_ode and SOLVERS[c.solver.name].scipy is not None:
-        rule = "takes all rows of a batch for one state, whose Jacobian has their number squared"
+        rule = "solves all rows of a batch as one state, and the Jacobian of that state is too large"
         yield Mistake(f"solver={c.solver.name}", rule, _data(c), "pick solver=dopri5")
 
 
 def _not_precise(c: Config) -> Iterator[Mistake]:
     if c.precision == "bf16":
-        rule = "is for images, whose networks stand the rounding"
+        rule = "is for images, whose networks tolerate the rounding"
         yield Mistake("precision=bf16", rule, _data(c), "pick precision=float32")
 
 

@@ -1,7 +1,7 @@
-"""All that is used of Hydra beyond its public interface, which has no name for it; the same in Hydra 1.3 and 1.4.
+"""All uses of Hydra's private interface. They work in Hydra 1.3 and 1.4.
 
-There is no public way to compose configs beside a run of Hydra's own, to read the command line as Hydra will, or to
-have plugins outside a package called `hydra_plugins`.
+Hydra has no public way to compose configs outside of its own runs, to parse the command line as it does itself, or to
+find plugins outside a package called `hydra_plugins`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from hydra.core.utils import JobRuntime, setup_globals
 from hydra.plugins.plugin import Plugin
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 
-# For @hydra.main. Hydra 1.3 wants to be told that its own behaviour is meant, 1.4 warns of being told.
+# For @hydra.main. Hydra 1.3 warns without a version base, Hydra 1.4 warns with one.
 VERSION_BASE = {"version_base": "1.3"} if hydra.__version__.startswith("1.3.") else {}
 # Group -> the options that have a file in conf/hydra/.
 OWN_FILES = {
@@ -32,9 +32,9 @@ OWN_PLUGINS: set[str] = set()
 
 
 class OwnFiles(SearchPathPlugin):
-    """Let our files take the place of the defaults that come with the launchers and with Hydra's sweeper for Optuna.
+    """Remove the default configs of the launchers and of Hydra's Optuna sweeper, so that only our files are used.
 
-    Hydra would take defaults of the same name as a schema of our files, and warn of that at every start.
+    Otherwise Hydra would use a default of the same name as the schema of our file, and warn of it at every start.
     """
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
@@ -46,7 +46,7 @@ class OwnFiles(SearchPathPlugin):
 
 
 def make_loader(conf: Path, further: str | None = None) -> ConfigLoader:
-    """Return Hydra's loader of the files in `conf` and in `further`, as --config-dir adds them."""
+    """Return Hydra's loader for the files in `conf`, and in `further`, the folder of --config-dir."""
     if VERSION_BASE:
         version.setbase(VERSION_BASE["version_base"])
     setup_globals()
@@ -64,7 +64,7 @@ def command_line_parser() -> argparse.ArgumentParser:
 
 
 def register_plugin(plugin: type[Plugin]) -> None:
-    """Let YAML name a plugin by its class, wherever that is; Hydra 1.3 takes those of `hydra_plugins` alone."""
+    """Let YAML name a plugin by its class in any module; Hydra 1.3 accepts only those of `hydra_plugins`."""
     Plugins.instance().register(plugin)
     if VERSION_BASE:
         OWN_PLUGINS.add(f"{plugin.__module__}.{plugin.__name__}")

@@ -1,4 +1,4 @@
-"""The name of a run: a hash of what can change its result, and of nothing else."""
+"""The identity of a run: a hash of the keys that can change its result."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from neuralode_exp.config.later import is_neutral
 from neuralode_exp.config.schema import Config
 from neuralode_exp.config.values import flatten
 
-# Where and how often, not what. The tolerance and steps of a dataset act through the solver's keys alone.
+# These keys do not change the result. A dataset's tolerance and steps act only through the solver's keys.
 WITHOUT_EFFECT = frozenset(
     {"device", "threads", "check", "resume", "log_every", "figures", "dataset.root"}
     | {"dataset.tolerance", "dataset.step_size", "dataset.first_step", "trainer.checkpoint_every"}
@@ -23,25 +23,25 @@ WEIGHTS = Path("checkpoints") / "last.pt"  # in a run's folder
 
 
 def identity(config: Config) -> str:
-    """Return 12 hexadecimal digits that two configs share exactly if they ask for the same result."""
+    """Return 12 hexadecimal digits, which are the same for two configs exactly if they ask for the same result."""
     text = json.dumps(with_effect(config), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def identity_differences(a: Config, b: Config) -> dict[str, tuple[Any, Any]]:
-    """Return the keys in which the results asked for differ, each with its two values (None: not read)."""
+    """Return the keys that make the results of two configs differ, each with both values (None: not read)."""
     of_a, of_b = with_effect(a), with_effect(b)
     pairs = {key: (of_a.get(key), of_b.get(key)) for key in sorted(of_a.keys() | of_b.keys())}
     return {key: (x, y) for key, (x, y) in pairs.items() if x != y}
 
 
 def with_effect(config: Config) -> dict[str, Any]:
-    """Return the dotted keys that the result of a run depends on, without those that its cell does not read."""
+    """Return the dotted keys and values that the result depends on, without keys that the cell does not read."""
     sections = config.model_dump()
     keys = KINDS[config.dataset.kind].models.get(config.model.name)
     of_package = user_files.find("field", config.model.field, ()) is not None
     if keys is not None and not of_package:
-        keys = (*keys, "field", "options")  # images have one of their own
+        keys = (*keys, "field", "options")  # images have a field of their own
     if keys is not None:  # a cell without meaning keeps all its keys
         sections["model"] = _only(sections["model"], {"name", *keys})
     if config.model.trace == "exact":
@@ -56,19 +56,19 @@ def with_effect(config: Config) -> dict[str, Any]:
     unread |= {"rise"} if trainer["schedule"] != "one-cycle" else set()
     sections["trainer"] = _only(trainer, trainer.keys() - unread)
     without_network = config.model.field == "hybrid" and not config.model.residual
-    if without_network or not of_package:  # a field of the user's has options in their place
+    if without_network or not of_package:  # a user's field has options instead
         sections["model"] = _only(sections["model"], sections["model"].keys() - {"width", "depth", "activation"})
     flat = flatten(sections)
-    flat["extensions"] = tuple(sorted(str(user_files.sha256(word)) for word in config.extensions))  # not where they are
+    flat["extensions"] = tuple(sorted(str(user_files.sha256(word)) for word in config.extensions))  # content, not place
     if config.weights is not None:
         flat["weights.sha256"] = _sha256(Path(config.weights) / WEIGHTS)
-    # Through JSON, so that a tuple equals the list it was read from.
+    # JSON turns tuples into lists, so that a stored config equals a new one.
     read = {key: x for key, x in flat.items() if key not in WITHOUT_EFFECT and not is_neutral(key, x)}
     return json.loads(json.dumps(read))
 
 
 def _sha256(path: Path) -> str | None:
-    """Of a file; None where it is gone."""
+    """Return the SHA-256 of a file, or None if there is no such file."""
     return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
 
 

@@ -1,4 +1,4 @@
-"""What is wrong with a file of the user's own images, or with what is asked of them."""
+"""Check a file of the user's own images, and the keys that depend on it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from neuralode_exp.data.npz_images import Fault, WrongFile, n_held_out, read_npz
 
 
 def steps_per_epoch(config: Config) -> int:
-    """Training steps in one pass over the images that are trained on; an incomplete batch is left out."""
+    """Return the training steps in one pass over the training images. An incomplete batch is left out."""
     dataset = config.dataset
     if isinstance(dataset, OwnImagesKeys):
         n = _read(Path(dataset.path))[1]
@@ -23,7 +23,7 @@ def steps_per_epoch(config: Config) -> int:
 
 
 def of_own_images(dataset: OwnImagesKeys, trainer: Trainer) -> list[Mistake]:
-    """Return all that would end the run before its first step."""
+    """Return all mistakes that would end the run before its first step."""
     faults, n, _, shape = _read(Path(dataset.path))
     side = min(shape[:2])
     if faults:
@@ -46,19 +46,19 @@ def of_own_images(dataset: OwnImagesKeys, trainer: Trainer) -> list[Mistake]:
 
 
 def sizes(path: str) -> tuple[int, tuple[int, int, int]]:
-    """Bytes of all images of a file, and height, width and channels of one; zeros where it is wrong."""
+    """Return the bytes of all images of a file, and (height, width, channels) of one; all 0 if the file is wrong."""
     _, _, n_bytes, shape = _read(Path(path))
     return n_bytes, shape
 
 
 def _read(path: Path) -> tuple[tuple[Fault, ...], int, int, tuple[int, int, int]]:
-    """Faults of a file, number of its training images, bytes of all, height, width and channels of one."""
+    """Return the faults of a file, its number of training images, the bytes of all, and one image's shape."""
     return _look(path, path.stat().st_mtime_ns if path.is_file() else 0)
 
 
 @lru_cache
 def _look(path: Path, changed: int) -> tuple[tuple[Fault, ...], int, int, tuple[int, int, int]]:
-    """As it was changed last."""
+    """As `_read`; `changed` is the time of the last change, so that the cache notices a new file."""
     try:
         x_train, _, x_test, _ = read_npz_images(path)
     except WrongFile as error:

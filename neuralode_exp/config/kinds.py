@@ -1,4 +1,4 @@
-"""One row for each kind of data: the models that fit, the keys that are read, the trainer, what may be minimised."""
+"""One row for each kind of data: the models that fit, the keys they read, the trainer and the objectives."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ HYBRID = ("system", "free", "residual")
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of data and the task that is made of it.
+    """A kind of data and its task.
 
     Args:
         name: the `kind` of its datasets.
-        dataset: keys of a dataset that has none of its own.
+        dataset: keys of a dataset of this kind that has no keys of its own.
         trainer: the trainer that its datasets pick.
         models: the models that fit, each with the keys of `model` that it reads.
         unfit: other models, each with the reason why it does not fit.
         trainer_keys: keys of `trainer` that no other trainer reads.
-        objectives: tags that may be minimised, beside those that every run records. None is of test data, where
-            nothing is to be chosen.
-        gaps: yields why a cell has no meaning, where that is not so of every kind.
-        data: yields what is wrong with the files and numbers that its data are made of.
+        objectives: tags that may be minimised, beside those that every run records. No tag of test data is among
+            them, because nothing may be chosen by test data.
+        gaps: yields why a cell has no meaning, for reasons that hold only for this kind.
+        data: yields the mistakes in the files and numbers that define the data.
         memory: estimates the bytes that a run takes.
-        epoch: training steps in one pass over the data; None where the data have to be read to know.
+        epoch: returns the training steps in one pass over the data, or None if the data must be read first.
     """
 
     name: str
@@ -74,14 +74,14 @@ def trainer_names() -> list[str]:
 
 
 def dataset_class(name: object, kind: object) -> type[Dataset]:
-    """Return the class of a dataset; `Dataset` where neither name nor kind is known."""
+    """Return the class of a dataset, or `Dataset` if neither name nor kind is known."""
     if str(name) in DATASETS:
         return DATASETS[str(name)]
     return own_keys(str(name), str(kind)) or (KINDS[str(kind)].dataset if str(kind) in KINDS else Dataset)
 
 
 def unfit(config: Config) -> Mistake | None:
-    """Return why the model does not fit the data and which one does, None if it fits."""
+    """Return why the model does not fit the data and which model does, or None if it fits."""
     model, kind = config.model.name, KINDS[config.dataset.kind]
     if model in kind.models:
         return None
@@ -160,7 +160,7 @@ add_kind(
             "planar": ("layers",),
         },
         trainer_keys=("loss", "matching_steps", "pairing"),
-        # density/kl was the tag of validation, and stands in runs of before.
+        # Earlier versions recorded the validation value as density/kl, so stored configs may name it.
         objectives=(
             "loss/validation",
             "density/validation_nll",
@@ -171,6 +171,6 @@ add_kind(
         data=readable.of_densities,
         memory=memory.of_densities,
         gaps=gaps.of_densities,
-        unfit={"resnet": "has no density, its blocks need not be invertible"},
+        unfit={"resnet": "has no density: its blocks need not be invertible"},
     )
 )

@@ -1,9 +1,9 @@
-"""The label of a run: what it is, in words that a person reads in a list of runs.
+"""The label of a run: a short name that people can read in a list of runs.
 
     odenet-circle-dopri5+lr-0.1+seed-1
 
-is model, dataset and solver, then each key that its result depends on and whose value is not the one that this model,
-dataset and solver have in `conf/`. Nothing else enters: a cell has the same label in every grid.
+names model, dataset and solver, then each key that changes the result and differs from the value in `conf/` for this
+model, dataset and solver. The label depends on nothing else, so that a cell has the same label in every grid.
 """
 
 from __future__ import annotations
@@ -28,13 +28,14 @@ from neuralode_exp.config.values import flatten, plain
 from neuralode_exp.registry import of_package
 
 LENGTH = 80
-OF_A_VALUE = 24  # of which the end is kept: a file's name is the end of its path
+OF_A_VALUE = 24  # the end of a longer value is kept, because a path ends with the file's name
 
 
 def label(config: Config) -> str:
-    """Return what a run is in at most 80 characters of `[A-Za-z0-9._+-]`.
+    """Return the label of a run, at most 80 characters of `[A-Za-z0-9._+-]`.
 
-    Where they do not suffice, the words of the keys are cut to three letters, then keys are counted instead of named.
+    If it would be longer, the words of the keys are cut to three letters. If that is not enough, the last keys are only
+    counted.
     """
     groups = {"model": config.model.name, "dataset": config.dataset.name, "solver": config.solver.name}
     if not config.solves_ode:
@@ -53,31 +54,31 @@ def label(config: Config) -> str:
 
 
 def folder_name(config: Config) -> str:
-    """Return the name of a cell's folder: its label, and of its identity what tells it from the others."""
+    """Return the name of a cell's folder: its label and the first 8 digits of its identity."""
     return joined(label(config), identity(config))
 
 
 def joined(label: str, identity: str) -> str:
-    """Return the name of the folder of a label and an identity that are known."""
+    """Return the folder name for a label and an identity."""
     return f"{label}-{identity[:8]}"
 
 
 def _changed(config: Config, groups: dict[str, str]) -> dict[str, str]:
-    """Return the keys whose values are not those of `conf/`, with their values as text."""
-    read = {key: value for key, value in with_effect(config).items() if key != "extensions"}  # hashes tell nobody
+    """Return the keys whose values differ from those of `conf/`, with their values as text."""
+    read = {key: value for key, value in with_effect(config).items() if key != "extensions"}  # nobody reads hashes
     usual = dict(_usual(*groups.items()))
     for group, name in groups.items():
-        if usual.get(f"{group}.name") != name:  # it has no file in conf/, so nothing of it is usual
+        if usual.get(f"{group}.name") != name:  # without a file in conf/ it has no usual values
             usual |= {key: value for key, value in read.items() if key.startswith(f"{group}.")}
     if read.get("solver.atol") == read.get("solver.rtol"):
-        usual["solver.atol"] = read.get("solver.atol")  # by itself it is as rtol
+        usual["solver.atol"] = read.get("solver.atol")  # the default of atol is rtol
     return {key: _cut(_text(value)) for key, value in read.items() if key not in usual or value != usual[key]}
 
 
 @cache
 def _usual(*chosen: tuple[str, str]) -> dict[str, Any]:
-    """Return the dotted keys with the values that they have with these files of `conf/`, as ("model", "odenet")."""
-    from neuralode_exp.config.compose import CONF  # brings Hydra: not to whom no label matters
+    """Return the dotted keys with their values in `conf/` for chosen files such as ("model", "odenet")."""
+    from neuralode_exp.config.compose import CONF  # imports Hydra, which only labels need
 
     composed = _composed(dict(chosen)["dataset"]).copy()
     for group, name in chosen:
@@ -89,7 +90,7 @@ def _usual(*chosen: tuple[str, str]) -> dict[str, Any]:
 
 @cache
 def _composed(dataset: str) -> DictConfig:
-    """Compose `conf/` with a dataset, without model, solver and this machine's own files in `conf/local/`."""
+    """Compose `conf/` with a dataset, but without model, solver and the files in `conf/local/`."""
     from hydra.types import RunMode
 
     from neuralode_exp.config.compose import CONF
@@ -106,8 +107,8 @@ def _composed(dataset: str) -> DictConfig:
 
 
 def register_resolvers() -> None:
-    """Let YAML say `${label:}` and `${folder_name:}` of the config that they stand in."""
-    # OmegaConf 2.4 calls it otherwise, and warns of the name that 2.3 has.
+    """Define the resolvers `${label:}`, `${folder_name:}` and `${identity:}`, which describe the config around them."""
+    # OmegaConf 2.4 has renamed the function and warns of the old name.
     is_new = not omegaconf.__version__.startswith("2.3.")
     register: Callable[..., None] = OmegaConf.register_resolver if is_new else OmegaConf.register_new_resolver
     for name, of_config in {"label": label, "folder_name": folder_name, "identity": identity}.items():
@@ -125,7 +126,7 @@ def _resolver(of_config: Callable[[Config], str]) -> Callable[..., str]:
 
 @cache
 def _sections_of_names() -> Counter[str]:
-    """Return in how many sections there is a key of that name."""
+    """Return for each name of a key the number of sections that have it."""
     datasets = [*DATASETS.values(), *(kind.dataset for kind in KINDS.values())]
     own = {name for kind, _ in OF_DATA.values() for entry in of_package(kind) for name in entry.options}
     dataset = {name for keys in datasets for name in keys.model_fields if f"dataset.{name}" not in WITHOUT_EFFECT} | own
@@ -133,7 +134,7 @@ def _sections_of_names() -> Counter[str]:
 
 
 def _short(key: str) -> str:
-    """Return the last word of a key, with its section where another has a key of that name."""
+    """Return the last part of a key, with its section if other sections have a key of that name."""
     key = key.removesuffix(".name")
     name = key.rpartition(".")[2]
     return name if _sections_of_names()[name] == 1 else key

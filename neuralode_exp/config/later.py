@@ -1,12 +1,12 @@
-"""Keys that came after the first stored configs, and the value of each that reproduces the runs of before it."""
+"""Keys that were added later, each with the value that reproduces the runs from before it existed."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-# A stored config without the key takes the value, and at this value the key stays out of the identity: the runs of
-# before are loaded, go on and are found in their grids.
+# A stored config without the key gets this value. With this value the key is no part of the identity. Hence older runs
+# can still be loaded and resumed, and grids still find them.
 NEUTRAL: dict[str, Any] = {
     "solver.max_step": None,
     "solver.compile": False,
@@ -34,7 +34,7 @@ NEUTRAL: dict[str, Any] = {
     "trainer.collocation": 0,
     "trainer.curvature": 0.0,
 }
-# Keys that only some data have, by the kind or the name of these.
+# Keys that only some datasets have, by the kind or the name of the dataset.
 OF_SOME_DATA: dict[str, dict[str, Any]] = {
     "images": {"train": None},
     "dynamics": {"input": "hold"},
@@ -59,7 +59,7 @@ OF_KIND = {f"dataset.{key}": kind for kind, keys in OF_SOME_DATA.items() for key
 
 
 def with_later_keys(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a config with each later key that it lacks, at its neutral value."""
+    """Return a config in which each missing later key has its neutral value."""
     complete = dict(values)
     for key, neutral in NEUTRAL.items():
         section, _, name = key.rpartition(".")
@@ -73,5 +73,5 @@ def with_later_keys(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def is_neutral(key: str, value: object) -> bool:
-    """Whether the key, dotted, came later and has the value that changes nothing."""
+    """Return whether a dotted key was added later and has its neutral value."""
     return key in NEUTRAL and value == NEUTRAL[key]

@@ -1,4 +1,4 @@
-"""Settings of Hydra's launchers and sweepers, checked before they reach libraries that crash on a wrong one."""
+"""Check the settings of Hydra's launchers and sweepers, because their libraries crash on a wrong one."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ def _not_zero(n: int) -> int:
 
 def _number_of_jobs(text: str) -> str:
     if not re.fullmatch(r"all|[1-9]\d*|([1-9]\d* ?\* ?)?n_jobs", text):
-        raise ValueError("must be a number of jobs, all, or as 2*n_jobs")
+        raise ValueError("must be a number of jobs, all, or a multiple such as 2*n_jobs")
     return text
 
 
 class Joblib(Section):
-    """Keys of `joblib.Parallel` that Hydra's launcher passes on."""
+    """Arguments of `joblib.Parallel`, as Hydra's launcher passes them on."""
 
     n_jobs: Annotated[int, AfterValidator(_not_zero)]
     batch_size: Count | Literal["auto"]
@@ -77,7 +77,7 @@ class Slurm(Submitit):
 
 
 class RayRemote(Section):
-    """Options of `ray.remote`, of which there are more."""
+    """Options of `ray.remote`. Further options are allowed."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -95,7 +95,7 @@ class Grid(Section):
 
 
 class Search(Section):
-    """Settings of a search; the sampler's own are Optuna's."""
+    """Settings of a search. Those of its sampler are checked by Optuna."""
 
     params: dict[str, Any] | None
     sampler: dict[str, Any]
@@ -105,7 +105,7 @@ class Search(Section):
     trial: None
 
 
-# Class that Hydra calls -> the section of `hydra` in which its settings stand, and their schema.
+# Class that Hydra instantiates -> the section of `hydra` with its settings, and their schema.
 SETTINGS: dict[str, tuple[str, type[Section]]] = {
     "JoblibLauncher": ("launcher", Joblib),
     "LocalLauncher": ("launcher", Submitit),
@@ -114,27 +114,27 @@ SETTINGS: dict[str, tuple[str, type[Section]]] = {
     "GridSweeper": ("sweeper", Grid),
     "OptunaSearch": ("sweeper", Search),
 }
-# Launchers whose jobs run on other machines, which this one says nothing of.
+# Launchers whose jobs run on other machines, so that checks of this machine say nothing.
 ELSEWHERE = ("SlurmLauncher", "RayLauncher")
 
 
 def class_name(part: DictConfig) -> str:
-    """Return the class that Hydra makes of a part of its settings, without its module."""
+    """Return the class that Hydra makes from a part of its settings, without its module."""
     return str(part._target_).rpartition(".")[2]
 
 
 def wrong_settings(hydra: DictConfig, defaults: DictConfig) -> Iterator[Mistake]:
-    """Yield what is wrong with the settings of launcher and sweeper.
+    """Yield the mistakes in the settings of launcher and sweeper.
 
     Args:
-        hydra: the request's.
-        defaults: those of the same launcher and sweeper without what was set on the command line.
+        hydra: Hydra's settings in the request.
+        defaults: settings of the same launcher and sweeper without those of the command line.
     """
     for name in ("launcher", "sweeper"):
         part = hydra[name]
         if not isinstance(part, DictConfig) or part._target_ != defaults[name]._target_:
             fix = f"write hydra/{name}=NAME"
-            yield Mistake(f"hydra.{name}", "is a group of keys, of the class that its file says", fix=fix)
+            yield Mistake(f"hydra.{name}", "must be a group of keys, and only its file sets the class", fix=fix)
             return
         section, schema = SETTINGS.get(class_name(part), ("", Section))
         if not section:
@@ -149,7 +149,7 @@ def wrong_settings(hydra: DictConfig, defaults: DictConfig) -> Iterator[Mistake]
     is_slurm = class_name(hydra.launcher) == "SlurmLauncher"
     detach = hydra.sweeper.get("detach", False)
     if detach and not is_slurm:
-        rule, fix = "must be false unless Slurm keeps the jobs", "add hydra/launcher=submitit_slurm"
+        rule, fix = "must be false unless Slurm runs the jobs", "add hydra/launcher=submitit_slurm"
         yield Mistake("hydra.sweeper.detach", rule, spell(detach), fix)
     if detach and hydra.sweeper.stop_after is not None:
         rule, fix = "needs a grid that waits for its jobs", "leave it or hydra.sweeper.detach out"
@@ -160,8 +160,8 @@ def wrong_settings(hydra: DictConfig, defaults: DictConfig) -> Iterator[Mistake]
 
 
 def _of_address(address: object) -> Iterator[Mistake]:
-    """Yield why no cluster of Ray is at an address; `auto` is Ray's to look for, and it fails where there is none."""
-    key, fix = "hydra.launcher.ray.init.address", "local is a Ray on this machine"
+    """Yield why there is no Ray cluster at an address. `auto` is not checked: Ray itself searches for a cluster."""
+    key, fix = "hydra.launcher.ray.init.address", "local starts Ray on this machine"
     place = re.fullmatch(r"(ray://)?(?P<host>[^/:]+):(?P<port>\d{1,5})", str(address))
     if place is None and address not in ("local", "auto"):
         yield Mistake(key, "must be local, auto or HOST:PORT", spell(address), fix)

@@ -1,4 +1,4 @@
-"""What a request asks of the machine that it will run on: a device, threads and memory."""
+"""Check that this machine has what a run needs: device, precision, threads, compiler and memory."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from neuralode_exp.config.kinds import KINDS
 from neuralode_exp.config.memory import too_large
 from neuralode_exp.config.schema import Config
 
-POOLS = 2  # of threads that torch keeps, its own and OpenMP's
+POOLS = 2  # torch keeps two thread pools, its own and OpenMP's
 
 
 def of_machine(config: Config) -> Iterator[Mistake]:
-    """Yield what this machine does not have of what the run needs."""
+    """Yield what the run needs and this machine does not have."""
     if mistake := wrong_device(config.device) or wrong_precision(config.device, config.precision):
         yield mistake
     limit = threads_limit()
@@ -35,7 +35,7 @@ def of_machine(config: Config) -> Iterator[Mistake]:
 
 
 def wrong_device(name: str) -> Mistake | None:
-    """Return what is wrong with a device that this machine does not have."""
+    """Return the mistake of a device that this machine does not have, or None."""
     if name in ("auto", "cpu"):
         return None
     import torch
@@ -49,7 +49,7 @@ def wrong_device(name: str) -> Mistake | None:
 
 
 def wrong_precision(device: str, precision: str) -> Mistake | None:
-    """Return what is wrong with a precision that a device of this machine does not compute in."""
+    """Return the mistake of a precision that the device does not support, or None."""
     if precision != "bf16" or device == "cpu":
         return None
     import torch
@@ -65,7 +65,7 @@ def wrong_precision(device: str, precision: str) -> Mistake | None:
 
 
 def no_compiler() -> Mistake | None:
-    """Return what is missing for `solver.compile=true`: what torch.compile makes is C++."""
+    """Return the mistake of `solver.compile=true` without a C++ compiler, which torch.compile needs, or None."""
     name = os.environ.get("CXX") or {"darwin": "clang++", "win32": "cl"}.get(sys.platform, "g++")
     if shutil.which(name):
         return None
@@ -78,7 +78,7 @@ def no_compiler() -> Mistake | None:
 
 @functools.cache
 def memory_limit(device: str) -> float:
-    """Return the bytes that a run can have: of main memory and the control group, or of its CUDA device."""
+    """Return the bytes that a run may use: of its CUDA device, or the least limit on main memory."""
     if device not in ("cpu", "mps"):
         import torch
 
@@ -92,7 +92,7 @@ def memory_limit(device: str) -> float:
 
 @functools.cache
 def threads_limit() -> int | None:
-    """Return how many threads torch can have in this process, None where the system does not say."""
+    """Return how many threads torch may use in this process, or None if the system sets no limit."""
     kernel = Path("/proc/sys/kernel")
     files = [kernel / "threads-max", kernel / "pid_max", *(folder / "pids.max" for folder in cgroups("pids"))]
     limits = [int(text) for path in files if (text := _read(path)).isdigit()]
@@ -101,11 +101,11 @@ def threads_limit() -> int | None:
 
         soft, _ = resource.getrlimit(resource.RLIMIT_NPROC)
         limits += [soft] if soft != resource.RLIM_INFINITY else []
-    return max(1, 9 * min(limits) // 10 // POOLS) if limits else None  # a tenth is for what else runs
+    return max(1, 9 * min(limits) // 10 // POOLS) if limits else None  # a tenth is left to other programs
 
 
 def cgroups(controller: str) -> Iterator[Path]:
-    """Yield the folders of the control groups that this process is in, each with those above it."""
+    """Yield the folders of the control groups of this process, each followed by its parents."""
     for line in _read(Path("/proc/self/cgroup")).splitlines():
         _, controllers, path = line.split(":", 2)
         root = Path("/sys/fs/cgroup")

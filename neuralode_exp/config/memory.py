@@ -1,12 +1,12 @@
-"""How much memory a run takes, before it is started: one formula for each kind of data, within a factor of two.
+"""Estimate the memory of a run before it starts, by one formula for each kind of data, within a factor of two.
 
-Each is the larger of a training step's peak and an evaluation's, on top of what stays,
+The estimate in bytes is
 
     data + weights * (1 + gradient + state and temporaries of the optimiser) + max(step, evaluation),
 
-in bytes. A step holds the activations of as many evaluations of the network as the gradient keeps at once: all of a
-solve for `backprop`, those of one step for `checkpoint` and `reversible`, two for `adjoint`. Constants were measured
-(`tests/config/test_memory_estimate.py`).
+where step and evaluation are the peaks of a training step and of an evaluation. A training step holds the activations
+of several evaluations of the network at once: of a whole solve for `backprop`, of one solver step for `checkpoint` and
+`reversible`, of two evaluations for `adjoint`. The constants are measured (`tests/config/test_memory_estimate.py`).
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ from neuralode_exp.config.schema import (
 )
 from neuralode_exp.ode.solvers import SOLVERS
 
-BYTES = {"float32": 4, "float64": 8, "bf16": 2}  # of an activation; weights have 4 at least
-WINDOW = 10  # steps of a window whose length the data give
+BYTES = {"float32": 4, "float64": 8, "bf16": 2}  # of one number of an activation; one of a weight takes at least 4
+WINDOW = 10  # steps of a window, where the data determine its length
 WHOLE = 8  # bytes of an index, and of a number in float64
-# Tensors of a parameter's size while it is updated: itself, its gradient, the optimiser's state, its temporaries.
+# Number of tensors of a parameter's size in an update: the parameter, its gradient, the optimiser's state, temporaries.
 UPDATE = {"sgd": 3, "adam": 6, "adamw": 6}
-FEW_STEPS = 3  # of an adaptive method over one solve
+FEW_STEPS = 3  # assumed steps of an adaptive method in one solve
 UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
 Formula = Callable[[Config], float]
 
 
 def of_images(c: Config) -> float:
-    """The images, and features after the first convolution, of MNIST (C, 26, 26), and in the blocks (C, 6, 6)."""
+    """Count images, features of the first convolution, for MNIST (C, 26, 26), and features of the blocks, (C, 6, 6)."""
     dataset, model, s = c.dataset, c.model, BYTES[c.precision]
     if isinstance(dataset, OwnImagesKeys):
         n_bytes, (height, width, channels) = sizes(dataset.path)
@@ -68,7 +68,7 @@ def of_images(c: Config) -> float:
 
 
 def of_labels(c: Config) -> float:
-    """The points, with those that are looked at twice by an evaluation, and a network without a stem."""
+    """Count points, with those of the test set twice because an evaluation uses them twice, and a plain network."""
     dataset, s = c.dataset, BYTES[c.precision]
     assert isinstance(dataset, AnnuliKeys)
     d = dataset.dim + c.model.augment
@@ -81,7 +81,7 @@ def of_labels(c: Config) -> float:
 
 
 def of_dynamics(c: Config) -> float:
-    """Trajectories, an estimate of each observed state for each replica, and the field at all of them."""
+    """Count trajectories, one estimate of each observed state per replica, and the field at all states."""
     dataset, trainer, s = c.dataset, c.trainer, BYTES[c.precision]
     if isinstance(dataset, DynamicsKeys):
         d = dim_of(dataset, c.extensions) or 2
@@ -102,13 +102,13 @@ def of_dynamics(c: Config) -> float:
     estimates = observations * d if trainer.shooting == "multiple" else 0
     step = 2 * evaluations * batch * width * s + 4 * batch * d * WHOLE
     if c.model.name != "resnet" and SOLVERS[c.solver.name].scipy is not None:
-        step += 3 * trainer.replicas * (batch * d) ** 2 * WHOLE  # the Jacobian of all states at once
+        step += 3 * trainer.replicas * (batch * d) ** 2 * WHOLE  # the Jacobian of all states together
     evaluation = 3 * observations * max(c.model.width, d) * s + 4 * led_on * d * s
     return data + trainer.replicas * (_update(c) * (weights + estimates) * s + max(step, evaluation))
 
 
 def of_densities(c: Config) -> float:
-    """Points, and for each a tangent in every dimension through every layer; a few densities have more to sum over."""
+    """Count points, and for each a tangent per dimension in every layer. Some densities also sum over many terms."""
     dataset, s = c.dataset, BYTES[c.precision]
     if isinstance(dataset, DensitiesKeys):
         d = dim_of(dataset, c.extensions) or 2
@@ -133,7 +133,7 @@ def of_densities(c: Config) -> float:
 
 
 def kept_evaluations(c: Config, span: float) -> int:
-    """Evaluations of the field whose activations are held at once, in one solve over `span`."""
+    """Return how many evaluations of the field hold their activations at once, in one solve over `span`."""
     if c.model.gradient == "adjoint":
         return 2
     solver = SOLVERS[c.solver.name]
@@ -144,7 +144,7 @@ def kept_evaluations(c: Config, span: float) -> int:
 
 
 def _layers(c: Config, d: int, depth: int) -> tuple[int, int]:
-    """Units of all hidden layers of a field, and its parameters."""
+    """Return the units of all hidden layers of a field, and its number of parameters."""
     layers = 0 if c.model.field == "linear" else c.model.depth or depth
     width = c.model.width if layers else d
     return max(1, layers) * width, 2 * d * width + max(0, layers - 1) * width**2 + (layers + 1) * width
@@ -158,7 +158,7 @@ def _size(path: str) -> int:
     return Path(path).stat().st_size if Path(path).is_file() else 0
 
 
-# What a run's size depends on, and the value of each with which it is smallest.
+# The keys that a run's memory depends on, each with the value that needs least.
 SPARING: dict[str, float] = {
     "trainer.replicas": 1,
     "model.width": 1,
@@ -170,7 +170,7 @@ SPARING: dict[str, float] = {
     "dataset.trajectories": 1,
     "dataset.dim": 1,
     "dataset.arms": 1,
-    "dataset.noise": 1,  # of two-moons, whose density is a sum over pieces of its size
+    "dataset.noise": 1,  # two-moons sums over pieces of about this size
     "dataset.test": 1,
     "dataset.train": 1,
     "dataset.validation": 1,
@@ -180,14 +180,14 @@ SPARING: dict[str, float] = {
 
 
 def too_large(c: Config, formula: Formula, available: float) -> Mistake | None:
-    """Return which key to change, and to what, where a run takes more than the available bytes."""
+    """Return the key to change, and its new value, if a run needs more than the available bytes, else None."""
     needed = formula(c)
     if needed <= available:
         return None
     smallest = {key: formula(_with(c, key, value)) for key, value in SPARING.items() if _get(c, key) is not None}
     key = min(smallest, key=lambda key: smallest[key])
     rule = f"must let the run fit into the {size(available)} of this machine"
-    got = f"{spell(_get(c, key))}, with which it takes about {size(needed)}"
+    got = f"{spell(_get(c, key))}, with which it needs about {size(needed)}"
     if smallest[key] > available:
         return Mistake(key, rule, got, "change it, and others too")
     fits, fails = float(SPARING[key]), float(_get(c, key))
@@ -204,7 +204,7 @@ def _round(key: str, value: float) -> str:
 
 
 def size(n_bytes: float) -> str:
-    """Write bytes with a unit that suits them."""
+    """Write a number of bytes with a fitting unit."""
     power = min(len(UNITS) - 1, int(math.log(max(n_bytes, 1), 1024)))
     number = n_bytes / 1024**power
     return f"{number:.3g} {UNITS[power]}" if number < 1000 else f"{number:.0f} {UNITS[power]}"

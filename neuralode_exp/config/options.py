@@ -1,4 +1,4 @@
-"""Keyword arguments of what is registered, as keys of the config: checked against their signatures."""
+"""The keyword arguments of registered classes and functions as keys of the config, checked by their signatures."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from neuralode_exp.models.fields import named as named_fields
 from neuralode_exp.registry import Kind, Registered
 
 REGISTERED_BY_IMPORT = (named_systems, dysts_systems, named_densities, named_fields)
-# Of a kind of data: what is registered for it, and the keys that all such datasets have.
+# Kind of data -> the kind of its registered entries, and the keys that all its datasets have.
 OF_DATA: dict[str, tuple[Kind, type[Dataset]]] = {
     "dynamics": ("system", DynamicsKeys),
     "densities": ("density", DensitiesKeys),
@@ -36,16 +36,16 @@ S = TypeVar("S", bound=Section)
 
 
 class Options(Section):
-    """Keyword arguments of a registered class or function; those of one are the fields of a subclass."""
+    """Keyword arguments of a registered class or function. A subclass has them as its fields."""
 
     model_config = ConfigDict(protected_namespaces=())
 
 
 @cache
 def schema_of(entry: Registered, base: type[S]) -> type[S]:
-    """Return the options of what was registered, as a section of the config or further keys of one.
+    """Return a schema of the options of a registered class or function: a section of its own, or `base` with more keys.
 
-    A dataset's keys have no default: it stands in its file.
+    A dataset's keys have no defaults here, because its YAML file has them.
     """
     defaults = base is Options
     fields: dict[str, Any] = {
@@ -56,14 +56,14 @@ def schema_of(entry: Registered, base: type[S]) -> type[S]:
 
 
 def own_keys(name: str, kind: str) -> type[Dataset] | None:
-    """Return the keys of a system or density of the package; None of any other dataset."""
+    """Return the keys of one of the package's systems or densities, or None for any other dataset."""
     of_kind, base = OF_DATA.get(kind, (None, Dataset))
     entry = user_files.find(of_kind, name, ()) if of_kind else None
     return schema_of(entry, base) if entry else None
 
 
 def data_of(dataset: Dataset, extensions: tuple[str, ...]) -> tuple[Registered, dict[str, Any]] | None:
-    """Return the registered system or density behind a dataset, with its options; None of any other dataset."""
+    """Return the registered system or density of a dataset, with its options, or None for any other dataset."""
     if isinstance(dataset, SystemKeys):
         entry = user_files.find("system", dataset.system, extensions)
     elif isinstance(dataset, DensityKeys):
@@ -76,7 +76,7 @@ def data_of(dataset: Dataset, extensions: tuple[str, ...]) -> tuple[Registered, 
 
 
 def known_of(model: Model, dataset: Dataset, extensions: Sequence[str]) -> Registered | None:
-    """Return the system that `model.field=hybrid` takes for known: `model.system`, or that of the dataset."""
+    """Return the known part of `model.field=hybrid`: `model.system`, or the system of the dataset."""
     if model.system is not None:
         return user_files.find("system", model.system, extensions)
     found = data_of(dataset, tuple(extensions))
@@ -84,26 +84,26 @@ def known_of(model: Model, dataset: Dataset, extensions: Sequence[str]) -> Regis
 
 
 def dim_of(dataset: Dataset, extensions: tuple[str, ...]) -> int | None:
-    """Return the dimension of what is registered for a dataset; None where only data tell."""
+    """Return the dimension of a dataset's registered system or density, or None if only the data show it."""
     found = data_of(dataset, extensions)
     return found[0].setting("dim", found[1]) if found else None
 
 
 def input_of(dataset: Dataset) -> str | None:
-    """Return how inputs are read; None where the data have none, or none is to be seen."""
+    """Return how inputs are read between their times, or None if the data have no inputs or `dataset.input=none`."""
     reading = getattr(dataset, "input", "none")
     return None if reading == "none" else reading
 
 
 def has_inputs(config: Config) -> bool:
-    """Return whether the field is to see inputs."""
+    """Return whether the field gets the inputs of the data."""
     found = data_of(config.dataset, config.extensions)
     given = found[0].driven if found else bool(getattr(config.dataset, "inputs", ()))
     return given and input_of(config.dataset) is not None
 
 
 def annotation_of(option: Parameter) -> Any:
-    """Return the type of an option, by its annotation or its default; None where YAML cannot say it."""
+    """Return the type of an option, by its annotation or its default, or None if YAML has no such type."""
     if option.annotation is not Parameter.empty:
         return option.annotation if _is_plain(option.annotation) else None
     default = option.default
@@ -115,7 +115,7 @@ def annotation_of(option: Parameter) -> Any:
 def _is_plain(annotation: Any) -> bool:
     if annotation in (bool, int, float, str, type(None)) or get_origin(annotation) is Literal:
         return True
-    if get_origin(annotation) is Annotated:  # with a range, as annotated_types.Gt(0)
+    if get_origin(annotation) is Annotated:  # an annotation with a range, such as annotated_types.Gt(0)
         return _is_plain(get_args(annotation)[0])
     if get_origin(annotation) in (typing.Union, types.UnionType, tuple, list):
         return all(member is ... or _is_plain(member) for member in get_args(annotation))
@@ -123,7 +123,7 @@ def _is_plain(annotation: Any) -> bool:
 
 
 def readme_tables() -> dict[str, str]:
-    """Return the README's tables of what the package has registered, by their headings."""
+    """Return the README's tables of the package's registered entries, by their headings."""
     heads: dict[Kind, str] = {
         "system": "`dataset=`, systems",
         "density": "`dataset=`, densities",

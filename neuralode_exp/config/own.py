@@ -1,4 +1,4 @@
-"""The user's own code in a config: files that are imported because the request names them, names and their options."""
+"""The user's own code in a config: the files that a request names, and the names and options that they register."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from neuralode_exp.data import dysts_systems
 from neuralode_exp.registry import ExtensionError, Kind, Registered
 from neuralode_exp.tags import TAGS
 
-# Names that are taken beside those that the package has registered.
+# Names that are taken, beside those that the package registers.
 OTHERS: dict[Kind, tuple[str, ...]] = {
     "field": (),
     "system": tuple(DATASETS),
@@ -29,10 +29,10 @@ OTHERS: dict[Kind, tuple[str, ...]] = {
 
 
 def load_extensions(values: Mapping[str, Any]) -> None:
-    """Import the files that a request names; never to be called with what a stored config alone says.
+    """Import the files that a request names. Never call it with a stored config, which must not run code by itself.
 
     Raises:
-        ConfigError: a file is not there or fails, or registers a name that is taken.
+        ConfigError: a file is missing, fails, or registers a name that is taken.
     """
     try:
         files = user_files.load(extensions_in(values))
@@ -44,7 +44,7 @@ def load_extensions(values: Mapping[str, Any]) -> None:
 
 
 def extensions_in(values: Mapping[str, Any]) -> list[str]:
-    """Return what a config names; none where it is no list, of which validation speaks."""
+    """Return the files that a config names, or none if the value is not a list, which validation reports."""
     given = values.get("extensions")
     return [str(word) for word in given] if isinstance(given, (list, tuple)) else []
 
@@ -54,11 +54,11 @@ def _of_names(entries: Iterable[Registered]) -> Iterable[Mistake]:
     taken: dict[tuple[Kind, str], str] = dict.fromkeys(own, "the package")
     for entry in entries:
         if (before := taken.get((entry.kind, entry.name))) is not None:
-            rule = f"must register names that are free, {entry.name} is a {entry.kind} of {before}"
+            rule = f"must register free names, and {entry.name} is already a {entry.kind} of {before}"
             yield Mistake("extensions", rule, entry.place, "choose another name")
         taken[entry.kind, entry.name] = entry.place
         if entry.kind == "metric" and any(p.default is Parameter.empty for p in entry.options.values()):
-            rule = "must give each option of a metric a default, as no key holds it"
+            rule = "must give each option of a metric a default, because no key sets it"
             yield Mistake("extensions", rule, f"{entry.name} ({entry.place})", "write it as option=1.0")
         for name, parameter in entry.options.items():
             if annotation_of(parameter) is None:
@@ -69,7 +69,7 @@ def _of_names(entries: Iterable[Registered]) -> Iterable[Mistake]:
 def registered_field(
     model: Model, dataset: Dataset | None, extensions: Sequence[str], mistakes: list[Mistake]
 ) -> Registered | None:
-    """Return what has `model.options`: the user's field, or the system of a hybrid; None for another of the package."""
+    """Return the entry that reads `model.options`: the user's field or the system of a hybrid, or None."""
     own = _of_package("field")
     if model.field == "hybrid":
         return _hybrid(model, dataset, extensions, mistakes)
@@ -93,7 +93,7 @@ def registered_field(
 def _hybrid(
     model: Model, dataset: Dataset | None, extensions: Sequence[str], mistakes: list[Mistake]
 ) -> Registered | None:
-    """Return the system that is known; its free constants must be numbers of its signature."""
+    """Return the known system of a hybrid. Its free constants must be numbers in its signature."""
     if dataset is None or user_files.loaded(extensions) is None:
         return None
     entry = known_of(model, dataset, extensions)
@@ -110,7 +110,7 @@ def _hybrid(
 
 
 def registered_data(dataset: Dataset, extensions: Sequence[str], mistakes: list[Mistake]) -> Registered | None:
-    """Return what `dataset.system` or `dataset.density` stands for, None for a dataset of the package."""
+    """Return the entry of `dataset.system` or `dataset.density`, or None for a dataset of the package."""
     if isinstance(dataset, SystemKeys):
         return _chosen("system", "dataset.system", dataset.system, (), extensions, mistakes)
     if isinstance(dataset, DensityKeys):
@@ -125,7 +125,7 @@ def _of_package(kind: Kind) -> list[str]:
 def _chosen(
     kind: Kind, key: str, name: str, own: Sequence[str], extensions: Sequence[str], mistakes: list[Mistake]
 ) -> Registered | None:
-    """Look a name up; of a stored config, whose files nobody imported, nothing can be said."""
+    """Look a name up. If the files of a stored config are not imported, there is nothing to report."""
     if user_files.loaded(extensions) is None:
         return None
     entry = user_files.find(kind, name, extensions)
@@ -135,7 +135,7 @@ def _chosen(
             mistakes.append(Mistake(key, "must be a system of dysts", name, near_miss(name, names)))
         else:
             fix = "pip install 'neuralode-exp[dysts]' brings it"
-            mistakes.append(Mistake(key, "needs an optional part of the install", name, fix))
+            mistakes.append(Mistake(key, "needs an optional dependency", name, fix))
     elif entry is None and names:
         mistakes.append(must_be_one_of(key, name, names))
     elif entry is None:
@@ -145,16 +145,16 @@ def _chosen(
 
 
 def again(folder: Path | str, config: Config, given: Sequence[str], how: str) -> Config:
-    """Import the files of a stored run that are given again, and return its config with them in place of the stored.
+    """Import the files that are given again for a stored run, and return its config with these files.
 
     Args:
-        folder: of the run.
-        config: the stored one.
+        folder: the run's folder.
+        config: the stored config.
         given: files or modules.
-        how: to write where they are missing, as `extensions=[my_fields.py]`.
+        how: what the message proposes if files are missing, as `extensions=[my_fields.py]`.
 
     Raises:
-        ConfigError: one is missing, or another than the run had.
+        ConfigError: a file is missing, or its content differs from that of the run.
     """
     if not config.extensions and not given:
         return config
@@ -164,7 +164,7 @@ def again(folder: Path | str, config: Config, given: Sequence[str], how: str) ->
     had = dict(summary.get("extensions", {})) if summary else {}
     now = {word: user_files.sha256(word) for word in given}
     if len(given) != len(had):
-        rule = f"must be given again, as a run's folder imports no code: the run had {len(had)}"
+        rule = f"must be given again, because no stored path is imported: the run had {len(had)}"
         got = ", ".join(given) or "none"
         raise ConfigError([Mistake("extensions", rule, got, how)])
     missing = [word for word, digest in now.items() if digest not in had.values()]
@@ -172,19 +172,19 @@ def again(folder: Path | str, config: Config, given: Sequence[str], how: str) ->
     if missing:
         got = ", ".join(f"{word} {now[word] or '(no such file)'}" for word in missing)
         fix = f"the run had {', '.join(gone)}"
-        raise ConfigError([Mistake("extensions", "must be what the run was made with, by SHA-256", got, fix)])
+        raise ConfigError([Mistake("extensions", "must be the files of the run, by SHA-256", got, fix)])
     load_extensions({"extensions": list(given)})
     return config.model_copy(update={"extensions": tuple(given)})
 
 
 def given_extensions(overrides: Iterable[Override]) -> list[str]:
-    """Return what `extensions=` says among the arguments of a command line."""
+    """Return the value of `extensions=` on a command line."""
     values = [override.value() for override in overrides if override.key_or_group == "extensions"]
     return [str(word) for word in values[-1]] if values and isinstance(values[-1], list) else []
 
 
 def store_options(folder: Path, config: Config) -> None:
-    """Write the options with the defaults of their signatures into the config that Hydra has stored."""
+    """Write the options, with the defaults of their signatures, into the config that Hydra has stored."""
     path = folder / ".hydra" / "config.yaml"
     if not config.extensions or not path.is_file():
         return
@@ -197,6 +197,6 @@ def store_options(folder: Path, config: Config) -> None:
 
 
 def spell_extensions(extensions: Sequence[str]) -> str:
-    """Write them as on the command line."""
+    """Write the files as an argument of the command line."""
     words = (word if re.fullmatch(r"[\w./-]+", word) else "'" + word.replace("'", "\\'") + "'" for word in extensions)
     return f"extensions=[{','.join(words)}]"

@@ -1,4 +1,4 @@
-"""Check a request before Hydra makes any folder: compose and validate the run, or every cell of a grid."""
+"""Check a request before Hydra makes any folder: compose and validate the run, or each cell of a grid."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Request:
 
     Args:
         argv: the arguments for Hydra.
-        answer: what to print instead of running, for `check=true`.
+        answer: what `check=true` prints instead of running; None for a run.
     """
 
     argv: list[str]
@@ -42,15 +42,15 @@ class Request:
 
 
 def preflight(argv: list[str], conf: Path = CONF) -> Request:
-    """Check the command line, without writing anything.
+    """Check the command line. Nothing is written.
 
     Args:
         argv: the arguments after the program's name.
         conf: directory of the YAML files.
 
     Raises:
-        ConfigError: with all mistakes; in a grid those of every cell.
-        SystemExit: from argparse, for an unknown flag.
+        ConfigError: the request is wrong; it lists all mistakes, those of every cell of a grid.
+        SystemExit: argparse does not know a flag.
     """
     flags = command_line_parser().parse_intermixed_args(argv)
     asks_hydra = (flags.help, flags.hydra_help, flags.cfg, flags.info, flags.shell_completion)
@@ -76,7 +76,7 @@ def preflight(argv: list[str], conf: Path = CONF) -> Request:
         mistakes += error.mistakes
     if mistakes:
         raise ConfigError(mistakes)
-    # Flags first: Hydra's parser takes no flag between two overrides.
+    # Flags come first, because Hydra's parser accepts no flag between two overrides.
     further = ["--config-dir", flags.config_dir] if flags.config_dir else []
     return Request([*(["--multirun"] if flags.multirun else []), *further, *arguments], said)
 
@@ -99,17 +99,17 @@ def _single(composer: Composer, overrides: list[Override]) -> str | None:
 
 
 def of_what_is_there(config: Config, *, elsewhere: bool = False) -> list[Mistake]:
-    """Return what is wrong with a run that is right in itself: what it needs of the machine, then of its data.
+    """Return what a valid config needs and does not find: first on this machine, then in its data.
 
     Args:
-        elsewhere: whether it will run on another machine, which checks what is asked of it when the run starts.
+        elsewhere: whether it will run on another machine, which then makes the checks of the machine itself.
     """
     first = [*_of_weights(config), *([] if elsewhere else of_machine(config))]
     return first or [*_of_own_code(config), *KINDS[config.dataset.kind].data(config)]
 
 
 def _grid(composer: Composer, overrides: list[Override]) -> str | None:
-    """Check every cell; those without a meaning are no mistakes, they are skipped later."""
+    """Check every cell. A cell without a meaning is no mistake: the grid skips it."""
     mistakes: Counter[Mistake] = Counter()
     of_hydra = [override for override in overrides if override.is_hydra_override()]
     wrong = [override for override in of_hydra if override.is_sweep_override()]
@@ -139,7 +139,7 @@ def _grid(composer: Composer, overrides: list[Override]) -> str | None:
 
 
 def axes_of(composer: Composer, overrides: list[Override]) -> list[Override]:
-    """Return what a grid is made of: the axes in files, then those of the command line."""
+    """Return the axes of a grid: first those in files, then those of the command line."""
     params = OmegaConf.select(composer.hydra(overrides), "sweeper.params")
     in_files = (
         ["=".join((str(key), spell(value))) for key, value in params.items()] if isinstance(params, DictConfig) else []
@@ -148,7 +148,7 @@ def axes_of(composer: Composer, overrides: list[Override]) -> list[Override]:
 
 
 def _of_launcher(composer: Composer, overrides: list[Override]) -> Iterator[Mistake]:
-    """Yield what is wrong with what starts the jobs, and with the folder that they go to."""
+    """Yield the mistakes in the settings of the launcher, and in the folder of the grid."""
     hydra = composer.hydra(overrides)
     yield from wrong_settings(hydra, composer.hydra(o for o in overrides if not o.key_or_group.startswith("hydra.")))
     yield from filter(None, [wrong_output("hydra.sweep.dir", hydra)])
@@ -157,7 +157,7 @@ def _of_launcher(composer: Composer, overrides: list[Override]) -> Iterator[Mist
 def _of_sweeper(of_hydra: Iterable[Override], axes: Sequence[Override]) -> Iterator[Mistake]:
     given = {override.key_or_group: str(override.value()) for override in of_hydra}
     if "hydra.sweep.subdir" in given:
-        fix = "leave it out: a cell's folder is named by what it asks for"
+        fix = "leave it out: the folder of a cell is named after its config"
         yield Mistake("hydra.sweep.subdir", "cannot be changed", given["hydra.sweep.subdir"], fix)
     for override in (axis for axis in axes if not _values(axis)):
         is_glob = isinstance(override.value(), Glob)
@@ -170,9 +170,9 @@ def _of_sweeper(of_hydra: Iterable[Override], axes: Sequence[Override]) -> Itera
 
 
 def expand(overrides: Iterable[Override]) -> Iterator[list[str]]:
-    """Yield the cells of a grid, each a list of arguments; of two overrides of a key the later counts.
+    """Yield the cells of a grid, each a list of arguments. If two overrides set a key, the later one counts.
 
-    What is drawn from an interval cannot be listed: its two ends stand for it, and each axis is varied alone.
+    The values of an interval cannot be listed. Then only its two ends are tried, and only one axis is varied at a time.
     """
     overrides = list(overrides)
     axes = {override.get_key_element(): _values(override) for override in overrides}
@@ -191,7 +191,7 @@ def _values(override: Override) -> list[str]:
     if isinstance(value, IntervalSweep):
         return [f"{key}={value.start}", f"{key}={value.end}"]
     if override.is_sweep_override():
-        with contextlib.suppress(ValueError):  # a range in steps of 0
+        with contextlib.suppress(ValueError):  # a range with a step of 0
             return [f"{key}={value}" for value in override.sweep_string_iterator()]
         return []
     return [str(override.input_line)]
@@ -206,24 +206,24 @@ def _needs_multirun(override: Override) -> Mistake:
 def _of_weights(config: Config) -> list[Mistake]:
     if config.weights is None or (Path(config.weights) / WEIGHTS).is_file():
         return []
-    fix = f"{WEIGHTS} of it is read, seen from {Path.cwd()}"
+    fix = f"it must hold {WEIGHTS}; a relative path starts at {Path.cwd()}"
     return [Mistake("weights", "must be the folder of a run with weights", config.weights, fix)]
 
 
 def _of_own_code(config: Config) -> list[Mistake]:
     if not config.extensions and config.model.field != "hybrid":
         return []
-    from neuralode_exp.try_out import try_out  # brings torch, as the user's files do
+    from neuralode_exp.try_out import try_out  # imports torch, as the user's files do
 
     mistake = try_out(config)
     return [mistake] if mistake else []
 
 
 def _of_folder(folder: Path, config: Config) -> list[Mistake]:
-    """A folder that holds a run already must hold this one; its own config is lost once Hydra has written there."""
+    """Check that a folder with a run holds this very run: Hydra would overwrite the config of another one."""
     if not (folder / ".hydra" / "config.yaml").is_file():
         return []
-    from neuralode_exp.tracking.lock import held_by  # few requests name a folder
+    from neuralode_exp.tracking.lock import held_by  # imported here, because few requests name a folder
 
     if (who := held_by(folder)) is not None:
         fix = "wait for it, end it first or choose another folder"

@@ -1,6 +1,6 @@
-"""What a request asks of its data: files that can be read, batches that they fill, states within the precision.
+"""Check the data of a request: files can be read, batches are not too large, states are within the precision.
 
-Each check loads torch, so that these come last, of a request that is right in everything else.
+These checks come last and only for a request without other mistakes, because they import torch.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ if TYPE_CHECKING:
     from neuralode_exp.data.observed import Observed
     from neuralode_exp.data.points import PointTarget
 
-LISTED = 8  # kinds of mistake of a file
-MOST_WINDOWS = 2**24  # of torch.multinomial
+LISTED = 8  # kinds of mistake that are listed for one file
+MOST_WINDOWS = 2**24  # the most that torch.multinomial accepts
 
 
 def of_images(config: Config) -> Iterator[Mistake]:
-    """Yield what is wrong with the folder of a set or the user's file, and with a batch that its images cannot fill."""
+    """Yield the mistakes in the folder or file of the images, and in keys that ask for more images than there are."""
     dataset = config.dataset
     if isinstance(dataset, OwnImagesKeys):
         yield from of_own_images(dataset, config.trainer)
@@ -67,33 +67,33 @@ def _training_images(root: str, name: str) -> tuple[int, Mistake | None]:
         files = read_local_files(Path(root).expanduser(), SETS.get(name, SETS["mnist"]))
     except (DataError, OSError) as error:
         return 0, Mistake("dataset.root", f"cannot be used: {error}")
-    if files is None:  # to be fetched
+    if files is None:  # the files will be fetched
         return TRAINING_IMAGES, wrong_folder("dataset.root", str(Path(root).expanduser()))
     labels = files["train-labels-idx1-ubyte"]
     return int.from_bytes(labels[4:8], "big"), None
 
 
 def of_labels(config: Config) -> Iterator[Mistake]:
-    """Yield what is wrong with the numbers of labelled points."""
+    """Yield the mistakes in the radii and the number of labelled points."""
     dataset, n = config.dataset, config.trainer.batch_size
     assert isinstance(dataset, AnnuliKeys)
     if not dataset.r1 < dataset.r2 < dataset.r3:
         got = f"{dataset.r1:g}, {dataset.r2:g}, {dataset.r3:g}"
-        yield Mistake("dataset.r1", "must be below dataset.r2, and that below dataset.r3", got, "0.5, 1, 1.5 are usual")
+        yield Mistake("dataset.r1", "must be below dataset.r2, and r2 below dataset.r3", got, "0.5, 1, 1.5 are usual")
     if n > dataset.train:
         yield Mistake("trainer.batch_size", f"must be at most the {dataset.train} training points", spell(n))
 
 
 def of_dynamics(config: Config) -> Iterator[Mistake]:
-    """Yield what is wrong with a file of trajectories, or with a system whose states leave the precision."""
+    """Yield the mistakes in a file of trajectories, or in a system whose states leave the range of the precision."""
     dataset, trainer = config.dataset, config.trainer
     if isinstance(dataset, DynamicsKeys) and trainer.shooting == "multiple":
         windows = dataset.trajectories * (dataset.points - (trainer.window or 1))
         if windows > MOST_WINDOWS:
-            rule = f"times dataset.trajectories must give at most {MOST_WINDOWS} windows, which torch can draw from"
+            rule = f"times dataset.trajectories must give at most {MOST_WINDOWS} windows, as torch draws from no more"
             yield Mistake("dataset.points", rule, spell(windows), "lower one of them")
             return
-    if not isinstance(dataset, SystemKeys):  # the user's own are tried out
+    if not isinstance(dataset, SystemKeys):  # `try_out` checks the user's own
         yield from _of_trajectories(dataset, config.precision)
 
 
@@ -109,7 +109,7 @@ def _of_trajectories(dataset: Dataset, precision: str) -> tuple[Mistake, ...]:
         if isinstance(dataset, CsvKeys):
             _table(dataset, precision)
         elif not isinstance(dataset, DynamicsKeys) or find("system", dataset.name, ()) is None:
-            pass  # the run says what it is missing
+            pass  # the run reports what is missing
         elif _may_leave(dataset):
             make_dynamics(dataset.name, dtype=dtype, **{**dataset.arguments(), "input": input_of(dataset) or "hold"})
         else:
@@ -121,7 +121,7 @@ def _of_trajectories(dataset: Dataset, precision: str) -> tuple[Mistake, ...]:
 
 
 def dimension(config: Config) -> int | None:
-    """Return the dimension of states or points; None of images, of data that cannot be read, and of others' code."""
+    """Return the dimension of states or points, or None for images, unreadable data and code of others."""
     dataset = config.dataset
     if isinstance(dataset, AnnuliKeys):
         return dataset.dim + config.model.augment
@@ -129,7 +129,7 @@ def dimension(config: Config) -> int | None:
         if isinstance(dataset, CsvKeys):
             return int(_table(dataset, config.precision).states[0].shape[1])
         return _points(dataset).dim if isinstance(dataset, PointsKeys) else dim_of(dataset, config.extensions)
-    except (OSError, ValueError):  # of which the checks above speak
+    except (OSError, ValueError):  # the checks above report it
         return None
 
 
@@ -150,16 +150,16 @@ def _points(dataset: PointsKeys) -> PointTarget:
 
 
 def _may_leave(dataset: DynamicsKeys) -> bool:
-    """Whether states may leave the precision: a linear system's, which cost nothing, or those of a box of the user's.
+    """Return whether states may leave the range of the precision: for a linear system or a box of the user's.
 
-    The non-linear systems stay in range from their own boxes, and take seconds.
+    Non-linear systems stay in range when they start in their own boxes, and checking them would take seconds.
     """
     return "matrix" in type(dataset).model_fields or dataset.low is not None or dataset.high is not None
 
 
 def of_densities(config: Config) -> Iterator[Mistake]:
-    """Yield what is wrong with a file of points, or with the scales of a density."""
-    if not isinstance(config.dataset, DensityKeys):  # the user's own are tried out
+    """Yield the mistakes in a file of points, or in the scales of a density."""
+    if not isinstance(config.dataset, DensityKeys):  # `try_out` checks the user's own
         yield from _of_points(config.dataset, config.precision)
 
 
@@ -171,7 +171,7 @@ def _of_points(dataset: Dataset, precision: str) -> tuple[Mistake, ...]:
     from neuralode_exp.data.dynamics import largest_state
 
     try:
-        if isinstance(dataset, PointsKeys):  # they are standardised
+        if isinstance(dataset, PointsKeys):  # points are standardised, hence always in range
             _points(dataset)
             return ()
         scales = {key: x for key, x in dataset.arguments().items() if key not in DensitiesKeys.model_fields}
@@ -188,7 +188,7 @@ def _of_points(dataset: Dataset, precision: str) -> tuple[Mistake, ...]:
 
 
 def _as_mistakes(error: OSError | ValueError, dataset: Dataset) -> Iterator[Mistake]:
-    """Yield an error of a reader, whose lines may be many, as mistakes; a key in backticks is the dataset's."""
+    """Yield each line of a reader's error as a mistake. A key in backticks is one of the dataset's."""
     path = getattr(dataset, "path", None)
     if isinstance(error, OSError):
         yield Mistake("dataset.path", "must be a file that can be read", f"{path} ({error.strerror})", "choose another")

@@ -1,4 +1,4 @@
-"""Go on with an unfinished run: its stored config instead of the files in `conf/`, its own folder."""
+"""Resume an unfinished run in its own folder, with its stored config instead of the files in `conf/`."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from neuralode_exp.config.validation import stored_config
 
 
 def go_on(given: str, overrides: Iterable[Override], conf: Path, *, is_grid: bool) -> tuple[list[str], Config]:
-    """Return the arguments that make Hydra go on with a run in its own folder, and the run's config.
+    """Return the arguments with which Hydra resumes a run in its own folder, and the run's config.
 
-    Hydra reads `FOLDER/.hydra/config.yaml` in place of `conf/config.yaml`, so that the config is the stored one
-    whatever has happened to the files in `conf` since, and leaves `FOLDER/.hydra` as it is.
+    Hydra reads `FOLDER/.hydra/config.yaml` instead of `conf/config.yaml`, so that later changes in `conf` have no
+    effect. It leaves `FOLDER/.hydra` unchanged.
 
     Args:
         given: the folder, as in `resume=FOLDER`.
-        overrides: all arguments; beside `resume` only keys outside the run's identity.
-        conf: directory of the YAML files, for Hydra's own settings.
+        overrides: all arguments. Beside `resume` only keys outside the run's identity are allowed.
+        conf: folder of the YAML files, for Hydra's own settings.
         is_grid: whether -m was given.
 
     Raises:
-        ConfigError: no run to go on with, or a key that would change its result.
+        ConfigError: there is no run to resume, or a key would change its result.
     """
     if is_grid:
-        fix = "leave out -m; a grid goes on by its own command with hydra.sweep.dir=FOLDER"
-        raise ConfigError([Mistake("resume", "is for one run", given, fix)])
+        fix = "leave out -m; to resume a grid, repeat its command with hydra.sweep.dir=FOLDER"
+        raise ConfigError([Mistake("resume", "is for one run, not a grid", given, fix)])
     folder = Path(given).absolute()
     _require_unfinished(given, folder)
     stored = stored_config(folder)
@@ -49,7 +49,7 @@ def go_on(given: str, overrides: Iterable[Override], conf: Path, *, is_grid: boo
     changed = identity_differences(stored, config)
     if changed:
         raise ConfigError(
-            Mistake(key, "cannot change in a run that goes on", spell(new), f"leave it out, the run has {spell(old)}")
+            Mistake(key, "cannot change in a run that goes on", spell(new), f"leave it out: the run has {spell(old)}")
             for key, (old, new) in changed.items()
         )
     argv = ["--config-path", str(folder / ".hydra")]
@@ -68,10 +68,10 @@ def _require_unfinished(given: str, folder: Path) -> None:
     if not (folder / ".hydra" / "config.yaml").is_file():
         grid = (folder / "multirun.yaml").is_file()
         what = "the folder of a grid" if grid else "no such folder" if not folder.is_dir() else "no run in it"
-        fix = f"use its command with hydra.sweep.dir={given}" if grid else "the run's first lines name its folder"
+        fix = f"use its command with hydra.sweep.dir={given}" if grid else "a run's first lines name its folder"
         raise ConfigError([Mistake("resume", "must be the folder of a run", f"{given} ({what})", fix)])
     from neuralode_exp.tracking.lock import held_by
-    from neuralode_exp.tracking.summary import read_summary  # brings torch: not for a wrong request
+    from neuralode_exp.tracking.summary import read_summary  # imports torch, which a wrong request does not need
 
     if (who := held_by(folder)) is not None:
         got = f"{given}, which {who} is running"

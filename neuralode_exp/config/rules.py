@@ -1,4 +1,4 @@
-"""Rules that bind several keys, each checked as soon as the sections that it reads are right in themselves."""
+"""Rules about several keys. Each is checked if the sections that it reads are valid."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from neuralode_exp.tags import costs
 def across_sections(
     top: Top | None, dataset: Dataset | None, model: Model | None, solver: Solver | None, trainer: Trainer | None
 ) -> Iterator[Mistake]:
-    """Yield what is wrong between keys; a section that is None is wrong in itself and not looked at."""
+    """Yield the mistakes between keys. A section that is None is not valid, and rules about it are not checked."""
     if top:
         yield from _of_top(top)
     if dataset:
@@ -35,7 +35,7 @@ def across_sections(
 
 
 def _of_channels(model: Model, augment: int) -> Iterator[Mistake]:
-    rule = "must be at most 32 or a multiple of it, for the groups of GroupNorm"
+    rule = "must be at most 32 or a multiple of 32, for the groups of GroupNorm"
     if model.channels > 32 and model.channels % 32:
         yield Mistake("model.channels", rule, spell(model.channels))
     elif augment and (both := model.channels + augment) > 32 and both % 32:
@@ -50,12 +50,12 @@ def _of_top(top: Top) -> Iterator[Mistake]:
 
 def _of_dataset(dataset: Dataset) -> Iterator[Mistake]:
     if isinstance(dataset, ImagesKeys) and (dataset.train or 0) + dataset.validation > TRAINING_IMAGES:
-        rule = f"must be at most the {TRAINING_IMAGES - dataset.validation} images beside dataset.validation"
+        rule = f"must be at most the {TRAINING_IMAGES - dataset.validation} images that are not held out for validation"
         yield Mistake("dataset.train", rule, spell(dataset.train), "lower one of them")
 
 
 def _of_flow(dataset: Dataset, model: Model) -> Iterator[Mistake]:
-    if model.field == "mlp" and model.activation not in (None, "tanh"):  # the trace is written out for it
+    if model.field == "mlp" and model.activation not in (None, "tanh"):  # its trace is computed by a formula for tanh
         rule = f"must be tanh for dataset={dataset.name}"
         yield Mistake("model.activation", rule, model.activation, "leave it out")
     if model.features != "none" and model.field not in ("mlp", "linear"):
@@ -89,8 +89,8 @@ def _of_dataset_and_trainer(dataset: Dataset, trainer: Trainer) -> Iterator[Mist
         rule = f"must be {wanted} for dataset={dataset.name}"
         yield Mistake("trainer", rule, trainer.name, "leave it out: the dataset picks it")
     elif isinstance(dataset, DynamicsKeys) and (trainer.window or 0) >= dataset.points:
-        fix = f"at most {dataset.points - 1} steps lead from a point to another"
+        fix = f"at most {dataset.points - 1} steps fit between the points"
         yield Mistake("trainer.window", f"must be below dataset.points={dataset.points}", spell(trainer.window), fix)
     if trainer.patience is not None and getattr(dataset, "validation", 1) == 0:
-        rule = "must be null where nothing is held out (dataset.validation=0)"
+        rule = "must be null if nothing is held out (dataset.validation=0)"
         yield Mistake("trainer.patience", rule, spell(trainer.patience), "set dataset.validation too")

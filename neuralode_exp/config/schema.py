@@ -1,8 +1,8 @@
 """The typed config: the keys of `conf/`, their types and their ranges.
 
-A key has no default here, its default stands in `conf/`, and a key that is not here is refused: YAML and schema
-always have the same keys. Keys of `model`, `solver` and `trainer` exist for every model, solver and trainer, so
-that one line can sweep over all of them; those of `dataset` are the dataset's own.
+The defaults are in `conf/`, not here. A key that is not here is refused, so that YAML and schema always have the same
+keys. Every model has all keys of `model`, and likewise for `solver` and `trainer`, so that one command can sweep over
+all of them. The keys of `dataset` differ between datasets.
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ def _words(value: object) -> object:
     return (_word(value),) if isinstance(value, (str, int, float)) and not isinstance(value, bool) else value
 
 
-# Columns of a table by name or by number from 1, one or a list.
+# Columns of a table, each by its name or its number from 1. A single value counts as a list of one.
 Column = Annotated[str, BeforeValidator(_word)]
 Words = Annotated[tuple[str, ...], BeforeValidator(_words)]
 Columns = Annotated[Words, Field(min_length=1)]
 
 
 ODE_MODELS = ("odenet", "rknet")
-TRAINING_IMAGES = 60_000  # of MNIST, and of Fashion-MNIST
+TRAINING_IMAGES = 60_000  # in MNIST and in Fashion-MNIST
 Reading = Literal["hold", "linear", "cubic", "none"]
 
 
 class Section(BaseModel):
-    """Part of a config: unknown keys, NaN and infinity are refused, nothing can be changed."""
+    """A section of a config. It cannot be changed, and it refuses unknown keys, NaN and infinity."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -53,7 +53,7 @@ class Section(BaseModel):
 
 
 class Dataset(Section):
-    """What every dataset has. `tolerance`, `step_size` and `first_step` are the defaults of the solver's keys."""
+    """The keys of every dataset. `tolerance`, `step_size` and `first_step` are defaults for keys of the solver."""
 
     OWN_USE: ClassVar = frozenset({"name", "kind", "tolerance", "step_size", "first_step"})
 
@@ -69,7 +69,7 @@ class Dataset(Section):
 
 
 class AnyImagesKeys(Dataset):
-    """Images and how those of training are augmented."""
+    """Images, and how the training images are augmented."""
 
     kind: Literal["images"]
     train: Count | None
@@ -85,14 +85,14 @@ class ImagesKeys(AnyImagesKeys):
 
 
 class OwnImagesKeys(AnyImagesKeys):
-    """The user's own images; `validation` is the fraction of the training images held out."""
+    """The user's own images. `validation` is the fraction of training images that is held out."""
 
     path: str
     validation: Fraction
 
 
 class AnnuliKeys(Dataset):
-    """Labelled points, see `neuralode_exp.data.annuli.annuli`."""
+    """Labelled points of `neuralode_exp.data.annuli.annuli`."""
 
     kind: Literal["labels"]
     dim: Count
@@ -106,7 +106,7 @@ class AnnuliKeys(Dataset):
 
 
 class DynamicsKeys(Dataset):
-    """Trajectories of a known system z' = f(t, z); constants of its own are the fields of a subclass."""
+    """Trajectories of a known system dz/dt = f(t, z). A subclass has the constants of its system as fields."""
 
     kind: Literal["dynamics"]
     seed: CountOrZero
@@ -124,14 +124,14 @@ class DynamicsKeys(Dataset):
 
 
 class SystemKeys(DynamicsKeys):
-    """A system that the user registered: `options` are its keyword arguments."""
+    """A system that the user registered. `options` are its keyword arguments."""
 
     system: str
     options: dict[str, Any]
 
 
 class CsvKeys(Dataset):
-    """Measured trajectories in a table; see `neuralode_exp.data.csv_trajectories.read_trajectories`."""
+    """Measured trajectories in a table, see `neuralode_exp.data.csv_trajectories.read_trajectories`."""
 
     kind: Literal["dynamics"]
     path: str
@@ -153,7 +153,7 @@ class CsvKeys(Dataset):
 
 
 class DensitiesKeys(Dataset):
-    """Samples of a density; scales of its own are the fields of a subclass."""
+    """Samples of a known density. A subclass has the scales of its density as fields."""
 
     kind: Literal["densities"]
     seed: CountOrZero
@@ -162,14 +162,14 @@ class DensitiesKeys(Dataset):
 
 
 class DensityKeys(DensitiesKeys):
-    """A density that the user registered: `options` are its keyword arguments."""
+    """A density that the user registered. `options` are its keyword arguments."""
 
     density: str
     options: dict[str, Any]
 
 
 class PointsKeys(Dataset):
-    """The user's own points; `validation` is the fraction of rows held out."""
+    """The user's own points. `validation` is the fraction of rows that is held out."""
 
     kind: Literal["densities"]
     path: str
@@ -178,8 +178,8 @@ class PointsKeys(Dataset):
     validation: Fraction
 
 
-# Datasets with keys of their own. Those of registered systems and densities are made from their signatures; any other
-# name has the keys of its kind and no more.
+# Datasets with keys of their own. For registered systems and densities the keys follow from the signature. Any other
+# dataset has only the keys of its kind.
 DATASETS: dict[str, type[Dataset]] = {
     "images": OwnImagesKeys,
     "annuli": AnnuliKeys,
@@ -263,7 +263,7 @@ class Trainer(Section):
 
 
 class Top(Section):
-    """The keys that stand in no section."""
+    """The keys outside of all sections."""
 
     seed: Annotated[int, Field(ge=0, lt=2**32)]
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda|cuda:\d+|mps)$")]
@@ -279,7 +279,7 @@ class Top(Section):
 
 
 class Config(Top):
-    """One run. `neuralode_exp.config.validate` makes it from a mapping."""
+    """The config of one run. `neuralode_exp.config.validate` makes it from a mapping."""
 
     dataset: SerializeAsAny[Dataset]  # dumped with the keys of its own class
     model: Model
@@ -288,5 +288,5 @@ class Config(Top):
 
     @property
     def solves_ode(self) -> bool:
-        """Whether the model is an ODE; the others read no solver key."""
+        """Whether the model solves an ODE. Other models read no key of the solver."""
         return self.model.name in ODE_MODELS

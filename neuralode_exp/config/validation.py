@@ -1,4 +1,4 @@
-"""From a mapping to a `Config`, or to everything that is wrong with it."""
+"""Make a `Config` from a mapping, or report all its mistakes."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ RULES = {
     "string_pattern_mismatch": "must be auto, cpu, cuda, cuda:0 (or another number) or mps",
     "too_short": "must not be empty",
     "tuple": "must be a list",
-    "value": "{error}",  # of a validator of ours
+    "value": "{error}",  # raised by a validator in the schema
 }
 SECTIONS = tuple(name for name in Config.model_fields if name not in Top.model_fields)
 S = TypeVar("S", bound=Section)
@@ -47,11 +47,11 @@ def validate(values: Mapping[str, Any]) -> Config:
     """Check a config and return it typed.
 
     Args:
-        values: plain keys and values as YAML gives them, without Hydra's own; numbers may be written as text.
-            A key that came later may be missing, and takes the value that it had without being there.
+        values: plain keys and values as YAML gives them, without Hydra's own. Numbers may be written as text. A key
+            that was added later may be missing, and then has its neutral value, see `later`.
 
     Raises:
-        ConfigError: with all mistakes at once.
+        ConfigError: the config is wrong; it lists all mistakes.
     """
     values = with_later_keys(values)
     mistakes: list[Mistake] = []
@@ -71,32 +71,32 @@ def validate(values: Mapping[str, Any]) -> Config:
 
 
 def stored_config(folder: Path | str) -> Config:
-    """Return the config that a run has left in its folder.
+    """Return the config that is stored in a run's folder.
 
     Raises:
-        FileNotFoundError: it is not the folder of a run.
-        ConfigError: another version of the program wrote it, with other keys.
+        FileNotFoundError: the folder is not that of a run.
+        ConfigError: another version of the program wrote the config, with other keys.
     """
     return validate(plain(OmegaConf.load(Path(folder) / ".hydra" / "config.yaml")))
 
 
 def _check_dataset(values: object, mistakes: list[Mistake]) -> Dataset | None:
     given = values if isinstance(values, Mapping) else {}
-    if given.get("kind") not in (None, *KINDS):  # its other keys are not known either
+    if given.get("kind") not in (None, *KINDS):  # the keys of an unknown kind are unknown too
         mistakes.append(must_be_one_of("dataset.kind", spell(given["kind"]), KINDS))
         return None
     dataset = check_section("dataset", dataset_class(given.get("name"), given.get("kind")), values, mistakes)
     try:
         if dataset is not None:
             dim_of(dataset, ())
-    except ValueError as error:  # of options that do not go together
+    except ValueError as error:  # options that contradict each other
         key, _, rule = str(error).lstrip("`").partition("` ")
         mistakes.append(Mistake(f"dataset.{key}", rule))
     return dataset
 
 
 def _with_options(section: str, part: S, entry: Registered | None, mistakes: list[Mistake]) -> S | None:
-    """Return a section with the options of what it names, checked and complete."""
+    """Return a section in which the options of the registered entry are checked and complete."""
     if entry is None:
         return part
     wrong: list[Mistake] = []
@@ -113,11 +113,11 @@ def check_section(section: str, schema: type[S], values: object, mistakes: list[
     if not isinstance(values, Mapping):
         mistakes.append(Mistake(section, "must be a group of keys", spell(values)))
         return None
-    given = {str(key): value for key, value in values.items() if value != "???"}  # OmegaConf's "to be given"
+    given = {str(key): value for key, value in values.items() if value != "???"}  # OmegaConf's mark of a missing value
     try:
         return schema.model_validate(given)
     except ValidationError as invalid:
-        # A key that may be a number or a list fails as both: one line is enough.
+        # A key that may be a number or a list fails as both, but is reported once.
         first = {error["loc"][0]: error for error in reversed(invalid.errors())}
         mistakes += [_explain(section, schema, error) for error in reversed(first.values())]
         return None
@@ -150,7 +150,7 @@ def _explain(section: str, schema: type[Section], error: ErrorDetails) -> Mistak
 
 
 def _choices(annotation: Any) -> list[str]:
-    """The words that a key may have for a value."""
+    """Return the words that are allowed as the value of a key."""
     if annotation is type(None):
         return ["null"]
     if get_origin(annotation) is Literal:

@@ -63,7 +63,7 @@ def test_every_cell_has_a_meaning_or_one_line_that_says_what_to_pick(cell) -> No
     [
         (
             ["dataset=mnist", "solver=lsoda"],
-            "solver=lsoda takes all rows of a batch for one state, whose Jacobian has their number squared, "
+            "solver=lsoda solves all rows of a batch as one state, and the Jacobian of that state is too large, "
             "got dataset=mnist; pick solver=dopri5",
         ),
         (
@@ -74,7 +74,7 @@ def test_every_cell_has_a_meaning_or_one_line_that_says_what_to_pick(cell) -> No
         (["model=mlp"], "model=mlp is for images, got dataset=spiral-stable-focus; pick model=odenet or model=rknet"),
         (
             ["model=resnet", "dataset=torus"],
-            "model=resnet has no density, its blocks need not be invertible, got dataset=torus; "
+            "model=resnet has no density: its blocks need not be invertible, got dataset=torus; "
             "pick model=odenet or model=rknet",
         ),
         (
@@ -122,7 +122,7 @@ def test_every_cell_has_a_meaning_or_one_line_that_says_what_to_pick(cell) -> No
         ),
         (
             ["solver.engine=torchdiffeq", "solver.first_step=previous"],
-            "solver.first_step=previous is known of the native engine's steps alone, got solver.engine=torchdiffeq; "
+            "solver.first_step=previous is available in the native engine only, got solver.engine=torchdiffeq; "
             "pick solver.engine=native or solver.first_step=null",
         ),
     ],

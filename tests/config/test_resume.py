@@ -48,8 +48,8 @@ def test_keys_that_change_the_result_are_refused_with_both_values(tmp_path: Path
     folder = tmp_path / "run"
     stop(folder, compose())
     assert mistakes(f"resume={folder}", "trainer.lr=0.5", "seed=3", "threads=1").splitlines() == [
-        "seed cannot change in a run that goes on, got 3; leave it out, the run has 0",
-        "trainer.lr cannot change in a run that goes on, got 0.5; leave it out, the run has 0.02",
+        "seed cannot change in a run that goes on, got 3; leave it out: the run has 0",
+        "trainer.lr cannot change in a run that goes on, got 0.5; leave it out: the run has 0.02",
     ]
     assert mistakes(f"resume={folder}", "model=resnet") == (
         "model=resnet cannot change in a run that goes on; leave it out or start a new run"

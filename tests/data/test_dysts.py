@@ -60,6 +60,5 @@ def test_without_the_extra_it_is_named() -> None:
     with pytest.raises(ConfigError) as caught:
         preflight(["dataset=system", "dataset.system=dysts/Lorenz"])
     assert str(caught.value) == (
-        "dataset.system needs an optional part of the install, got dysts/Lorenz; "
-        "pip install 'neuralode-exp[dysts]' brings it"
+        "dataset.system needs an optional dependency, got dysts/Lorenz; pip install 'neuralode-exp[dysts]' brings it"
     )

@@ -94,7 +94,7 @@ def test_states_are_seen_along_the_direction_that_decides() -> None:
 
 
 WRONG = {
-    "dataset=circle model.augment=1": "model.augment adds dimensions that nothing is known of",
+    "dataset=circle model.augment=1": "model.augment adds dimensions without data",
     "dataset=torus model.augment=1": "model.augment has no density",
     "dataset=mnist model=stem model.channels=16 model.augment=1": "model.augment is for networks with blocks",
     "dataset=mnist model.augment=1": "model.augment and model.channels together must be at most 32",
