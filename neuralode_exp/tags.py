@@ -138,7 +138,7 @@ for _tag in (
     Tag("dynamics/validation_error", "error of held-out trajectories: relative, or for a table in standard deviations",
         bar="error", final=True, title="validation error", curve=True, chart=ERROR, compared=3),
     Tag("dynamics/persistence_error", "tables: the same error of a forecast that stays at the first held-out state",
-        bar="holding", final=True, title="error of keeping the first state", chart=ERROR),
+        bar="persistence", final=True, title="persistence error", chart=ERROR),
     Tag("dynamics/constants_error",
         "largest relative error of the learned constants, each recorded as `constants/NAME`", final=True,
         title="error of the constants", chart=ERROR),

@@ -1,4 +1,4 @@
-"""Checkpoints that are whole or absent, and that hold tensors and plain values only."""
+"""Checkpoints of tensors and plain values. A checkpoint is complete or absent, never partial."""
 
 import io
 import pickle
@@ -13,27 +13,27 @@ import torch
 
 from neuralode_exp.tracking.whole_files import write_whole
 
-# Exact types: a numpy.float64 is a float for isinstance, but a checkpoint with one is not loaded again.
+# Types must match exactly: a numpy.float64 is a float for isinstance, but torch refuses to load it.
 LEAVES = (torch.Tensor, torch.nn.Parameter, type(None), bool, int, float, str, bytes)
 
 
 class CheckpointError(RuntimeError):
-    """A checkpoint that is missing, damaged or not one of ours."""
+    """A checkpoint is missing, damaged or not from this program."""
 
 
 def save(path: Path | str, state: dict[str, Any]) -> None:
-    """Write `state` to `path`; until it is complete on the disk, the file that was there stays.
+    """Write `state` to `path`. The old file stays until the new one is complete on the disk.
 
     Args:
         path: the file, in a folder that exists.
         state: tensors, numbers, strings, None, and dicts, lists and tuples of them.
 
     Raises:
-        TypeError: the state has a value of another type, which could not be loaded again.
+        TypeError: the state has a value of another type, which torch would refuse to load.
         OSError: the disk is full or not writable.
     """
     _check_plain(state, "state")
-    # torch reports a write that fails as a RuntimeError of its archive; plain bytes give a plain OSError.
+    # Written as bytes, because torch.save reports a failed write as a RuntimeError, but a file as an OSError.
     archive = io.BytesIO()
     torch.save(state, archive)
     path = Path(path)
@@ -46,13 +46,13 @@ def save(path: Path | str, state: dict[str, Any]) -> None:
 
 
 def load(path: Path | str, map_location: torch.device | str = "cpu") -> dict[str, Any]:
-    """Read a checkpoint with its tensors on `map_location`.
+    """Read a checkpoint, and put its tensors on the device `map_location`.
 
     Raises:
         CheckpointError: the file is missing or damaged, or holds more than tensors and plain values.
     """
     try:
-        # torch does not look at the archive's check sums.
+        # torch does not verify the archive's check sums.
         with zipfile.ZipFile(path) as archive:
             damaged = archive.testzip()
         if damaged is not None:
@@ -71,7 +71,7 @@ def load(path: Path | str, map_location: torch.device | str = "cpu") -> dict[str
 
 
 def rng_state() -> dict[str, Any]:
-    """Return the state of every random generator: torch's, NumPy's, Python's and, where in use, the GPUs'."""
+    """Return the states of the random generators of torch, NumPy, Python and, if they are in use, the GPUs."""
     legacy = np.random.get_state(legacy=False)  # noqa: NPY002 - what scipy and others draw from
     assert isinstance(legacy, dict)
     version, words, gauss = random.getstate()
@@ -89,8 +89,8 @@ def rng_state() -> dict[str, Any]:
 
 
 def restore_rng_state(state: dict[str, Any]) -> None:
-    """Set all generators to a state that `rng_state` gave, those of GPUs as far as this machine has them."""
-    # Generators take their state from the CPU, wherever the checkpoint was loaded.
+    """Restore the states that `rng_state` returned, those of GPUs as far as this machine has them."""
+    # Generators need their state on the CPU, but the checkpoint may be on another device.
     torch.set_rng_state(state["torch"].cpu())
     for index, words in enumerate(state["cuda"][: torch.cuda.device_count()]):
         torch.cuda.set_rng_state(words.cpu(), index)

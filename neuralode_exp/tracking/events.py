@@ -1,7 +1,7 @@
 """TensorBoard event files, written record by record.
 
-`SummaryWriter` gives each scalar an event and a hand-over to another thread. Here a step is one event, ten
-times cheaper, and it is in the file when the call returns, so that a killed process loses nothing.
+`SummaryWriter` writes one event for each scalar, through another thread. Here one event holds all values of a step,
+which is ten times cheaper. It is in the file when the call returns, so that a killed process loses nothing.
 """
 
 import json
@@ -27,16 +27,16 @@ COMPLETED = "final/completed"
 
 
 class EventFile:
-    """One event file of a run, opened so that it continues the run's earlier ones.
+    """An event file that continues the run's earlier event files.
 
     Args:
         folder: the run's folder. TensorBoard reads its event files in the order of their names.
-        purge_step: what earlier files say of this step and of later ones is void; None voids nothing.
+        purge_step: TensorBoard discards this step and later ones from earlier files; None: it discards nothing.
         suffix: end of the file's name.
     """
 
     def __init__(self, folder: Path, *, purge_step: int | None, suffix: str = "") -> None:
-        # Seconds since 1970; one more than the last file's where two files start in the same second.
+        # Seconds since 1970, or one more than in the last file's name if both start in the same second.
         earlier = [int(path.name[len(PREFIX) :].split(".")[0]) for path in folder.glob(PREFIX + "*")]
         stamp = max([int(time.time()), *(second + 1 for second in earlier)])
         self.path = folder / f"{PREFIX}{stamp:010d}.{socket.gethostname()}{suffix}"
@@ -85,10 +85,10 @@ def layout() -> Summary.Value:
 
 
 def hparams_start(name: str, hparams: Mapping[str, object]) -> list[Summary.Value]:
-    """Return the session start record: the row `name` of the HParams table with its hyperparameters.
+    """Return the session start record, which is the row `name` of the HParams table with its hyperparameters.
 
-    There is no experiment record: it would fix the columns to those of one model, and without it TensorBoard
-    shows the union over all runs. Null has no type there and its cell stays empty; lists are shown as JSON.
+    No experiment record is written, because it would limit the columns to those of one model. Without it TensorBoard
+    shows the columns of all runs. The cell of a null stays empty, and lists are shown as JSON.
     """
     cells = {
         key: value if isinstance(value, bool | int | float | str) else json.dumps(value)
@@ -101,7 +101,7 @@ def hparams_start(name: str, hparams: Mapping[str, object]) -> list[Summary.Valu
 def hparams_end(succeeded: bool) -> list[Summary.Value]:
     """Return the session end record, which marks the row as a success or a failure.
 
-    TensorBoard filters rows by this mark but does not show it; a scalar beside it makes it a column.
+    TensorBoard filters rows by this mark but does not show it. The scalar `final/completed` shows it in a column.
     """
     end = plugin_data_pb2.SessionEndInfo(
         status=api_pb2.STATUS_SUCCESS if succeeded else api_pb2.STATUS_FAILURE, end_time_secs=time.time()

@@ -1,4 +1,4 @@
-"""One run, one process: a run's folder belongs to the process that holds its lock."""
+"""Locks of run folders: only the process that holds the lock of a folder writes there."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from neuralode_exp.outcome import RunFailed
 
 FILE_NAME = ".lock"
 TOUCH_SECONDS = 30.0
-LOST_SECONDS = 300.0  # a lock of another host that was not touched for so long is nobody's
+LOST_SECONDS = 300.0  # a lock of another host counts as lost if it was not touched for so long
 
 
 class Process(TypedDict):
-    """The process of a run. `started`, seconds since 1970, tells it from a later one with the same number."""
+    """The process of a run. `started`, seconds since 1970, distinguishes it from a later process with the same pid."""
 
     pid: int
     host: str
@@ -31,7 +31,7 @@ class Process(TypedDict):
 
 
 class Held(RunFailed):
-    """Another process has the folder."""
+    """Another process holds the folder."""
 
 
 def this_process() -> Process:
@@ -39,10 +39,10 @@ def this_process() -> Process:
 
 
 def is_alive(process: Process) -> bool:
-    """Whether a process of this host is running."""
+    """Return whether a process of this host is running."""
     try:
         found = psutil.Process(process["pid"])
-        # The start is counted from a boot time that moves by a second when the clock is set.
+        # The start is computed from the boot time, which may shift by a second when the clock is set.
         same = abs(found.create_time() - process["started"]) < 2
         return same and found.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
@@ -50,20 +50,20 @@ def is_alive(process: Process) -> bool:
 
 
 def held_by(folder: Path | str) -> str | None:
-    """Return who holds a folder, as `process 12 on host`; None for a folder that can be taken."""
+    """Return who holds a folder, as `process 12 on host`, or None if the folder is free."""
     text, age = _read(Path(folder) / FILE_NAME)
     return None if text is None or _is_lost(text, age) else _name(text)
 
 
 @contextlib.contextmanager
 def lock(folder: Path) -> Iterator[Lock]:
-    """Hold a folder, which is made if missing, until the block ends.
+    """Hold a folder until the block ends. A missing folder is made.
 
-    The lock is a file that one process alone can create, also on a network file system. The lock of a process that has
-    died on this host is taken over, and that of another host once it was not touched for five minutes.
+    The lock is a file that only one process can create, also on a network file system. If its process was on this host
+    and has died, the lock is taken over. If it was on another host, that happens after five minutes without a touch.
 
     Raises:
-        Held: with who holds it.
+        Held: another process holds the folder; the message names it.
     """
     folder.mkdir(parents=True, exist_ok=True)
     taken = Lock(folder / FILE_NAME)
@@ -74,10 +74,10 @@ def lock(folder: Path) -> Iterator[Lock]:
 
 
 class Lock:
-    """A lock that this process holds, and touches while it lives.
+    """A lock that this process holds, and touches at intervals.
 
     Args:
-        path: its file.
+        path: the lock's file.
     """
 
     def __init__(self, path: Path) -> None:
@@ -90,7 +90,7 @@ class Lock:
         self._thread.start()
 
     def check(self) -> None:
-        """Raise Held if another process has taken the folder over, as from a machine that was asleep."""
+        """Raise Held if another process has taken over the folder, for example while this machine was asleep."""
         if self._lost:
             raise Held(f"{self._path.parent} was taken over while this process did not touch its lock")
 
@@ -111,13 +111,13 @@ class Lock:
             return
 
     def _take_over(self, lost: str) -> bool:
-        """Put this lock in the place of a lost one; False where another process does.
+        """Replace a lost lock by this one. Return False if another process is doing so.
 
-        Whoever creates the claim, whose name tells this loss from all others, is the only one to replace that lock.
+        Only the process that creates the claim file may replace the lock. The claim's name belongs to this lost lock.
         """
         claim = self._path.with_name(f"{FILE_NAME}-{_token(lost)}")
         if not _create(claim, self._text):
-            if _read(claim)[1] > LOST_SECONDS:  # its process died between two lines
+            if _read(claim)[1] > LOST_SECONDS:  # the claiming process died before it removed its claim
                 claim.unlink(missing_ok=True)
             return False
         if _read(self._path)[0] != lost:
@@ -128,7 +128,7 @@ class Lock:
 
     def _touch(self) -> None:
         while not self._released.wait(TOUCH_SECONDS):
-            with contextlib.suppress(OSError):  # a network file system that is away for a moment
+            with contextlib.suppress(OSError):  # a network file system may be unavailable for a moment
                 self._lost = _read(self._path)[0] != self._text
                 if not self._lost:
                     os.utime(self._path)
@@ -145,7 +145,7 @@ def _create(path: Path, text: str) -> bool:
 
 
 def _read(path: Path) -> tuple[str | None, float]:
-    """Content and seconds since the last touch; None where there is no such file."""
+    """Return a file's content and the seconds since its last touch. The content is None if there is no such file."""
     try:
         return path.read_text(), time.time() - path.stat().st_mtime
     except FileNotFoundError:
@@ -153,7 +153,7 @@ def _read(path: Path) -> tuple[str | None, float]:
 
 
 def _owner(text: str) -> Process | None:
-    """The owner; None in the moment between a lock's creation and its first line."""
+    """Return the owner, or None if the lock was just created and is still empty."""
     try:
         owner: Process = json.loads(text)
         return owner

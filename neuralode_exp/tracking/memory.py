@@ -1,4 +1,4 @@
-"""Memory of a training step: its peak, what autograd holds for backward, and the peaks of device and process."""
+"""Measure memory: the peak of a training step, the tensors saved for backward, and peaks of device and process."""
 
 import sys
 from collections.abc import Iterable, Iterator
@@ -17,14 +17,14 @@ MIB = 2**20
 class SavedTensors:
     """Measure the bytes that autograd holds during one training step.
 
-    Hooks on saved tensors count each storage once, from the first tensor on it that is saved to the last that
-    is released; views and tensors that are saved twice cost nothing more. Tensors of graphs that are built
-    inside backward, as checkpointing functions do, are counted as well.
-    Not seen: tensors that a function keeps without `save_for_backward`, and what is recomputed by
-    `torch.utils.checkpoint(..., use_reentrant=False)`, where hooks of its own take the place of these.
+    Hooks on saved tensors count each storage once, from the first saved tensor on it to the last release. Views and
+    tensors that are saved twice are not counted again. Tensors of graphs that are built inside backward, as by
+    checkpointing, are counted too.
+    Two things are not counted: tensors that a function keeps without `save_for_backward`, and what
+    `torch.utils.checkpoint(..., use_reentrant=False)` recomputes, because its own hooks replace these.
 
     Args:
-        exclude: a module, whose parameters and buffers are not counted, or the tensors not to count.
+        exclude: a module whose parameters and buffers are not counted, or a collection of tensors that are not.
 
     Example:
         >>> with SavedTensors(exclude=model) as probe:
@@ -51,7 +51,7 @@ class SavedTensors:
         self._hooks.__exit__(*error)
 
     def backward_starts(self) -> None:
-        """Note what is held now, between the forward pass and backward."""
+        """Record what is held now, between the forward pass and backward."""
         self.saved_bytes = self._held
 
     @property
@@ -61,11 +61,11 @@ class SavedTensors:
 
     @property
     def autograd_peak_mib(self) -> float:
-        """The most MiB that saved tensors held at once so far. It is no peak of memory: temporaries are not in it."""
+        """The most MiB that saved tensors held at once so far. It does not include temporaries."""
         return self.peak_bytes / MIB
 
     def _pack(self, tensor: Tensor) -> "_Saved | Tensor":
-        # Forward-mode differentiation has zeros that take no memory, for tangents of what has none.
+        # Zero tangents of forward-mode differentiation have no memory.
         return tensor if torch._is_zerotensor(tensor) else _Saved(self, tensor)
 
     def _add(self, storage: torch.UntypedStorage) -> None:
@@ -89,11 +89,11 @@ class SavedTensors:
 
 
 class _Saved:
-    """A saved tensor in autograd's hands. Autograd drops it when it releases the tensor."""
+    """Stands for a saved tensor. Autograd drops it when it releases the tensor."""
 
     def __init__(self, probe: SavedTensors, tensor: Tensor) -> None:
         self.probe = probe
-        # Detached: an output that is saved by its own function would keep its graph alive in a cycle.
+        # The tensor is detached, because an output that its own function saves would keep its graph alive in a cycle.
         self.tensor = tensor.detach()
         probe._add(tensor.untyped_storage())
 
@@ -106,21 +106,21 @@ def _unpack(saved: _Saved | Tensor) -> Tensor:
 
 
 class AllocatedBytes:
-    """Measure the most bytes of tensors on the CPU that are made after its start and alive at once.
+    """Measure the peak in bytes of CPU tensors that are allocated within the block.
 
-    From the events of torch's allocator, so that what an operation takes and gives back within itself counts as well:
-    on a CPU a convolution makes blocked copies of its input, which no operation returns. Only what is allocated after
-    the start counts, and is followed by its address until it is freed; freeing what was there before changes nothing.
+    It uses the events of torch's allocator, so that temporaries inside an operation count too: a convolution on a CPU
+    makes blocked copies of its input, which it does not return. An allocation within the block counts until its address
+    is freed. Freeing earlier memory changes nothing.
 
     Attributes:
-        peak_bytes: after its end.
+        peak_bytes: the peak, known after the block.
 
     Raises:
-        RuntimeError: another profiler of torch runs.
+        RuntimeError: another profiler of torch is running.
     """
 
     def __init__(self) -> None:
-        # `torch.profiler` starts this one too, after it has imported the compiler for some seconds.
+        # `torch.profiler` uses this profiler too, but imports the compiler, which takes seconds.
         self._profiler = torch.autograd.profiler.profile(profile_memory=True)
         self.peak_bytes = 0
 
@@ -142,9 +142,9 @@ class AllocatedBytes:
 
 
 def _allocations(profiler: torch.autograd.profiler.profile) -> list[tuple[int, int]]:
-    """The address and the bytes, negative where they are freed, of each event of the allocator, in their order.
+    """Return the address and the bytes of each event of the allocator, in order. Bytes are negative for a release.
 
-    The profiler writes them into a trace's file; without a file no public function gives them.
+    A private function is used, because the public ones give these events only in a trace file.
     """
     assert profiler.kineto_results is not None
     waiting = list(profiler.kineto_results.experimental_event_tree())
@@ -159,10 +159,10 @@ def _allocations(profiler: torch.autograd.profiler.profile) -> list[tuple[int, i
 
 
 class Peaks:
-    """The peaks of one run: of a training step, of its device, of its process.
+    """The peaks of memory in one run: of a training step, of its device and of its process.
 
     Args:
-        device: that the run trains on; its peak counts from now.
+        device: the device of the run. Its peak is counted from now on.
     """
 
     _runs_of_process = 0
@@ -177,10 +177,10 @@ class Peaks:
 
     @contextmanager
     def of_step(self) -> Iterator[None]:
-        """Measure one training step: sets `step_mib` to the most MiB of tensors alive at once beyond those before it.
+        """Measure one training step: set `step_mib` to the peak of its tensors in MiB, beyond those alive before it.
 
-        On CUDA by the allocator, on a CPU by `AllocatedBytes`. It stays as it was on other devices, and where a
-        profiler of the caller's watches the step.
+        On CUDA the allocator measures it, on a CPU `AllocatedBytes` does. `step_mib` is not changed on other devices,
+        or if the caller's own profiler is running.
         """
         if self._device.type == "cuda":
             self._before_step = max(self._before_step, torch.cuda.max_memory_allocated(self._device))
@@ -196,16 +196,16 @@ class Peaks:
             yield
 
     def reset_device(self) -> None:
-        """Start a new peak of the device."""
+        """Reset the peak of the device."""
         if self._device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self._device)
             self._before_step = 0
 
     def values(self) -> dict[str, float]:
-        """The peaks by tag, as far as they are known.
+        """Return the known peaks in MiB by tag.
 
-        `memory/peak_device_mib` is CUDA's since `reset_device`. `memory/peak_rss_mib` is of the process since it
-        started, and absent where another run was in it before.
+        `memory/peak_device_mib` is the peak of CUDA since `reset_device`. `memory/peak_rss_mib` is the peak of the
+        process since its start. It is left out if the process had another run before.
         """
         values = {}
         if self._first_run:
@@ -217,7 +217,7 @@ class Peaks:
 
 
 def peak_rss_mib() -> float:
-    """Return the most MiB of main memory that this process took since it started."""
+    """Return the peak of main memory in MiB that this process has used since its start."""
     try:
         import resource
     except ModuleNotFoundError:  # on Windows, where psutil knows the peak; elsewhere it does not

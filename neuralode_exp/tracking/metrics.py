@@ -1,4 +1,4 @@
-"""The plain copy of a run's scalars: metrics.csv with the columns step, tag and value."""
+"""metrics.csv, a plain copy of a run's scalars with the columns step, tag and value."""
 
 import csv
 import io
@@ -12,10 +12,10 @@ HEADER = ("step", "tag", "value")
 
 
 def read_metrics(folder: Path | str, tags: Collection[str] | None = None) -> dict[str, tuple[list[int], list[float]]]:
-    """Return for every tag of a run, or for those asked for, its steps and values in the order of their writing.
+    """Return the steps and values of each tag, or of the given tags, in the order in which they were written.
 
-    A last line without its newline was cut off by the end of the process and is left out.
-    A folder without metrics.csv has no metrics yet.
+    A last line without a newline is left out, because the process ended while writing it. The result is empty if there
+    is no metrics.csv yet.
     """
     curves: dict[str, tuple[list[str], list[str]]] = {}
     for step, tag, value in _rows(Path(folder) / FILE_NAME):
@@ -32,7 +32,7 @@ def read_metrics(folder: Path | str, tags: Collection[str] | None = None) -> dic
 
 
 def keep_before(folder: Path, step: int) -> None:
-    """Rewrite metrics.csv, in one atomic exchange, with only the rows before `step`."""
+    """Replace metrics.csv atomically by a copy with only the rows before `step`."""
     path = folder / FILE_NAME
     content = io.StringIO()
     csv.writer(content, lineterminator="\n").writerows([HEADER, *(row for row in _rows(path) if int(row[0]) < step)])

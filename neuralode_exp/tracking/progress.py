@@ -1,4 +1,4 @@
-"""Progress of a run for whoever watches: a bar on a terminal, plain log lines in a file or pipe."""
+"""Show the progress of a run: a bar on a terminal, plain log lines in a file or pipe."""
 
 import logging
 import shlex
@@ -13,9 +13,9 @@ log = logging.getLogger(__name__)
 
 
 class Progress(ABC):
-    """A display of the steps done; as a context manager it closes itself."""
+    """A display of the finished steps. As a context manager it closes itself."""
 
-    every: float  # seconds between two times that it shows something
+    every: float  # seconds between two updates of the display
 
     def __init__(self, total: int | None, start: int, steps_after: int = 0) -> None:
         self._total, self._pace = total, Pace(total, start, steps_after)
@@ -24,9 +24,9 @@ class Progress(ABC):
         self._shown = time.perf_counter()
 
     def update(self, step: int, values: Mapping[str, float] | None = None) -> None:
-        """Show that `step` steps are done. Values (loss, error, nfe) replace earlier ones of their name.
+        """Record that `step` steps are done. Values (loss, error, nfe) replace earlier values of the same name.
 
-        Made to be called at every step: what it is given is shown now or with a later call.
+        It may be called at every step. What it is given is shown now or with a later call.
         """
         self._step = step
         self._values.update(values or {})
@@ -49,13 +49,13 @@ class Progress(ABC):
 
 
 def progress(total: int | None, *, start: int = 0, terminal: bool | None = None, steps_after: int = 0) -> Progress:
-    """Return the display that fits: a bar where stderr is a terminal, log lines otherwise.
+    """Return a bar if stderr is a terminal, and log lines otherwise.
 
     Args:
-        total: number of steps at the end, None where it is not known.
-        start: number of steps done before, of a resumed run.
-        terminal: True chooses the bar, False log lines, as workers that share a terminal need.
-        steps_after: of a grid's further runs; the time that they take at the pace of this one is shown.
+        total: number of steps at the end; None: it is not known.
+        start: number of steps that a resumed run has done before.
+        terminal: True chooses the bar, False log lines, which workers that share a terminal need.
+        steps_after: number of steps in the grid's later runs. Their time at the pace of this run is shown.
     """
     if sys.stderr.isatty() if terminal is None else terminal:
         return Bar(total, start, steps_after)
@@ -63,19 +63,19 @@ def progress(total: int | None, *, start: int = 0, terminal: bool | None = None,
 
 
 class Pace:
-    """How long it will take, at the pace so far."""
+    """Estimate the time left from the pace so far."""
 
     def __init__(self, total: int | None, start: int, steps_after: int) -> None:
         self._total, self._start, self._after = total, start, steps_after
         self._began = time.perf_counter()
 
     def left(self, step: int) -> str | None:
-        """The time left of the run; None where it is not known, and at its end."""
+        """Return the time left in this run as text, or None if it is not known or 0."""
         done, remaining = step - self._start, (self._total or step) - step
         return f"{self._clock(step, remaining)} left" if done > 0 and remaining > 0 else None
 
     def of_grid(self, step: int) -> str | None:
-        """The time left of the run and of those that come after it; None where there are none."""
+        """Return the time left in this run and the grid's later runs as text, or None if there are none."""
         if self._total is None or not self._after or step <= self._start:
             return None
         return f"grid {self._clock(step, self._total - step + self._after)} left"
@@ -85,7 +85,7 @@ class Pace:
 
 
 class Lines(Progress):
-    """Log lines: at most one every few seconds, and one at the end."""
+    """Write log lines: at most one every few seconds, and one at the end."""
 
     every = 5.0
 
@@ -102,13 +102,13 @@ class Lines(Progress):
 
 
 class Bar(Progress):
-    """A rich bar, drawn by `update` itself: no thread that competes with training."""
+    """A bar by rich. `update` draws it, so that no thread competes with training."""
 
     every = 0.2
 
     def __init__(self, total: int | None, start: int, steps_after: int = 0) -> None:
         super().__init__(total, start, steps_after)
-        # Imported here: only a terminal needs rich.
+        # rich is imported here, because only a terminal needs it.
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
         from rich.progress import Progress as RichProgress
@@ -145,7 +145,7 @@ def _named(values: Mapping[str, float]) -> list[str]:
 
 
 def _plain(value: float | str) -> str:
-    """Four digits, and no exponent where a whole number is easier to read."""
+    """Write a number with four digits, and without an exponent if it is a whole number."""
     if isinstance(value, str | int):
         return str(value)
     return f"{value:.0f}" if 1e4 <= abs(value) < 1e7 else f"{value:.4g}"

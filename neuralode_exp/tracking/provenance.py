@@ -1,4 +1,4 @@
-"""Where a result comes from: versions of the software, the commit of this code, the device."""
+"""What a result was made with: versions of the software, the commit of this code and the device."""
 
 import platform
 import subprocess
@@ -26,10 +26,10 @@ def versions() -> dict[str, str]:
 
 @cache
 def git_commit(checkout: Path = CHECKOUT) -> str | None:
-    """Return the commit of `checkout`, ending in "-dirty" where tracked files differ from it.
+    """Return the commit of `checkout`, with "-dirty" at the end if tracked files differ from it.
 
-    None where it is no checkout (the root itself must be one: an installation inside somebody else's is none)
-    or where git is not there or has no commit.
+    Return None if git is missing, there is no commit, or `checkout` is not the root of a repository. The last case
+    includes an installation inside another project's repository.
     """
     if not (checkout / ".git").exists():
         return None
@@ -41,7 +41,7 @@ def git_commit(checkout: Path = CHECKOUT) -> str | None:
 
 
 def device_name(device: torch.device) -> str:
-    """Return the name of a device as a table shows it: the GPU's, or the CPU's with torch's threads."""
+    """Return the name of a device for tables: of a GPU, or of the CPU with the number of torch's threads."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     if device.type != "cpu":

@@ -1,4 +1,4 @@
-"""What a run records: scalars, figures, text and hyperparameters, for TensorBoard and as plain files."""
+"""Record scalars, figures, text and hyperparameters of a run, for TensorBoard and as plain files."""
 
 import csv
 import io
@@ -20,13 +20,13 @@ END_SUFFIX = ".end"
 class Recorder:
     """Write a run's scalars to TensorBoard and metrics.csv, its images to TensorBoard and `figures/`.
 
-    Every call is on its way to the disk when it returns: a process killed later loses none of it. On resume,
-    what was recorded after `resume_step` is dropped, so that the run is one continuous curve in both.
-    Opening the recorder also takes back the mark of success or failure that an earlier end of the run left.
+    When a call returns, its data are with the operating system, so that a process killed later loses nothing. On
+    resume, everything recorded after `resume_step` is dropped, so that both show one continuous curve. Opening the
+    recorder also removes the mark of success or failure that an earlier end of the run left.
 
     Args:
-        folder: the run's folder, made if missing. It belongs to this run alone.
-        resume_step: the step of the checkpoint from which the run goes on, None for a run from its start.
+        folder: the run's folder, made if missing. No other run may use it.
+        resume_step: the step of the checkpoint from which the run resumes; None: the run starts anew.
 
     Example:
         >>> recorder = Recorder(folder)
@@ -53,7 +53,7 @@ class Recorder:
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """Record the values of one step by tag. NaN and infinity are recorded as they are.
 
-        metrics.csv has them in full precision, TensorBoard in float32, its own.
+        metrics.csv has them in full precision, TensorBoard in float32.
         """
         self._step = step
         numbers = {tag: float(value) for tag, value in values.items()}
@@ -65,7 +65,7 @@ class Recorder:
         """Record a Matplotlib figure as a PNG and close it."""
         encoded = io.BytesIO()
         figure.savefig(encoded, format="png")
-        # Only pyplot keeps figures alive; one made without it needs no import of it.
+        # Only pyplot keeps figures alive. If it is not imported, there is nothing to close.
         if (pyplot := sys.modules.get("matplotlib.pyplot")) is not None:
             pyplot.close(figure)
         self._image(step, tag, encoded.getvalue(), ".png")
@@ -81,14 +81,15 @@ class Recorder:
         self._image(step, tag, encoded.getvalue(), ".gif")
 
     def text(self, tag: str, markdown: str) -> None:
-        """Record a text of the whole run, once: a resumed run has it already."""
+        """Record a text about the run. A resumed run does not record it again."""
         if not self._resumed:
             self._events.add(0, [events.text(tag, markdown)])
 
     def hparams_start(self, name: str, hparams: Mapping[str, object]) -> None:
-        """Record the hyperparameters, once: dotted keys with plain values, as a row of the HParams table.
+        """Record the hyperparameters, dotted keys with plain values, as a row of the HParams table.
 
-        The row is called by the name and the folder: runs of one name would be drawn together as repetitions.
+        A resumed run does not record them again. The row's name includes the folder, because TensorBoard would show
+        runs of the same name as repetitions of one run.
         """
         if not self._resumed:
             self._events.add(0, events.hparams_start(f"{name} in {self.folder.absolute()}", hparams))
@@ -96,9 +97,8 @@ class Recorder:
     def hparams_end(self, status: str) -> None:
         """Mark the row of the HParams table: `completed` is a success, any other status a failure.
 
-        Its column `final/completed` has 1 or 0, and nothing for a run that is still running or was killed.
-        The mark has a file of its own, because TensorBoard believes the first mark that it reads: a resumed
-        run removes the file and with it the mark.
+        Its column `final/completed` is 1 or 0, and empty for a run that is running or was killed. The mark has a file
+        of its own, because TensorBoard keeps the first mark that it reads. A resumed run removes this file.
         """
         mark = events.EventFile(self.folder, purge_step=None, suffix=END_SUFFIX)
         mark.add(self._step, events.hparams_end(status == "completed"))

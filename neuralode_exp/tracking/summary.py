@@ -1,4 +1,4 @@
-"""summary.json: what a run is and how it ended, for tables, for resume and for the next reader."""
+"""summary.json: what a run is and how it ended. Tables, resume and people read it."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ class RunError(TypedDict):
 class Summary(TypedDict):
     """Content of summary.json.
 
-    `metrics` has the final values by tag, `objective` the value that a search minimises. JSON knows no NaN
-    and no infinity: the file has the strings "NaN", "Infinity" and "-Infinity", `read_summary` gives floats.
-    `extensions` are the user's own files by name, each with its SHA-256, if there were any.
-    `parameters` is their number, `seconds` the time that the run took, over all its processes.
+    `metrics` has the final values by tag, and `objective` is the value that a search minimises. JSON has no NaN and no
+    infinity: the file has the strings "NaN", "Infinity" and "-Infinity", and `read_summary` returns floats.
+    `extensions` has the SHA-256 of each of the user's own files by name, if there were any. `parameters` is the number
+    of parameters, and `seconds` is the time of the run over all its processes.
     """
 
     status: Status
@@ -52,7 +52,7 @@ class Summary(TypedDict):
 
 def new_summary(identity: str, device: torch.device, parameters: int | None = None) -> Summary:
     """Return the summary of a run that this process starts now."""
-    from neuralode_exp.tracking import provenance  # brings torch: who only reads summaries need not wait for it
+    from neuralode_exp.tracking import provenance  # imports torch, which reading a summary does not need
 
     return Summary(
         status="running",
@@ -71,16 +71,16 @@ def new_summary(identity: str, device: torch.device, parameters: int | None = No
 
 
 def write_summary(folder: Path | str, summary: Summary) -> None:
-    """Write summary.json in one atomic exchange: a reader sees the old one or the new one, never a part."""
+    """Write summary.json atomically: a reader sees the old file or the new one, never a part."""
     content = json.dumps(_without_nonfinite(summary), indent=2, allow_nan=False) + "\n"
     write_whole(Path(folder) / FILE_NAME, content.encode())
 
 
 def read_summary(folder: Path | str) -> Summary | None:
-    """Return a run's summary, None where the folder has none.
+    """Return a run's summary, or None if the folder has none.
 
-    `running` without its process alive comes back as `killed`. Of another host's processes the lock is all that is
-    known here: such a run is `running` while it is held.
+    The status `running` is returned as `killed` if the process is not alive. A process on another host counts as alive
+    while the lock of the folder is held.
     """
     try:
         text = (Path(folder) / FILE_NAME).read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Write files that a reader finds whole or not at all, whenever the process ends."""
+"""Write files atomically: a reader finds a complete file or none, even if the process is killed."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ import os
 import time
 from pathlib import Path
 
-READERS_TAKE = 2.0  # seconds at most
+READERS_TAKE = 2.0  # seconds for which a reader may block the exchange on Windows
 
 
 def write_whole(path: Path, content: bytes | memoryview, *, sync: bool = False) -> None:
-    """Put a file in the place of the one that is there, in one exchange.
+    """Write a file, and replace an existing one atomically.
 
     Args:
         path: the file, in a folder that exists.
-        content: all of it.
-        sync: wait until it is on the disk, so that it outlives the machine too.
+        content: the whole content.
+        sync: whether to wait until it is on the disk, so that it also survives a crash of the machine.
 
     Raises:
-        OSError: the disk is full or not writable; the file that was there stays.
+        OSError: the disk is full or not writable. The old file stays.
     """
     temporary = path.with_name(path.name + ".tmp")
     try:
@@ -34,7 +34,7 @@ def write_whole(path: Path, content: bytes | memoryview, *, sync: bool = False) 
 
 
 def _replace(temporary: Path, path: Path) -> None:
-    """Rename over a file; on Windows this is refused while somebody reads it, which takes a moment."""
+    """Rename a file over another. Windows refuses this while another process reads it, so it is tried again."""
     until = time.monotonic() + READERS_TAKE
     while True:
         try:

@@ -1,7 +1,7 @@
-"""Is the trained net still the ODE that it was trained as, or a net that needs the very steps it was trained with?
+"""Does a trained network still represent an ODE, or does it depend on the steps that it was trained with?
 
-After Ott et al., ResNet after all? Neural ODEs and their numerical solution (arXiv 2007.15386): solve the trained
-vector field far more accurately and see what changes.
+The test follows Ott et al., ResNet after all? Neural ODEs and their numerical solution (arXiv 2007.15386): solve the
+trained vector field far more accurately, and measure what changes.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ Model = TypeVar("Model", bound=nn.Module)
 TIGHTER = 100.0
 TIGHTEST = 1e-9
 REFERENCE = 1e-6
-SAMPLES = 1000  # at most so many test samples are solved again
+SAMPLES = 1000  # the most test samples that are solved again
 
 
 def accurate_method(method: Method) -> Method:
-    """The same method with tolerances 100x tighter, not below 1e-9; for fixed steps dopri5 at 1e-6."""
+    """Return the method with tolerances 100x tighter, but not below 1e-9. Fixed steps become dopri5 at 1e-6."""
     if isinstance(method, FixedStep) or (isinstance(method, TorchdiffeqMethod) and method.step_size is not None):
         return make_method("dopri5", rtol=REFERENCE, atol=REFERENCE, max_steps=100_000)
     assert isinstance(method, Adaptive | TorchdiffeqMethod)
@@ -38,11 +38,11 @@ def accurate_method(method: Method) -> Method:
 
 
 def consistency(model: Model, measure: Callable[[Model], tuple[Tensor, Tensor | float]]) -> dict[str, float]:
-    """How far an accurate solve moves a trained model: its states relative to their size, and its error.
+    """Return by tag how much an accurate solve changes a trained model's states (relatively) and its error.
 
     Args:
-        model: with any number of `NeuralODE` in it; without one nothing is said.
-        measure: states and error of a model in float64, which is a copy.
+        model: a model with any number of `NeuralODE` in it. Without one the result is empty.
+        measure: returns the states and the error of a model. It is called with copies in float64.
     """
     copied = copy.deepcopy(model).double()
     odes = [part for part in copied.modules() if isinstance(part, NeuralODE)]
@@ -62,5 +62,5 @@ def consistency(model: Model, measure: Callable[[Model], tuple[Tensor, Tensor | 
 
 
 def relative_change(z: Tensor, reference: Tensor) -> float:
-    """||z - reference|| / ||reference|| over all entries."""
+    """Return ||z - reference|| / ||reference|| over all entries."""
     return float((z - reference).norm() / reference.norm().clamp(min=1e-300))

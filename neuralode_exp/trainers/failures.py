@@ -1,4 +1,4 @@
-"""One policy for training steps that fail: a solve that cannot be finished, a loss or gradient that is not finite."""
+"""What happens when a training step fails, because a solve fails or because a loss or gradient is not finite."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ log = logging.getLogger(__name__)
 
 
 class NonFiniteGradient(RuntimeError):
-    """The loss of a batch, or its gradient, is NaN or infinite, though every solve went through."""
+    """The loss of a batch or its gradient is NaN or infinite, although every solve succeeded."""
 
 
 class Failures:
-    """Counts failed steps of each replica, and ends the run or freezes a replica when they pile up.
+    """Count failed steps of each replica. After too many in a row, freeze the replica or end the run.
 
     Args:
-        policy: `skip` leaves the step out, `raise` ends the run at the first one.
-        most: consecutive failures of a replica that freeze it; with one replica, that end the run.
-        replicas: which are frozen.
+        policy: `skip` leaves the step out, `raise` ends the run at the first failure.
+        most: number of consecutive failures that freeze a replica. A single replica ends the run instead.
+        replicas: records which replicas are frozen.
     """
 
     def __init__(self, policy: str, most: int, replicas: Replicas) -> None:
@@ -32,10 +32,10 @@ class Failures:
         self.consecutive = torch.zeros(replicas.n, dtype=torch.long)
 
     def count(self, step: int, failed: Tensor, error: RuntimeError) -> None:
-        """Note that the replicas of the mask `failed` made no progress at this step.
+        """Record that this step failed for the replicas in the mask `failed`, shape (R,).
 
         Raises:
-            RuntimeError: the error itself, if the policy is `raise` or no replica is left.
+            RuntimeError: the given error, if the policy is `raise` or no replica is left.
         """
         self.total += int(failed.sum())
         self.consecutive[failed] += 1

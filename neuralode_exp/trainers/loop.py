@@ -29,7 +29,7 @@ from neuralode_exp.trainers.task import Task
 
 log = logging.getLogger(__name__)
 
-SPARSE = 10  # steps, of which memory is measured in one at most
+SPARSE = 10  # memory is measured in at most one of so many steps
 OF_MEASURED_STEP = ("memory/peak_mib", "memory/saved_mib", "memory/autograd_peak_mib")
 
 Prune = Callable[[int, float], bool]
@@ -37,7 +37,7 @@ Prune = Callable[[int, float], bool]
 
 @dataclass(frozen=True)
 class Cadence:
-    """How often things happen, in steps; and after how many steps training ends."""
+    """Intervals in steps: how often the loop logs, evaluates and saves, and when training ends."""
 
     total: int
     log: int
@@ -55,13 +55,13 @@ class Cadence:
 
 
 class Loop:
-    """Trains a task, from its start or from a checkpoint.
+    """Train a task, from the start or from a checkpoint.
 
     Args:
         task: the model and its data.
         trainer: the trainer's part of the config.
         cadence: how often to log, evaluate and checkpoint.
-        objective: tag that `best.pt` and early stopping minimise; None keeps no best.
+        objective: tag that `best.pt` and early stopping minimise; None: no best.pt is kept.
         folder: the run's folder.
     """
 
@@ -86,7 +86,7 @@ class Loop:
         self.peaks = memory.Peaks(self.device)
         self.step = 0
         self.pruned = False
-        self.seconds = 0.0  # of training, over all processes
+        self.seconds = 0.0  # training time, over all processes of the run
         self.best = math.inf
         self.evaluations_without_better = 0
         self.metrics: dict[str, float] = {}  # the latest value of each tag
@@ -95,13 +95,14 @@ class Loop:
     def run(
         self, recorder: Recorder, progress: Progress, interrupted: Callable[[], bool], prune: Prune | None = None
     ) -> None:
-        """Train to the end, or until it is stopped; with a checkpoint either way.
+        """Train until the end or until training is stopped, and save a checkpoint in both cases.
 
         Args:
-            recorder: of scalars and figures.
-            progress: what is shown meanwhile.
-            interrupted: asked after each step whether to stop.
-            prune: asked whether to stop after each evaluation but the last, with their number and the objective.
+            recorder: writes scalars and figures.
+            progress: shows the progress.
+            interrupted: is called after each step, and returns whether to stop.
+            prune: is called after each evaluation but the last, with the number of evaluations and the objective, and
+                returns whether to stop.
         """
         started, first = time.perf_counter() - self.seconds, self.step + 1
         while self.step < self.cadence.total and not self._out_of_patience():
@@ -128,9 +129,10 @@ class Loop:
         return self.step < self.cadence.total and prune(self.step // self.cadence.evaluate, value)
 
     def _measures_memory(self) -> bool:
-        """Whether at this step: the second, as the first makes the optimiser's state, and those of evaluations.
+        """Whether memory is measured at this step: at the second step, and at steps with an evaluation.
 
-        It costs time, so it is done in one step of ten at most: the time of the others is measured.
+        The first step is left out because it allocates the optimiser's state. The measurement takes time, so that at
+        most one step in ten is measured, and the times of steps come from the others.
         """
         rarely = self.cadence.evaluate >= SPARSE or self.step % SPARSE == 0
         evaluated = self.step >= SPARSE and rarely and self._due(self.cadence.evaluate)
@@ -139,13 +141,13 @@ class Loop:
     def _measured_step(self) -> None:
         with self.peaks.of_step():
             self._train_step(measure_memory=True)
-        if self.peaks.step_mib is not None and not bool(self.failures.consecutive.all()):  # a failed step ended early
+        if self.peaks.step_mib is not None and not bool(self.failures.consecutive.all()):  # a failed step ends early
             self.metrics["memory/peak_mib"] = self.peaks.step_mib
 
     def _timed_step(self, *, warm: bool) -> None:
         began = time.perf_counter()
         self._train_step(measure_memory=False)
-        if warm:  # a process's first step makes caches, buffers and the optimiser's state
+        if warm:  # the first step of a process also makes caches, buffers and the optimiser's state
             self.meter.add("time/step_ms", 1e3 * (time.perf_counter() - began))
 
     def _train_step(self, *, measure_memory: bool) -> None:
@@ -157,9 +159,9 @@ class Loop:
         self.replicas.take_back()
 
     def _loss_and_backward(self, measure_memory: bool) -> Tensor | None:
-        """Loss of each replica after backward, shape (R,); None where the step fails.
+        """Compute the loss of each replica, shape (R,), and its gradient; None if the step fails.
 
-        A solve that fails because of some replicas is repeated without them.
+        If a solve fails because of some replicas, it is repeated without them.
         """
         solves: list[Stats] = []
         try:
@@ -177,7 +179,7 @@ class Loop:
             self.meter.add_solves(solves)
 
     def _update(self, losses: Tensor) -> None:
-        """Clip the gradients and step, where loss and gradient are finite."""
+        """Clip the gradients and update the replicas whose loss and gradient are finite."""
         parameters = [p for p in self.task.module.parameters() if p.requires_grad]
         norms = self.replicas.gradient_norms(parameters)
         finite = torch.isfinite(norms) & torch.isfinite(losses)
@@ -241,7 +243,7 @@ class Loop:
         return self.trainer.patience is not None and self.evaluations_without_better >= self.trainer.patience
 
     def save(self, name: str, *, weights_only: bool = False) -> None:
-        """Write checkpoints/<name>.pt: all that the run needs to go on, or the weights alone."""
+        """Write checkpoints/<name>.pt: all that the run needs to resume, or only the weights."""
         state: dict[str, Any] = {
             "step": self.step,
             "shape": self.task.shape.plain(),
@@ -264,7 +266,7 @@ class Loop:
         checkpoints.save(self.folder / f"{name}.pt", state)
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Take up the state that `save("last")` wrote."""
+        """Restore the state that `save("last")` wrote."""
         self.step, self.seconds, self.best = state["step"], state["seconds"], state["best"]
         self.evaluations_without_better = state["evaluations_without_better"]
         self.metrics, self.recorded = dict(state["metrics"]), set(state["recorded"])
@@ -280,7 +282,7 @@ class Loop:
 
 @contextmanager
 def averaged(loop: Loop) -> Iterator[None]:
-    """Put the averaged weights in the module's place for a while, if the run averages."""
+    """Use the averaged weights within the block, if the run averages weights."""
     if loop.average is None:
         yield
         return

@@ -1,4 +1,4 @@
-"""What is measured at every step: its mean since the last log, and one value for the whole run."""
+"""Collect what is measured at every step: means since the last log, and summaries of the whole run."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from torch import Tensor
 
 from neuralode_exp.ode import Stats
 
-LAST = 10  # the last tenth of the steps stands for the trained model
+LAST = 10  # costs of the trained model are means over the last tenth of the steps
 
 
 class Meter:
-    """Values by tag: sums and counts since the last log, and all values of those that the run is judged by."""
+    """Values by tag: sums and counts since the last log, and for some tags all values of the run."""
 
     OF_RUN = ("time/step_ms", "nfe/forward", "nfe/backward", "solver/accepted", "solver/rejected")
 
@@ -31,9 +31,9 @@ class Meter:
             self.values[tag].append(float(value))
 
     def add_solves(self, solves: Sequence[Stats]) -> None:
-        """Add what the solves of one step cost together, those that failed and were repeated included.
+        """Add the total cost of the solves of one step, including solves that failed and were repeated.
 
-        SciPy's methods tell nothing of their steps, and a network without a solver has none: no tag then.
+        SciPy's methods do not report their steps, and a network without a solver has none. Then no tag is added.
         """
         self.add("nfe/forward", sum(stats.nfe_forward for stats in solves))
         self.add("nfe/backward", sum(stats.nfe_backward for stats in solves))
@@ -50,7 +50,7 @@ class Meter:
         return means
 
     def of_run(self) -> dict[str, float]:
-        """The median time of a step, and mean costs over the last tenth of the steps."""
+        """Return the median time of a step, and the mean costs over the last tenth of the steps."""
         found = {tag: values for tag, values in self.values.items() if values}
         return {
             tag: statistics.median(values)
@@ -66,7 +66,7 @@ class Meter:
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Take up what `state` gave, or the sums alone that checkpoints of before hold."""
+        """Restore what `state` returned. Checkpoints of earlier versions hold only the sums."""
         self.sums = {tag: list(total) for tag, total in state.get("sums", state).items()}
         values: Mapping[str, Tensor] = state.get("values", {})
         self.values |= {tag: of_tag.tolist() for tag, of_tag in values.items()}

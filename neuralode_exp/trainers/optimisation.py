@@ -1,4 +1,4 @@
-"""Optimisers, learning-rate schedules, clipping and averaging, each by name or in a few plain lines."""
+"""Optimisers, learning-rate schedules, clipping and averaging of weights."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from neuralode_exp.config.schema import Trainer
 
 
 def make_optimizer(module: nn.Module, trainer: Trainer) -> torch.optim.Optimizer:
-    """SGD with Nesterov momentum, Adam or AdamW; weight decay acts on weights, not on norms and biases."""
+    """Return SGD with Nesterov momentum, Adam or AdamW. Weight decay acts on weights, but not on norms and biases."""
     named = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
     decays = {name for name, p in named if p.dim() >= 2 and "weight" in name}
     decayed = [p for name, p in named if name in decays]
@@ -25,9 +25,9 @@ def make_optimizer(module: nn.Module, trainer: Trainer) -> torch.optim.Optimizer
 
 
 def learning_rate(step: int, total: int, trainer: Trainer) -> float:
-    """Learning rate of step 1 .. total.
+    """Return the learning rate of a step from 1 to total.
 
-    `cosine` falls from lr to 0; `one-cycle` first rises linearly over the fraction `rise` of the steps
+    `cosine` falls from lr to 0. `one-cycle` first rises linearly over the fraction `rise` of the steps
     (Smith, arXiv 1708.07120, with the cosine fall that most implementations use).
     """
     if trainer.schedule == "constant":
@@ -42,7 +42,7 @@ def learning_rate(step: int, total: int, trainer: Trainer) -> float:
 class Average:
     """Exponential moving average of the weights, w_avg <- d w_avg + (1 - d) w, with a warm-up of d.
 
-    d = min(decay, (1 + step) / (10 + step)), so that the first steps do not count for ever.
+    d = min(decay, (1 + step) / (10 + step)), so that the average soon forgets the first steps.
     """
 
     def __init__(self, module: nn.Module, decay: float) -> None:
@@ -57,7 +57,7 @@ class Average:
 
     @torch.no_grad()
     def swap(self, module: nn.Module) -> None:
-        """Exchange the module's weights and the averaged ones; a second call exchanges them back."""
+        """Exchange the module's weights with the averaged ones. A second call exchanges them back."""
         for average, p in zip(self.weights, module.parameters(), strict=True):
             kept = p.detach().clone()
             p.copy_(average)

@@ -1,4 +1,4 @@
-"""Penalties on an ODE that is hard to solve: what they add to a loss, and what they are where nobody asked for them."""
+"""Penalties that make an ODE easier to solve. They are added to a loss, or only measured."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from neuralode_exp.ode import SolverError
 class Regularity:
     """The regularisers of a model's ODE, weighted by `trainer.kinetic`, `trainer.jacobian` and `trainer.taylor`.
 
-    `trainer.error` weighs the solver's own error estimates: sum_i |dt_i| |error_i| over the accepted steps (Pal et al.
-    2021, https://arxiv.org/abs/2105.03918), or of one random step times their number (Pal et al. 2023,
+    `trainer.error` weights the solver's error estimates: sum_i |dt_i| |error_i| over the accepted steps (Pal et al.
+    2021, https://arxiv.org/abs/2105.03918), or the term of one random step times their number (Pal et al. 2023,
     https://arxiv.org/abs/2303.02262).
 
     Args:
-        model: with one `NeuralODE` in it, or none: then there is no penalty and nothing to measure.
-        trainer: the weights.
-        axes: of one state.
+        model: a model with one `NeuralODE`, or with none: then there is no penalty and nothing to measure.
+        trainer: the weights of the penalties.
+        axes: number of axes of one state.
     """
 
     def __init__(self, model: nn.Module, trainer: Trainer, axes: int) -> None:
@@ -37,7 +37,7 @@ class Regularity:
             self.ode.steer = trainer.steer
 
     def penalised(self, loss: Callable[[], Tensor]) -> tuple[Tensor, Tensor]:
-        """The loss, and the loss with its penalty: a mean over the states of its last solve, for each replica."""
+        """Return the loss, and the loss plus penalty, a mean over the states of the last solve, for each replica."""
         if self.ode is None or not (self.weights or self.error):
             value = loss()
             return value, value
@@ -49,10 +49,10 @@ class Regularity:
         return value, value + sum(terms)
 
     def measure(self, solve: Callable[[], object]) -> dict[str, float]:
-        """Every regulariser over the last solve of a call, by tag; none where it fails."""
+        """Return all regularisers of the last solve of a call by tag, or nothing if the solve fails."""
         if self.ode is None:
             return {}
-        # What is drawn here must not move what training draws.
+        # Random draws here must not change those of training.
         with torch.random.fork_rng(devices=[]), self._carried(REGULARISERS):
             try:
                 solve()
@@ -63,7 +63,7 @@ class Regularity:
 
     def _means(self) -> list[Tensor]:
         assert self.ode is not None
-        # A solve backwards in time has its integrals with the other sign.
+        # In a solve backwards in time the integrals have the opposite sign.
         return [value.abs().mean(-1) for value in self.ode.values]
 
     def _errors(self) -> Tensor:

@@ -1,4 +1,4 @@
-"""What the models of all tasks read of a config."""
+"""Make what the models of all tasks need from a config: solver, gradient, field and registered data."""
 
 from __future__ import annotations
 
@@ -24,35 +24,35 @@ def dtype_of(config: Config) -> torch.dtype:
 
 
 def method_of(config: Config) -> Method:
-    """The solver, with the keys that it reads."""
+    """Return the solver with the keys that it reads."""
     return make_method(**solver_arguments(config.solver))
 
 
 def gradient_of(config: Config) -> Gradient:
-    """How the solves are differentiated, with the keys that it reads."""
+    """Return the way in which solves are differentiated, with the keys that it reads."""
     if config.model.gradient != "reversible":
         return config.model.gradient
     return Reversible(config.solver.coupling, config.solver.stored_states)
 
 
 def make_field(config: Config, dim: int, inputs: int = 0) -> nn.Module:
-    """The field of the config, for states (..., dim) and inputs (..., inputs).
+    """Return the vector field of the config, for states of shape (..., dim) and inputs of shape (..., inputs).
 
-    Its options are `model.options`, or of the package's own keys of `model`.
+    The options of a user's field are `model.options`. Those of the package's fields are keys of `model`.
 
     Raises:
         ValueError: the files of `extensions` have not been imported.
     """
     model, entry = config.model, _field_entry(config)
     options = model.options
-    if user_files.find("field", model.field, ()):  # null is what the package's field has by itself
+    if user_files.find("field", model.field, ()):  # null means the default of the package's field
         options = {key: value for key in entry.options if (value := getattr(model, key)) is not None}
     field: nn.Module = entry.make(dim, *([inputs] if entry.driven else []), **options)
     return field
 
 
 def sees_inputs(config: Config) -> bool:
-    """Whether the field takes the inputs of the data."""
+    """Return whether the field takes the inputs of the data."""
     return _field_entry(config).driven
 
 
@@ -65,7 +65,7 @@ def _field_entry(config: Config) -> Registered:
 
 
 def registered_data(config: Config) -> tuple[Registered, dict[str, Any]]:
-    """The registered system or density of the config, with its options.
+    """Return the registered system or density of the config, with its options.
 
     Raises:
         ValueError: the files of `extensions` have not been imported.
@@ -80,7 +80,7 @@ def registered_data(config: Config) -> tuple[Registered, dict[str, Any]]:
 
 
 def ready(model: Model, config: Config) -> Model:
-    """The model in the precision of the run, with `solver.first_step=previous` where that is asked for."""
+    """Return the model in the precision of the run, and set up `solver.first_step=previous` if it is asked for."""
     solver = config.solver
     if solver.first_step == "previous" and "first_step" in SOLVERS[solver.name].keys:
         for part in model.modules():

@@ -1,4 +1,4 @@
-"""What the training loop asks of a problem."""
+"""The interface between the training loop and a task."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Solved:
-    """The test data as a trained model sees them.
+    """What a trained model computes on the test data.
 
     Args:
-        tag: of the error: against the truth where that is known, else against the data.
+        tag: tag of the error. It compares with the truth if that is known, else with the data.
         error: the value of that tag.
-        states: what the solves, or blocks, give: trajectories, features, points of the base.
-        nfe: evaluations, the mean over the solves.
-        seconds: of the solves alone.
+        states: the results of the solves or blocks: trajectories, features, or points of the base density.
+        nfe: number of function evaluations (NFE), mean over the solves.
+        seconds: time of the solves alone.
     """
 
     tag: str
@@ -44,19 +44,19 @@ class Solved:
 class Task(ABC):
     """A model with its data: it gives a loss for each step, and its metrics.
 
-    What is random in a step is drawn from (seed, step) alone, so that a resumed run sees the same batches.
+    All random draws of a step depend only on (seed, step), so that a resumed run sees the same batches.
 
     Attributes:
         module: all that is trained.
-        shape: of the data, stored with the weights.
+        shape: shape of the data, which is stored with the weights.
         steps_per_epoch: number of batches in one pass over the training data.
-        replicas: the networks that are trained side by side; None for one alone.
-        log_every, evaluate_every: steps, where the config leaves them open.
-        objective: tag that is minimised, where the config leaves it open; None where nothing is held out.
+        replicas: the networks that are trained side by side; None for a single one.
+        log_every, evaluate_every: default intervals in steps.
+        objective: tag that is minimised by default; None if nothing is held out.
         state_axes: number of axes of one state of the ODE.
-        regularity: of the ODE that is solved.
-        metrics: what the user registered for this kind of data, by tag.
-        advice: what usually helps where training ends in NaN or infinity.
+        regularity: the regularisers of the ODE.
+        metrics: the metrics that the user registered for this kind of data, by tag.
+        advice: what usually helps if training ends in NaN or infinity.
     """
 
     module: nn.Module
@@ -73,41 +73,41 @@ class Task(ABC):
 
     @property
     def model(self) -> nn.Module:
-        """The part of `module` that is the result: what is counted and handed to a notebook."""
+        """Return the part of `module` that is the result: its parameters are counted, and `load_run` returns it."""
         return self.module
 
     @property
     def parameters(self) -> int:
-        """Number of parameters of the model, of one replica."""
+        """Return the number of parameters of the model, or of one replica."""
         return sum(p.numel() for p in self.model.parameters()) // (self.replicas.n if self.replicas else 1)
 
     @abstractmethod
     def loss(self, step: int) -> Tensor:
-        """Loss of the batch of this step, a number; of replicas one for each, shape (R,)."""
+        """Return the loss of the batch of this step, a scalar, or one for each replica, shape (R,)."""
 
     @property
     @abstractmethod
     def stats(self) -> Stats:
-        """Cost of the last call of the model; its backward part once backward has run."""
+        """Return the cost of the last call of the model. The part of backward is complete after backward."""
 
     @abstractmethod
     def evaluate(self) -> dict[str, float]:
-        """Metrics on held-out data, by tag."""
+        """Return the metrics on held-out data by tag."""
 
     @abstractmethod
     def final(self) -> dict[str, float]:
-        """Metrics on test data and against the truth, by tag; called once, after training."""
+        """Return the metrics on test data and against the truth by tag. It is called once, after training."""
 
     def held_out(self) -> Any:
-        """What a registered metric is given beside the model; None where nothing is held out."""
+        """Return the held-out data for registered metrics, or None if nothing is held out."""
         return None
 
     def networks(self) -> Iterator[nn.Module]:
-        """The model, or each of its replicas alone."""
+        """Yield the model, or each of its replicas."""
         yield self.model
 
     def measure(self) -> dict[str, float]:
-        """The registered metrics on held-out data, by tag; of replicas their mean and standard deviation."""
+        """Return the registered metrics on held-out data by tag, for replicas the mean and standard deviation."""
         data = self.held_out() if self.metrics else None
         if data is None:
             return {}
@@ -124,44 +124,44 @@ class Task(ABC):
             try:
                 result = metric(network, data)
             except Exception as error:
-                error.add_note(f"in the metric {tag} of your own")
+                error.add_note(f"in your own metric {tag}")
                 raise
             found = result if isinstance(result, Mapping) else {tag: result}
             values |= {str(name): float(value) for name, value in found.items()}
         return values
 
     def penalised_loss(self, step: int) -> tuple[Tensor, Tensor]:
-        """The loss of a step, and what is differentiated: the loss with its penalty."""
+        """Return the loss of a step, and the loss plus penalty, which is differentiated."""
         if self.regularity is None:
             return (loss := self.loss(step)), loss
         return self.regularity.penalised(lambda: self.loss(step))
 
     def hardness(self) -> dict[str, float]:
-        """How hard the ODE is to solve, by tag: every regulariser over a few held-out data."""
+        """Return all regularisers on a few held-out data by tag. They show how hard the ODE is to solve."""
         return self.regularity.measure(self.solve_few) if self.regularity else {}
 
     def solve_few(self) -> None:  # noqa: B027 - the counterpart of a regularity of None
-        """Solve for a few of the held-out data, if there are any."""
+        """Solve the ODE for a few held-out data, if there are any."""
 
     def solved(self) -> Solved | None:
-        """Solve the test data, or what else is held out; None if nothing is."""
+        """Solve for the test data or other held-out data. Return None if there are none."""
         return None
 
     def take_units(self, shape: Shape) -> None:  # noqa: B027 - only tables have units of their own
-        """Give the held-out data in the units of a trained model, which other data would have in theirs."""
+        """Convert the held-out data to the units in which a trained model learned, given by its stored shape."""
 
     def draw(self, step: int, recorder: Recorder, *, last: bool) -> None:  # noqa: B027 - not every task draws
-        """Draw figures; called at evaluations, and after training with `last`."""
+        """Draw figures. It is called at evaluations, and after training with `last=True`."""
 
     def state(self) -> dict[str, Any]:
-        """What a resumed run must know beside the weights: tensors and plain values."""
+        """Return what a resumed run needs beside the weights, as tensors and plain values."""
         return {}
 
     def restore(self, state: dict[str, Any]) -> None:  # noqa: B027 - the counterpart of an empty state
-        """Take up what `state` gave."""
+        """Restore what `state` returned."""
 
 
 def seeded(seed: int, stream: str, index: int) -> torch.Generator:
-    """A generator for one purpose at one index, independent of every other one."""
+    """Return a random generator for one purpose and index, independent of all others."""
     digest = hashlib.blake2b(f"{seed}/{stream}/{index}".encode(), digest_size=8).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest, "little") >> 1)

@@ -76,7 +76,7 @@ def test_curvature_is_that_of_a_square_and_none_of_an_affine_field() -> None:
     assert sum(found) / 20 == pytest.approx(0.75, rel=0.05)
 
 
-def test_lynx_and_hare_are_forecast_with_half_the_error_of_holding(tmp_path: Path, compose) -> None:
+def test_lynx_and_hare_are_forecast_with_half_the_error_of_persistence(tmp_path: Path, compose) -> None:
     config = compose("dataset=csv", "dataset.path=lynx-hare.csv", "trainer.max_steps=40", "threads=1")
     run(config, tmp_path, config.model_dump(mode="json"))
     metrics = read_summary(tmp_path)["metrics"]

@@ -270,7 +270,7 @@ def test_a_table_in_other_units_trains_as_the_plain_one(change: str, tmp_path: P
     assert error("changed", **changes[change]) == pytest.approx(error("plain"), rel=0.1)
 
 
-def test_a_fit_that_is_worse_than_holding_the_first_state_says_so(
+def test_a_fit_that_is_worse_than_persistence_says_so(
     tmp_path: Path, compose: Compose, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = tmp_path / "data.csv"
@@ -278,7 +278,7 @@ def test_a_fit_that_is_worse_than_holding_the_first_state_says_so(
     words = ("dataset=csv", f"dataset.path={path}", "trainer.max_steps=2", "threads=1", "model.width=8")
     metrics = run_in(tmp_path / "run", compose(*words, "trainer.batch_size=8"))
     assert metrics["dynamics/validation_error"] > metrics["dynamics/persistence_error"]
-    assert "the fit is worse than holding the first held-out state" in caplog.text
+    assert "the fit is worse than persistence, which stays at the first held-out state" in caplog.text
 
 
 def test_a_trained_table_is_loaded_in_its_own_units_and_judges_another_table(tmp_path: Path, compose: Compose) -> None:

@@ -33,7 +33,7 @@ class Forecast:
 
 
 def draw_forecast(forecast: Forecast) -> Figure:
-    """Each column from the first held-out row on, with whoever holds its value, and the residuals of all columns.
+    """Draw each column from the first held-out row on, with persistence (a constant forecast), and all residuals.
 
     With several replicas the line is the median and the band goes from the 10th to the 90th percentile.
     """
@@ -43,7 +43,7 @@ def draw_forecast(forecast: Forecast) -> Figure:
     for k, ax in enumerate(axes[:n]):
         seen = forecast.observed[:, k]
         ax.plot(forecast.t, seen, "o", color=OBSERVED, ms=3, label="held out")
-        ax.axhline(median[0, k], color=GREEN, lw=1.2, ls=":", label="holding")
+        ax.axhline(median[0, k], color=GREEN, lw=1.2, ls=":", label="persistence")
         ax.plot(forecast.t, median[:, k], color=LEARNED, lw=1.4, label="forecast")
         if len(forecast.learned) > 1:
             low, high = np.percentile(forecast.learned[:, :, k], (10, 90), axis=0)

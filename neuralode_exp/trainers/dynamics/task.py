@@ -155,7 +155,7 @@ class LearnDynamics(Task):
         learned, held = (summary.get(f"dynamics/{name}_error", 0.0) for name in ("validation", "persistence"))
         if not learned <= held:
             log.warning(
-                "the fit is worse than holding the first held-out state: its error is %.3g, that of holding is %.3g",
+                "the fit is worse than persistence, which stays at the first held-out state: error %.3g against %.3g",
                 learned,
                 held,
             )
