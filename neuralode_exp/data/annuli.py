@@ -1,4 +1,4 @@
-"""Classes that encircle each other."""
+"""Labelled points of two classes, one of which encloses the other."""
 
 from __future__ import annotations
 
@@ -20,19 +20,26 @@ def annuli(
     seed: int = 0,
     device: torch.device | str = "cpu",
 ) -> Images:
-    """Draw points with the class 0 where |x| <= r1 and 1 where r2 <= |x| <= r3, uniform in each, as many of both.
+    """Draw points of class 0, |x| <= r1, and of class 1, r2 <= |x| <= r3, uniform in each and equally likely.
 
-    Dupont et al. 2019, https://arxiv.org/abs/1904.01681, Sec. 3: no flow of R^d maps them to two sides of a plane.
+    No flow of R^d maps the classes to two sides of a plane (Dupont et al. 2019, https://arxiv.org/abs/1904.01681,
+    Sec. 3).
 
     Args:
-        dim: d.
+        dim: dimension d of the points.
         r1, r2, r3: radii, increasing.
         train, validation, test: numbers of points.
-        seed: of all of them; a set stays the same when the size of another changes.
-        device: where all tensors are put.
+        seed: seed of all sets. A set does not change with the size of another set.
+        device: device of all tensors.
+
+    Returns:
+        Points of shape (n, d), float32, with labels of shape (n,).
+
+    Raises:
+        ValueError: the radii are not positive and increasing.
     """
     if not 0 < r1 < r2 < r3:
-        raise ValueError(f"`r1` must be above 0, below r2, and that below r3, got {r1:g}, {r2:g} and {r3:g}")
+        raise ValueError(f"`r1` must be above 0, and r1 < r2 < r3, got {r1:g}, {r2:g} and {r3:g}")
     learned, held_out, tested = (
         _draw(dim, (0.0, r1), (r2, r3), n, 3 * seed + k).to(device) for k, n in enumerate((train, validation, test))
     )

@@ -1,4 +1,4 @@
-"""A table as named columns of numbers, with what is wrong with its cells."""
+"""A table of named columns of numbers, and the faults of its cells."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ import numpy as np
 
 from neuralode_exp.data.delimited import MISSING
 
-FAR = 10  # quartile distances from the median: what is farther and repeats may stand for a missing value
+FAR = 10  # a repeated value so many quartile distances from the median may stand for a missing value
 
 
 @dataclass(frozen=True, eq=False)
 class Column:
-    """One column.
+    """A column of a table.
 
     Args:
-        name: of the header, or its number from 1.
-        values: float64 with NaN where a cell is missing, or int64; nanoseconds of dates; None of other text.
-        text: the cells as they are written.
+        name: its name in the header, or its number from 1.
+        values: float64 with NaN for a missing cell, or int64; dates in nanoseconds; None if the cells are other text.
+        text: the cells as written in the file.
         dates: whether the values are dates.
     """
 
@@ -39,12 +39,12 @@ class Column:
 
 @dataclass(eq=False)
 class Table:
-    """Columns of the same length and what is wrong with their cells.
+    """Columns of the same length, and the faults of their cells.
 
     Args:
         path: the file.
-        columns: from left to right.
-        lines: of each row, its line in the file, or its number from 1.
+        columns: the columns from left to right.
+        lines: for each row its line in the file, or its number from 1.
         faults: (line, rule, got) of each cell or row that is wrong.
     """
 
@@ -59,10 +59,10 @@ class Table:
         return ", ".join(f'"{column.name}"' for column in self.columns)
 
     def column(self, key: str, name: str) -> Column:
-        """The column of a name or a number from 1; `key` is what asked for it.
+        """Return the column with a name or a number from 1. Errors name `key`, which asked for it.
 
         Raises:
-            ValueError: there is none, or several of this name.
+            ValueError: there is no such column, or several have this name.
         """
         named = [column for column in self.columns if column.name == name]
         if len(named) > 1:
@@ -75,12 +75,12 @@ class Table:
         return named[0]
 
     def numbers(self) -> list[Column]:
-        """Columns of numbers, without dates and without one of row numbers that has no name."""
+        """Return the columns of numbers, without dates and without a nameless column of row numbers."""
         found = [column for column in self.columns if column.values is not None and not column.dates]
         return [column for column in found if column.name or not counts(column)]
 
     def problems(self, used: Iterable[Column] | None = None) -> list[str]:
-        """The faults, each kind once with its first place; of cells only those of the columns that are used."""
+        """Return one line for each kind of fault, with its first place. Faults in unused columns are left out."""
         names = {column.name for column in self.columns} - {c.name for c in (self.columns if used is None else used)}
         kinds: dict[str, list[tuple[int, str]]] = {}
         for line, rule, got in sorted(self.faults, key=lambda fault: fault[0]):
@@ -90,7 +90,7 @@ class Table:
 
 
 def problem(table: Table, line: int, got: str, rule: str, n: int = 1) -> str:
-    """One line for a kind of mistake: where it is first, what it is, and how often."""
+    """Return one line for a kind of mistake: its first place, the rule, and how often it occurs."""
     rule, _, fix = rule.partition("; ")
     times = f" ({n} such rows)" if n > 1 else ""
     place = f"{table.path}:{line}" if table.row == "line" else f"{table.path}, row {line}"
@@ -98,13 +98,13 @@ def problem(table: Table, line: int, got: str, rule: str, n: int = 1) -> str:
 
 
 def counts(column: Column) -> bool:
-    """Whether a column is 0, 1, 2, ... or 1, 2, 3, ..."""
+    """Return whether a column is 0, 1, 2, ... or 1, 2, 3, ..."""
     x = column.values
     return x is not None and len(x) > 2 and x[0] in (0, 1) and bool((np.diff(x) == 1).all())
 
 
 def suspects(column: Column) -> list[float]:
-    """Numbers that repeat far off all others, as -999 and 1e20 do where they stand for a missing value."""
+    """Return repeated numbers far from all others, such as -999 or 1e20, which may stand for a missing value."""
     assert column.values is not None
     x = column.values[~column.missing].astype(np.float64)
     if len(x) < 8:

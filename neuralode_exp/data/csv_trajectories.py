@@ -1,4 +1,4 @@
-"""Measured trajectories from a table: which columns are time, states and labels."""
+"""Read measured trajectories from a table, and find out which columns are time, states and labels."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from neuralode_exp.data.columns import Column, Table, problem, suspects
 from neuralode_exp.data.tables import read_table
 
 TIME_UNITS = {"days": 86400e9, "hours": 3600e9, "minutes": 60e9, "seconds": 1e9, "nanoseconds": 1.0}
-EXACT = 2**53  # whole numbers up to here are exact in float64
+EXACT = 2**53  # float64 is exact for whole numbers up to this one
 
 
 @dataclass(frozen=True, eq=False)
 class Trajectory:
-    """One trajectory: increasing times t, shape (n,), and states z, shape (n, d), n >= 2, NaN where one is missing.
+    """A trajectory: increasing times t, shape (n,), and states z, shape (n, d), n >= 2, with NaN for missing values.
 
-    Both are float64; times too large for it are int64.
+    Both are float64. Times that float64 cannot hold exactly are int64.
     """
 
     name: str
@@ -32,17 +32,17 @@ class Trajectory:
 
 @dataclass(frozen=True, eq=False)
 class Measured:
-    """What a file has: its trajectories, the names of the states, what was understood of it, and what looks odd."""
+    """The content of a file: trajectories, names of the states, a note on how it was read, and warnings."""
 
     trajectories: list[Trajectory]
-    states: list[str]  # the first columns of z; inputs follow
+    states: list[str]  # names of the first columns of z; the inputs follow them
     note: str
     warnings: list[str]
 
 
 @dataclass(frozen=True, eq=False)
 class Roles:
-    """What the columns of a table are for; no time is a constant step."""
+    """The roles of the columns. Without a column of times, the time step is constant."""
 
     time: Column | None
     states: list[Column]
@@ -61,21 +61,21 @@ def read_trajectories(
     repeats: str = "refuse",
     inputs: Sequence[str] = (),
 ) -> Measured:
-    """Read a table of trajectories, at irregular times if need be.
+    """Read a table of trajectories. Their times may be irregular.
 
     Args:
         path: file for `read_table`.
-        time: column of the times; by itself one called t or time, the only one of dates, or the first that increases.
-        states: columns of the states; by itself all other columns of numbers.
-        trajectory: columns whose cells together name a row's trajectory; by itself one called trajectory.
-        step: time from a row to the next, where there is no column of times.
-        missing: cells that stand for a missing value, beside empty ones and the words that pandas knows.
-        inputs: columns that drive the states; they follow these in the columns of z.
-        repeats: `refuse` times that stand twice in a trajectory, or take the `mean` of their rows.
+        time: column of the times; None: one called t or time, the only column of dates, or the first that increases.
+        states: columns of the states; None: all other columns of numbers.
+        trajectory: columns whose cells together name the trajectory of a row; None: one called trajectory, if any.
+        step: time between two rows, if there is no column of times.
+        missing: cells that stand for a missing value, beside empty cells and the words that pandas knows.
+        repeats: `refuse` a time that occurs twice in a trajectory, or take the `mean` of its rows.
+        inputs: columns of the inputs u that drive the states. In z they come after the states.
 
     Raises:
-        ValueError: one line of the message for each kind of mistake, with the first line of the file that has it. A
-            line begins with a name in backticks where that argument is wrong.
+        ValueError: the file or an argument is wrong. The message has one line for each kind of mistake, with the first
+            line of the file that has it. If an argument is wrong, the line begins with its name in backticks.
     """
     table = read_table(path, missing)
     roles = _roles(table, time, states, trajectory, step, inputs)
@@ -135,7 +135,7 @@ def _roles(
 
 
 def _plain(name: str) -> str:
-    """A name in small letters, without a unit in brackets."""
+    """Return a name in lower case, without a unit in brackets."""
     return re.sub(r"\s*[(\[].*", "", name).strip().lower()
 
 
@@ -162,7 +162,7 @@ def _find_time(table: Table, labels: list[Column], states: list[Column]) -> Colu
 
 
 def _groups(table: Table, labels: list[Column]) -> dict[str, np.ndarray]:
-    """Rows of each trajectory, in the order of the file."""
+    """Return the rows of each trajectory by its label, in the order of the file."""
     n = len(table.lines)
     if not labels:
         return {"the only one": np.arange(n)}
@@ -174,7 +174,7 @@ def _groups(table: Table, labels: list[Column]) -> dict[str, np.ndarray]:
 
 
 def _trajectories(table: Table, roles: Roles, step: float | None, repeats: str) -> tuple[list[Trajectory], list[str]]:
-    """The trajectories, and each kind of mistake with its first place."""
+    """Return the trajectories, and one line for each kind of mistake."""
     faults: dict[str, list[tuple[int, str]]] = {}
     if roles.time is None:
         times = np.zeros(len(table.lines))
@@ -204,7 +204,7 @@ def _trajectories(table: Table, roles: Roles, step: float | None, repeats: str) 
             got = f"{t[k + 1]:.12g} after {t[k]:.12g} in {table.row} {table.lines[rows[k]]}"
             faults.setdefault(again if t[k + 1] == t[k] else back, []).append((rows[k + 1], got))
         if len(np.unique(t)) < 2:
-            if dropped.any() and table.faults:  # the rows that it lacks may be those
+            if dropped.any() and table.faults:  # rows with faults are missing here
                 continue
             place = rows[0] if len(rows) else 0
             faults.setdefault("a trajectory must have at least 2 rows; delete it", []).append(
@@ -217,7 +217,7 @@ def _trajectories(table: Table, roles: Roles, step: float | None, repeats: str) 
 
 
 def _in_units(time: Column) -> np.ndarray:
-    """Times as numbers: float64, int64 where float64 is too coarse, dates in their unit from the first one."""
+    """Return times as float64, or int64 if float64 is too coarse. Dates count from the first one in their unit."""
     x = time.values
     assert x is not None
     if time.dates:
@@ -226,7 +226,7 @@ def _in_units(time: Column) -> np.ndarray:
 
 
 def _unit(dates: Column) -> str:
-    """The largest unit of time that the usual step between dates has at least once."""
+    """Return the largest unit of time that is not longer than the usual step between dates."""
     assert dates.values is not None
     steps = np.abs(np.diff(dates.values[~dates.missing]))
     usual = float(np.median(steps[steps > 0])) if (steps > 0).any() else 1.0

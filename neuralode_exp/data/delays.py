@@ -1,8 +1,8 @@
-"""Past values of a column as further states, where one column alone cannot tell how it goes on.
+"""Use past values of a column as further states, if its present value does not determine how it continues.
 
-An autonomous field of one state cannot oscillate: at each value it has one slope. The value and an earlier one
-together can tell rise from fall (Takens 1981, doi:10.1007/BFb0091924). The delay is the first at which a column is no
-longer correlated with itself, a quarter of a period.
+An autonomous field of one state cannot oscillate, because it has only one slope at each value. A value together with
+an earlier one distinguishes rise from fall (Takens 1981, doi:10.1007/BFb0091924). The delay is the shortest at which a
+column is uncorrelated with itself. For an oscillation that is a quarter of its period.
 """
 
 from __future__ import annotations
@@ -16,13 +16,17 @@ from torch import Tensor
 
 from neuralode_exp.data.observed import steps_to_move
 
-UNCORRELATED = 2.0  # variances: the mean square of a difference of independent values
-SWINGS = 3  # between high and low values that make an oscillation
-RECENT = 200  # rows that tell the state to start from
+UNCORRELATED = 2.0  # mean square of the difference of two independent values, in variances
+SWINGS = 3  # an oscillation has at least so many changes between high and low values
+RECENT = 200  # rows from which the state to start from is estimated
 
 
 def oscillates(states: Sequence[Tensor]) -> bool:
-    """Whether a single column, shape (n, 1) of each trajectory, swings between above and below half a deviation."""
+    """Return whether a single column oscillates by more than half a standard deviation about its mean.
+
+    Args:
+        states: the column of each trajectory, shape (n, 1).
+    """
     y = torch.cat(list(states)).double()
     middle, half = y.nanmean(), (y - y.nanmean()).square().nanmean().sqrt() / 2
     for z in states:
@@ -34,20 +38,20 @@ def oscillates(states: Sequence[Tensor]) -> bool:
 
 
 def delay_of(times: Sequence[Tensor], states: Sequence[Tensor]) -> float:
-    """The time after which the columns are uncorrelated with themselves."""
+    """Return the time after which the columns are uncorrelated with themselves."""
     longest = max(len(z) for z in states)
     steps = steps_to_move(states, UNCORRELATED) or max(1, longest // 10)
     return steps * float(torch.cat([t.diff().double() for t in times]).median())
 
 
 def embed(t: Tensor, z: Tensor, delays: int, delay: float) -> tuple[Tensor, Tensor]:
-    """Times from which on the past is known, shape (m,), and states with their past values, shape (m, (delays + 1) d).
+    """Return the times with a known past, shape (m,), and states with past values, shape (m, (delays + 1) d).
 
     Args:
         t: times, shape (n,).
-        z: states, shape (n, d), NaN where a cell is missing; what lies between two rows is on a straight line.
+        z: states, shape (n, d), with NaN for missing values. Between two rows they are interpolated linearly.
         delays: number of past values.
-        delay: time from each to the next.
+        delay: time between two of them.
     """
     since = (t - t[0]).double()
     late = since >= delays * delay * (1 - 1e-9)
@@ -57,11 +61,11 @@ def embed(t: Tensor, z: Tensor, delays: int, delay: float) -> tuple[Tensor, Tens
 
 
 def state_to_start_from(t: Tensor, z: Tensor, delays: int, delay: float) -> Tensor:
-    """The last of noisy states and their past, from a curve through the rows until then, shape ((delays + 1) d,).
+    """Estimate the last of noisy states with its past from a smooth curve through the rows, shape ((delays + 1) d,).
 
     Args:
         t, z: times, shape (n,), and states without gaps, shape (n, d).
-        delays, delay: as of `embed`.
+        delays, delay: as in `embed`.
     """
     since = (t - t[0]).double().numpy()[-RECENT:]
     curves = [make_smoothing_spline(since, x) for x in z.T.double().numpy()[:, -RECENT:]]

@@ -1,4 +1,4 @@
-"""Text files of rows and columns: their encoding, separator, decimal sign, comments, header and row of units."""
+"""Read text files of rows and columns, and find out their encoding, separator, decimal sign, comments and header."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 from collections import Counter
 from dataclasses import dataclass, field
 
-# What pandas takes for a missing cell, https://pandas.pydata.org/docs/reference/api/pandas.read_csv.html
+# The words that pandas takes as a missing value, https://pandas.pydata.org/docs/reference/api/pandas.read_csv.html
 MISSING = frozenset(
     (
         "",
@@ -32,15 +32,15 @@ MISSING = frozenset(
     )
 )
 COMMENTS = ("#", "%")
-SEPARATORS = ("\t", ";", ",", None)  # None: blanks, as many as there are
-LOOKED_AT = 200  # rows that show what the separator is
+SEPARATORS = ("\t", ";", ",", None)  # None: any number of blanks
+LOOKED_AT = 200  # rows that are used to find the separator
 DECIMAL_COMMA = re.compile(r"[+-]?\d*,\d+([eE][+-]?\d+)?|[+-]?\d+,")
 DECIMAL_POINT = re.compile(r"[+-]?(\d*\.\d+|\d+\.)([eE][+-]?\d+)?")
 
 
 @dataclass(eq=False)
 class Rows:
-    """The cells of a text, without blanks around them; `names` is empty where there is no header."""
+    """The cells of a text, without blanks around them. `names` is empty if there is no header."""
 
     names: list[str]
     cells: list[list[str]]
@@ -49,10 +49,10 @@ class Rows:
 
 
 def parse(content: bytes) -> Rows:
-    """Find out how a text is written, and take it apart.
+    """Find out the format of a text, and split it into cells.
 
     Raises:
-        ValueError: it is no text, has no rows, or writes decimals in two ways.
+        ValueError: it is not text, has no rows, or has decimals with a point and with a comma.
     """
     comments, lines = _content(decode(content))
     if not lines:
@@ -81,13 +81,17 @@ def parse(content: bytes) -> Rows:
 
 
 def decode(content: bytes) -> str:
-    """Return text in UTF-8 or UTF-16 with or without a byte order mark, or in Latin-1."""
+    """Decode text in UTF-8 or UTF-16, with or without a byte order mark, or in Latin-1.
+
+    Raises:
+        ValueError: it is not text in one of these encodings.
+    """
     if content.startswith((b"\xff\xfe", b"\xfe\xff")):
         encodings = ["utf-16"]
     elif content and b"\0" in content[:200]:
         encodings = ["utf-16-le" if content[1:2] == b"\0" else "utf-16-be"]
     else:
-        encodings = ["utf-8-sig", "latin-1"]  # -sig: Excel's byte order mark is not part of a name
+        encodings = ["utf-8-sig", "latin-1"]  # -sig removes Excel's byte order mark
     for encoding in encodings:
         try:
             text = content.decode(encoding)
@@ -99,9 +103,9 @@ def decode(content: bytes) -> str:
 
 
 def is_number(cell: str) -> bool:
-    """Whether a cell is a number in Latin digits, with a decimal point or comma."""
+    """Return whether a cell is a number in the digits 0 to 9, with a decimal point or comma."""
     cell = cell.strip()
-    if "_" in cell or not cell.isascii():  # Python would take both
+    if "_" in cell or not cell.isascii():  # float() would accept both
         return False
     try:
         float(cell.replace(",", ".") if DECIMAL_COMMA.fullmatch(cell) else cell)
@@ -111,7 +115,7 @@ def is_number(cell: str) -> bool:
 
 
 def _content(text: str) -> tuple[list[str], list[tuple[int, str]]]:
-    """Comments before the first row, and the other lines that are not blank, with their numbers."""
+    """Return the comments before the first row, and the other non-blank lines with their numbers."""
     lines = [(n, line) for n, line in enumerate(text.splitlines(), 1) if line.strip()]
     rows = [(n, line) for n, line in lines if not line.lstrip().startswith(COMMENTS)]
     first = rows[0][0] if rows else 0
@@ -132,7 +136,7 @@ def _width(rows: list[list[str]]) -> int:
 
 
 def _separator(lines: list[str]) -> str | None:
-    """The separator with which most cells are numbers, of those that give most lines the same number of columns."""
+    """Return the separator that makes most cells numbers, if half of the lines then have the same number of columns."""
     scores = []
     for separator in SEPARATORS:
         rows = [row for _, row in _split(list(enumerate(lines)), separator)]
@@ -147,7 +151,7 @@ def _separator(lines: list[str]) -> str | None:
 
 
 def _header(rows: list[tuple[int, list[str]]]) -> tuple[list[str], list[tuple[int, list[str]]]]:
-    """Names of the columns, if the first row is one of them, and the rows below it and below a row of units."""
+    """Return the names of the columns, if the first row has them, and the rows below names and units."""
     if not rows or not _heads(rows[0][1], [row for _, row in rows[1:LOOKED_AT]]):
         return [], rows
     names, rows = rows[0][1], rows[1:]
@@ -157,7 +161,7 @@ def _header(rows: list[tuple[int, list[str]]]) -> tuple[list[str], list[tuple[in
 
 
 def _heads(row: list[str], below: list[list[str]], *, units: bool = False) -> bool:
-    """Whether words stand in a row where numbers stand below it."""
+    """Return whether a row has words in columns whose other rows have numbers."""
     if units or not below:
         if any(is_number(cell) for cell in row):
             return False
@@ -174,7 +178,7 @@ def _heads(row: list[str], below: list[list[str]], *, units: bool = False) -> bo
 
 
 def _decimal_comma(rows: Rows) -> None:
-    """Write numbers with a decimal point, and refuse a file that has both decimals."""
+    """Replace decimal commas by points. Refuse a file that has both."""
     commas = [
         (i, k)
         for i, row in enumerate(rows.cells)

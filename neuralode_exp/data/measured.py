@@ -1,4 +1,4 @@
-"""Measured trajectories as what is trained on and what is held out, in the units in which they are learned."""
+"""Split measured trajectories into training and held-out parts, and convert them to the units of learning."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from neuralode_exp.data.delays import delay_of, embed, oscillates, state_to_star
 from neuralode_exp.data.dynamics import largest_state
 from neuralode_exp.data.observed import Observed, Scale, Trajectories, filled, scale_of
 
-LARGEST = 1e150  # whose square is a float64
-NOISE_FROM = 5  # rows in a row, from which the noise is estimated
+LARGEST = 1e150  # its square is within float64
+NOISE_FROM = 5  # consecutive rows that an estimate of the noise needs
 DECADE = 10
-FORECASTS = 20  # of a held-out trajectory at most
-FEWEST = 5  # rows for a curve through them
-FEW = 5  # trajectories: of fewer, one of them says little
+FORECASTS = 20  # the most forecasts of one held-out trajectory
+FEWEST = 5  # rows that a smooth curve needs
+FEW = 5  # with fewer trajectories, a single held-out one says little
 
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """A trajectory that is held out; `past` is what was trained on of the same trajectory before it."""
+    """A held-out trajectory. `past` is the earlier part of the same trajectory, which is trained on."""
 
     held_out: Trajectory
     past: Trajectory | None = None
@@ -34,7 +34,7 @@ class Part:
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Trajectories to train on and trajectories held out; `note` says in words which were."""
+    """Trajectories for training and held-out ones. `note` says which were held out."""
 
     train: list[Trajectory]
     held_out: list[Part]
@@ -55,25 +55,25 @@ def observe(
     input: str = "hold",
     **columns: Any,
 ) -> Observed:
-    """Read a file and split it, with states of `dtype`.
+    """Read a file, split its trajectories and convert their units. States get the given dtype.
 
     Args:
-        path: for `read_trajectories`.
-        validation, seed, hold_out: for `split`.
-        dtype: of the states.
-        units: `spread`: each state in standard deviations of its training part about its mean, and times from their
-            own start in the usual step between observations; `file`: both as they are.
-        log: in units of the spread, whether states are learned as their logarithm: `true`, `false`, or `auto`, those
-            that are positive where one of them spans more than a decade.
-        delays: how many past values of each column are states too; `auto`: 1 of a single column that oscillates.
-        forecast: rows that are led on from a held-out state, from each that many rows apart, of a long trajectory from
-            20 of them; None: the whole of it.
-        input: how inputs will be read between their times.
+        path: file for `read_trajectories`.
+        validation, seed, hold_out: arguments of `split`.
+        dtype: dtype of the states.
+        units: with `spread`, each state is in standard deviations of its training part about its mean, and times count
+            from their own start in median steps between observations. With `file`, both are as in the file.
+        log: with units=spread, whether states are learned as their logarithm: `true`, `false`, or `auto`, which takes
+            all positive states if one of them spans more than a decade.
+        delays: number of past values of each column that become states too; `auto`: 1 for a single oscillating column.
+        forecast: length in rows of each forecast of a held-out trajectory. Forecasts start that many rows apart, and a
+            long trajectory has at most 20. None: one forecast of the whole trajectory.
+        input: how inputs are interpolated between their times.
         columns: further arguments of `read_trajectories`.
 
     Raises:
-        ValueError: from `read_trajectories` and `split`; no trajectory to train on is long enough to estimate the
-            noise, or the states leave the range of `dtype`.
+        ValueError: `read_trajectories` or `split` fails, no training trajectory is long enough to estimate the noise,
+            or the states leave the range of `dtype`.
     """
     measured = read_trajectories(path, **columns)
     parts = split(measured.trajectories, validation, seed, hold_out)
@@ -103,7 +103,7 @@ def observe(
     inputs = [filled(x.t, x.z[:, d:])[-len(t) :] for x, (t, _) in zip(parts.train, train, strict=True) if len(t) > 1]
     train = [(t, z) for t, z in train if len(t) > 1]
     held_out = [x for part in parts.held_out for x in _as_held_out(part, d, n, delay, scale, forecast)]
-    # As for systems: the square of a state must be finite too.
+    # The square of a state must be finite too, as for systems.
     states = [*(z for _, z in train), *(x.z for x in held_out)]
     _in_range(path, states, largest_state(dtype), str(dtype).removeprefix("torch."))
     past = [f"{k * delay * (scale.step if scale else 1):.3g}" for k in range(1, n + 1)]
@@ -120,11 +120,11 @@ def observe(
 
 
 def _delays(measured: Measured, states: Sequence[Tensor], delays: int | str) -> tuple[int, list[str]]:
-    """How many past values are states too, and the warnings with one of a column that no field of one state can fit."""
-    alone = len(measured.states) == 1 and measured.trajectories[0].z.shape[1] == 1  # inputs may drive it
+    """Return the number of past values, and warnings, one of them if no field of one state can fit the column."""
+    alone = len(measured.states) == 1 and measured.trajectories[0].z.shape[1] == 1  # without inputs that could drive it
     swings = alone and oscillates(states)
     if delays == 0 and swings:
-        cannot = f'"{measured.states[0]}" oscillates, which no field of one state can; add dataset.delays=auto'
+        cannot = f'"{measured.states[0]}" oscillates, but a field of one state cannot; add dataset.delays=auto'
         return 0, [*measured.warnings, cannot]
     return (int(swings) if delays == "auto" else int(delays)), measured.warnings
 
@@ -134,14 +134,15 @@ def split(trajectories: Sequence[Trajectory], validation: float = 0.2, seed: int
 
     Args:
         trajectories: from `read_trajectories`.
-        validation: the fraction, of trajectories or of each one's observations; 0 holds out nothing.
-        seed: of the choice among trajectories.
-        hold_out: `trajectories`, of a single one its end; `ends`; `both`, some whole and the ends of the others;
-            `auto`: both where there are two to four.
+        validation: fraction of trajectories, or of the observations of each; 0 holds out nothing.
+        seed: seed of the choice among trajectories.
+        hold_out: `trajectories` holds out whole ones, or the end of a single one. `ends` holds out the end of each.
+            `both` holds out some whole ones and the ends of the others. `auto` is `both` for two to four trajectories,
+            and else `trajectories`.
 
     Raises:
-        ValueError: `validation` is not in [0, 1), or no trajectory is long enough to give two observations to either
-            part.
+        ValueError: `validation` is not in [0, 1), or no trajectory has enough observations for two parts of at least
+            two.
     """
     if not 0 <= validation < 1:
         raise ValueError(f"`validation` must be a fraction in [0, 1), got {validation}")
@@ -181,7 +182,7 @@ def split(trajectories: Sequence[Trajectory], validation: float = 0.2, seed: int
 
 
 def _cut(trajectory: Trajectory, validation: float, fewest: int) -> tuple[Trajectory, Part | None]:
-    """A trajectory without its last part, and that part; None of fewer observations than `fewest`, at least 4."""
+    """Return a trajectory without its last part, and that part, or None if it is shorter than `fewest` or 4."""
     n = len(trajectory.t)
     if n < fewest:
         return trajectory, None
@@ -193,10 +194,10 @@ def _cut(trajectory: Trajectory, validation: float, fewest: int) -> tuple[Trajec
 def _as_held_out(
     part: Part, d: int, delays: int, delay: float, scale: Scale | None, forecast: int | None
 ) -> list[Trajectories]:
-    """Forecasts of a held-out trajectory: without gaps, shape (T, 1, d), and what was observed.
+    """Return the forecasts of a held-out trajectory: states without gaps, shape (T, 1, d), and what was observed.
 
-    With delays, the end of a trajectory has its past in what was trained on, and a forecast begins with a state that
-    the noise of one row does not decide. Past values are no observations of their own.
+    With delays, the past of a held-out end is in the training part, and a forecast starts from a smoothed state, so
+    that the noise of one row matters little. Past values do not count as observations.
     """
     x = part.held_out
     past = part.past if delays else None
@@ -207,7 +208,7 @@ def _as_held_out(
         t, observed = scale.scaled(t, observed)
     z = filled(t, observed)
     times, states = embed(t, z, delays, delay)
-    early = len(t) - len(times)  # rows without a past
+    early = len(t) - len(times)  # number of rows without a known past
     first, last = max(n, early), len(t) - 1
     rows = [first]
     if forecast is not None:
@@ -230,13 +231,13 @@ def _as_held_out(
 
 
 def _logs(measured: Measured, log: str) -> Tensor | None:
-    """The columns that are learned as their logarithm, shape (d,); None: no column."""
+    """Return a mask of the columns that are learned as their logarithm, shape (d,), or None if there are none."""
     z = torch.cat([x.z[:, : len(measured.states)] for x in measured.trajectories])
     low, high = z.nan_to_num(nan=torch.inf).amin(0), z.nan_to_num(nan=-torch.inf).amax(0)
     positive = low > 0
     if log == "true" and not positive.all():
         k = int((~positive).nonzero()[0, 0])
-        raise ValueError(f"`log` must be false where a state is not positive, got {low[k]:g} in {measured.states[k]}")
+        raise ValueError(f"`log` must be false if a state is not positive, got {low[k]:g} in {measured.states[k]}")
     wide = positive & (high > DECADE * low)
     return positive if log == "true" or (log == "auto" and bool(wide.any())) else None
 

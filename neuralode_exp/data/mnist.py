@@ -1,4 +1,4 @@
-"""MNIST and Fashion-MNIST, from the four files that each is published as.
+"""Read MNIST and Fashion-MNIST. Each is published as four files.
 
 LeCun, Bottou, Bengio & Haffner, Gradient-based learning applied to document recognition, Proc. IEEE, 1998.
 Xiao, Rasul & Vollgraf, Fashion-MNIST (arXiv 1708.07747).
@@ -21,9 +21,9 @@ class Published:
     """A set of images in four IDX files.
 
     Args:
-        folder: where torchvision keeps it below its root, and its class there.
-        mean, std: of the pixels of the training images, scaled to [0, 1].
-        checksums: SHA-256 of the uncompressed files; further sets of files that are accepted follow.
+        folder: its folder below the root of torchvision, which is also the name of torchvision's class.
+        mean, std: mean and standard deviation of the training pixels, scaled to [0, 1].
+        checksums: SHA-256 of the uncompressed files, for each accepted version of the set.
     """
 
     folder: str
@@ -80,28 +80,28 @@ def load_mnist(
 ) -> Images:
     """Load a set from its four IDX files, gzipped or not, in `root/MNIST/raw` or `root/FashionMNIST/raw`.
 
-    Those of MNIST may also lie in `root` itself. The files' SHA-256 are checked before use. Where one is missing, all
-    are fetched, see `fetch`.
+    The files of MNIST may also be in `root` itself. Their SHA-256 are checked before use. If a file is missing, all are
+    fetched, see `fetch`.
 
     Args:
-        root: the folder to look in.
+        root: the folder with the files.
         name: mnist or fashion-mnist.
-        train: how many of those that are left are taken, the first ones; None takes all.
-        validation: how many training images are held out, the last of a random order; may be 0.
-        test: how many of the test images are taken, the first ones.
-        seed: of that order.
-        device: where all tensors are put.
+        train: number of the remaining training images that are used, the first ones; None: all.
+        validation: number of training images that are held out, the last of a random order; it may be 0.
+        test: number of test images that are used, the first ones.
+        seed: seed of the random order.
+        device: device of all tensors.
 
     Raises:
-        DataError: if a file is missing and cannot be fetched, or is not what it should be.
-        ValueError: if `validation` leaves nothing to train on, or less than `train`.
+        DataError: a file is missing and cannot be fetched, or has the wrong content.
+        ValueError: `validation` leaves nothing to train on, or less than `train`.
     """
     published, root = SETS[name], Path(root).expanduser()
     contents = read_local_files(root, published)
     if contents is None:
         fetch(root / published.folder / "raw", published.checksums[0], published.folder)
         contents = read_local_files(root, published)
-    assert contents is not None  # a fetch gives all or raises
+    assert contents is not None  # `fetch` writes all files or raises
     files = {name: decode_idx(content) for name, content in contents.items()}
 
     def split(prefix: str) -> Split:
@@ -122,10 +122,10 @@ def load_mnist(
 
 
 def read_local_files(root: Path, published: Published) -> dict[str, bytes] | None:
-    """Return the contents of the four files of a set, all of one that is accepted; None if one is missing.
+    """Return the contents of the four files of an accepted version of a set, or None if one is missing.
 
     Raises:
-        DataError: if they are not what they should be.
+        DataError: a file has the wrong content.
     """
     names, raw = published.checksums[0], root / published.folder / "raw"
     folders = [root, raw] if published.folder == "MNIST" else [raw]
@@ -134,7 +134,7 @@ def read_local_files(root: Path, published: Published) -> dict[str, bytes] | Non
         return None
     contents = {name: _read(path) for name, path in paths.items()}
     digests = {name: sha256(content) for name, content in contents.items()}
-    # The set that most of the files belong to: the first if none does.
+    # The version that most of the files belong to, or the first one if no file fits any.
     expected = max(published.checksums, key=lambda known: len(known.items() & digests.items()))
     for name, path in paths.items():
         if digests[name] != expected[name]:

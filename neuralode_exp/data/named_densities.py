@@ -1,8 +1,8 @@
-"""The package's own densities, registered as the user's are.
+"""The package's own densities. They are registered in the same way as a user's.
 
-To add one, write a class in `densities.py` or beside it, its function here and its file in `conf/dataset/`; the keys of
-its own are the keyword arguments. The preflight reads this module, so that torch is imported when a density is made,
-not before.
+To add one, write a class in `densities.py` or another module, its function here and its file in `conf/dataset/`. The
+function's keyword arguments become its keys. The functions import torch only when they are called, because the
+preflight imports this module.
 """
 
 from __future__ import annotations

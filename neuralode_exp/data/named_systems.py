@@ -1,7 +1,7 @@
-"""The package's own dynamical systems, dz/dt = f(t, z), registered as the user's are.
+"""The package's own dynamical systems dz/dt = f(t, z). They are registered in the same way as a user's.
 
-To add one, write its function and its file in `conf/dataset/`; the keys of its own are the keyword arguments. The
-preflight reads this module, so that torch is imported when a function is called, not before.
+To add one, write its function here and its file in `conf/dataset/`. The function's keyword arguments become its keys.
+The functions import torch only when they are called, because the preflight imports this module.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ Matrix = tuple[tuple[float, ...], ...]
 
 
 def stack(*parts: Any) -> Any:
-    """The components of dz/dt as one tensor; as an array where they are NumPy's, as in a stiff solve."""
+    """Stack the components of dz/dt to a tensor, or to a NumPy array if they are arrays, as in a stiff solve."""
     import numpy as np
     import torch
 
@@ -32,10 +32,10 @@ def _square(matrix: Matrix) -> int:
 
 
 def _linear_t_max(matrix: Matrix) -> float:
-    """Four e-foldings of the dominant mode, but at most one turn of the fastest.
+    """Return four e-folding times of the dominant mode, but at most one turn of the fastest mode.
 
-    Longer, a decaying system shows noise, a growing one its last few states, and the samples of a turning one
-    alias.
+    On longer trajectories a decaying system shows only noise, a growing one only its last states, and the samples of a
+    rotating one alias.
     """
     import torch
 

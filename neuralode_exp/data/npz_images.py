@@ -1,4 +1,4 @@
-"""The user's own images from an npz file with the arrays x_train, y_train, x_test and y_test. Read without torch."""
+"""Read the user's own images from an npz file with the arrays x_train, y_train, x_test and y_test, without torch."""
 
 import math
 import zipfile
@@ -8,11 +8,11 @@ from typing import NamedTuple
 import numpy as np
 
 NAMES = ("x_train", "y_train", "x_test", "y_test")
-SMALLEST = 5  # pixels a side, of which the convolutions of the stem leave one
+SMALLEST = 5  # pixels a side; the convolutions of the stem leave one pixel of them
 
 
 class Fault(NamedTuple):
-    """What is wrong with a file: which part of it, the rule, what was got, the way out."""
+    """A fault of a file: the part of the file, the rule, what was got, and the fix."""
 
     what: str
     rule: str
@@ -21,7 +21,7 @@ class Fault(NamedTuple):
 
 
 class WrongFile(ValueError):
-    """A file that does not hold images and labels; `faults` has all that is wrong."""
+    """A file does not hold images and labels. `faults` lists all that is wrong."""
 
     def __init__(self, path: Path, faults: list[Fault]) -> None:
         self.faults = faults
@@ -45,7 +45,7 @@ def read_npz_images(path: str | Path) -> Arrays:
             are whole numbers from 0 up, shape (n,) or (n, 1).
 
     Raises:
-        WrongFile: with everything that is wrong.
+        WrongFile: the file is wrong. It lists all faults.
     """
     path = Path(path)
     arrays = _read(path)
@@ -73,7 +73,7 @@ def _read(path: Path) -> dict[str, np.ndarray]:
             return {name: file[name] for name in NAMES}
     except WrongFile:
         raise
-    # An array of Python objects, which would be code to run, is a ValueError too.
+    # An array of Python objects, which could run code, raises a ValueError too.
     except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
         reason = " ".join(str(error).split())
         raise WrongFile(path, [Fault("", "must be an npz file of plain numbers", f"{path} ({reason})", fix)]) from error
@@ -138,5 +138,5 @@ def _size(x: np.ndarray) -> str:
 
 
 def n_held_out(fraction: float, n: int) -> int:
-    """How many of n training images a fraction holds out, rounded up."""
+    """Return how many of n training images are held out by a fraction, rounded up."""
     return math.ceil(fraction * n)

@@ -15,10 +15,10 @@ Count = Annotated[int, Ge(1)]
 
 
 def complete(entry: Registered, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return all options of what was registered, those that are not given at their defaults.
+    """Return all options of a registered class or function, with defaults for those that are not given.
 
     Raises:
-        ValueError: one is not there, or outside its range.
+        ValueError: an option is unknown, or outside its range.
     """
     if unknown := [key for key in options if key not in entry.options]:
         raise ValueError(f"{entry.name} has no argument {unknown[0]!r}; it has {', '.join(entry.options)}")

@@ -1,4 +1,4 @@
-"""What has been observed of a dynamical system, from whatever source."""
+"""Observations of a dynamical system, from a simulation or a table."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from neuralode_exp.data.dynamics import Dynamics, Observations
 
 @dataclass(frozen=True, eq=False)
 class Trajectories:
-    """Trajectories at shared times, to be led on from their first states.
+    """Trajectories at shared times, which a model has to predict from their first states.
 
     Args:
         t: times, shape (T,).
-        z: states, shape (T, n, d): the truth if it is known, else what was observed, without gaps.
-        observed: what was observed of them, shape (T, n, d), NaN where a cell is missing.
+        z: states, shape (T, n, d): the truth if it is known, else the observations with gaps filled.
+        observed: observations, shape (T, n, d), with NaN for missing values.
         u: inputs, shape (T, n, m).
     """
 
@@ -33,18 +33,18 @@ class Trajectories:
         return Trajectories(self.t.to(device), self.z.to(device), self.observed.to(device), u)
 
     def to_dtype(self, dtype: torch.dtype) -> Trajectories:
-        """The same with states of `dtype`; times stay as they are."""
+        """Return the same trajectories with states of `dtype`. Times are unchanged."""
         u = None if self.u is None else self.u.to(dtype)
         return Trajectories(self.t, self.z.to(dtype), self.observed.to(dtype), u)
 
     def rescaled(self, ours: Scale, theirs: Scale) -> Trajectories:
-        """Trajectories in the units of one scale in those of another."""
+        """Convert trajectories from the units of `ours` to those of `theirs`."""
         z, observed = (theirs.inward(ours.outward(x)).to(x) for x in (self.z, self.observed))
         return Trajectories(self.t * (ours.step / theirs.step), z, observed, self.u)
 
     @property
     def judged(self) -> Tensor:
-        """What errors are measured against: z, NaN where nothing was observed, shape (T, n, d)."""
+        """The states that errors compare with: z, but NaN where nothing was observed, shape (T, n, d)."""
         return torch.where(self.observed.isnan(), torch.nan, self.z)
 
 
@@ -53,12 +53,11 @@ class Scale:
     """The units in which a table is learned: (z - offset) / unit of a state, (t - t0) / step of a time.
 
     Args:
-        names: of the columns, d of them.
-        offset, unit: mean and standard deviation of each column, of its logarithm where `log` says so, shape (d,),
-            float64.
+        names: names of the d columns.
+        offset, unit: mean and standard deviation of each column, or of its logarithm by `log`, shape (d,), float64.
         step: the median time between observations.
-        log: columns that are learned as log z, shape (d,); None: no column.
-        spread: standard deviation of each column itself, shape (d,); None: that is `unit`.
+        log: mask of the columns that are learned as log z, shape (d,); None: no column.
+        spread: standard deviation of each column without logarithm, shape (d,); None: it equals `unit`.
     """
 
     names: list[str]
@@ -69,28 +68,28 @@ class Scale:
     spread: Tensor | None = None
 
     def scaled(self, t: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
-        """Times from their own start and states (..., d), both float64."""
+        """Convert times, which then start at 0, and states of shape (..., d) to the scale, both float64."""
         return (t - t[0]).double() / self.step, self.inward(z)
 
     def inward(self, z: Tensor) -> Tensor:
-        """States of the table in units of the scale, float64."""
+        """Convert states from the units of the table to those of the scale, float64."""
         z = z.double()
         if self.log is not None:
             z = torch.where(self.log.to(z.device), z.log(), z)
         return (z - self.offset.to(z)) / self.unit.to(z)
 
     def outward(self, x: Tensor) -> Tensor:
-        """States in units of the scale as the table has them, float64."""
+        """Convert states from the units of the scale to those of the table, float64."""
         z = self.offset.to(x.device) + self.unit.to(x.device) * x.double()
         return z if self.log is None else torch.where(self.log.to(z.device), z.exp(), z)
 
     def slopes(self, z: Tensor, dx: Tensor) -> Tensor:
-        """dz/dt of the table at its states z, of a field dx/dt of the scale."""
+        """Convert dx/dt in units of the scale to dz/dt in units of the table, at states z of the table."""
         dz = dx * self.unit / self.step
         return dz if self.log is None else torch.where(self.log, z * dz, dz)
 
     def with_past(self, past: Sequence[str]) -> Scale:
-        """The scale of states that also have values of the past, each set `past` (times, in words) before."""
+        """Return the scale of states with past values. `past` has the delays as text, for the names."""
 
         def again(x: Tensor) -> Tensor:
             return x.repeat(len(past) + 1)
@@ -100,7 +99,7 @@ class Scale:
         return Scale(names, again(self.offset), again(self.unit), self.step, log, spread)
 
     def spreads(self, x: Tensor) -> Tensor:
-        """States in units of the scale in standard deviations of the columns as the table has them."""
+        """Convert states from the units of the scale to standard deviations of the table's columns."""
         if self.log is None or self.spread is None:
             return x
         return torch.where(self.log.to(x.device), self.outward(x) / self.spread.to(x.device), x.double())
@@ -109,7 +108,7 @@ class Scale:
 def scale_of(
     times: Sequence[Tensor], states: Sequence[Tensor], names: Sequence[str], log: Tensor | None = None
 ) -> Scale:
-    """Measure the scale of trajectories; a column that never changes has the unit 1."""
+    """Compute the scale of trajectories. A column that never changes has the unit 1."""
     z = torch.cat(list(states)).double()
     offset, unit = _mean_and_spread(z if log is None else torch.where(log, z.log(), z))
     steps = torch.cat([t.diff().double() for t in times])
@@ -118,26 +117,26 @@ def scale_of(
 
 
 def _mean_and_spread(z: Tensor) -> tuple[Tensor, Tensor]:
-    offset = z.nanmean(dim=0).nan_to_num()  # a column without a value
+    offset = z.nanmean(dim=0).nan_to_num()  # 0 for a column without values
     unit = (z - offset).square().nanmean(dim=0).sqrt().nan_to_num()
-    floor = 1e-12 * offset.abs()  # rounding of a mean
+    floor = 1e-12 * offset.abs()  # rounding error of the mean
     return offset, torch.where(unit > floor, unit, 1.0)
 
 
 def steps_to_move(states: Sequence[Tensor], amount: float) -> int | None:
-    """The fewest steps after which states have moved by `amount`; None if they never do.
+    """Return the smallest number of steps after which states have moved by `amount`, or None if they never do.
 
-    It is the mean square of their differences over all columns, in variances: 1 where their autocorrelation has fallen
-    to one half, 2 where it has fallen to 0. Steps are tried a fifth apart.
+    The movement is the mean square of state differences over all columns, in units of the variance. It is 1 if the
+    autocorrelation has fallen to one half, and 2 if it has fallen to 0. Numbers of steps are tried a fifth apart.
 
     Args:
-        states: of each trajectory, shape (n, d), NaN where a cell is missing.
-        amount: positive.
+        states: states of each trajectory, shape (n, d), with NaN for missing values.
+        amount: a positive movement.
     """
     longest = max(len(z) for z in states) - 1
     z = torch.cat(list(states)).double()
     variance = (z - z.nanmean(0)).square().nanmean(0)
-    variance = torch.where(variance > 0, variance, torch.inf)  # of a column that never changes
+    variance = torch.where(variance > 0, variance, torch.inf)  # a column that never changes
     for steps in sorted({round(1.2**k) for k in range(100) if round(1.2**k) <= longest}):
         off = torch.cat([z[steps:] - z[:-steps] for z in states if len(z) > steps]).double()
         if float((off.square() / variance).nanmean()) >= amount:
@@ -146,7 +145,7 @@ def steps_to_move(states: Sequence[Tensor], amount: float) -> int | None:
 
 
 def filled(t: Tensor, z: Tensor) -> Tensor:
-    """States (n, d) with each gap bridged by a straight line in time; 0 where a column has no value at all."""
+    """Fill gaps in states of shape (n, d) by linear interpolation in time, and columns without values by 0."""
     if not z.isnan().any():
         return z
     columns = []
@@ -159,18 +158,18 @@ def filled(t: Tensor, z: Tensor) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class Observed:
-    """Observations to train on, and others to judge by.
+    """Observations for training, validation and test.
 
     Args:
-        times: of each training trajectory, shape (n,); those of a table in float64, see `cut`.
-        states: of each training trajectory, shape (n, d), NaN where a cell is missing.
-        noise: standard deviation of the states' noise; None where nobody knows it.
-        inputs: of each training trajectory, shape (n, m), in the user's units; empty without inputs.
-        validation, test: unseen trajectories, each entry with times of its own.
-        long: the test over a longer time.
-        known: the system that was observed, and what it was without noise.
-        scale: the units of the states, where they are not those of the user.
-        note: what is to be said of them, in words.
+        times: times of each training trajectory, shape (n,); those of a table are float64, see `cut`.
+        states: states of each training trajectory, shape (n, d), with NaN for missing values.
+        noise: standard deviation of the noise of the states; None: it is not known.
+        inputs: inputs of each training trajectory, shape (n, m), in the user's units; empty without inputs.
+        validation, test: unseen trajectories. Each entry has its own times.
+        long: the test trajectories over a longer time.
+        known: the observed system with its states without noise, if it is known.
+        scale: the units of the states; None: those of the user.
+        note: a note to the user on how the data were read.
         warnings: what looks like a mistake.
     """
 
@@ -188,7 +187,7 @@ class Observed:
 
 
 def of_system(data: Dynamics) -> Observed:
-    """The observations of a known system."""
+    """Return the observations of a known system."""
 
     def unseen(part: Observations) -> list[Trajectories]:
         return [Trajectories(data.t, part.clean, part.noisy, part.u)] if part.clean.shape[1] else []

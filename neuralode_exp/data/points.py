@@ -1,4 +1,4 @@
-"""The user's own points from a table, split into training and held-out rows and standardised."""
+"""Read the user's own points from a table, split them into training and held-out rows, and standardise them."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -13,21 +13,22 @@ from neuralode_exp.data.columns import Column, Table, counts, problem, suspects
 from neuralode_exp.data.tables import read_table
 from neuralode_exp.data.target import Target, as_points
 
-FEW_LABELS = 10  # whole numbers in a column of at least so many squared, and it may be a label
+FEW_LABELS = 10  # a column of at most so many different whole numbers, in at least 10^2 rows, may be a label
 
 
 def read_points(path: str | Path, names: Sequence[str] | None = None) -> tuple[Tensor, Table, list[Column]]:
-    """Read points, one a row, with their table and the columns that they are made of.
+    """Read points, one per row, with their table and the columns of their coordinates.
 
     Args:
         path: file for `read_table`.
-        names: names or numbers of the coordinates' columns; by itself all columns of numbers.
+        names: names or numbers of the coordinates' columns; None: all columns of numbers.
 
     Returns:
-        the points, shape (n, d), float64, the table, its columns.
+        The points, shape (n, d), float64, the table, and the columns of the coordinates.
 
     Raises:
-        ValueError: no such file, no points, or one line for each kind of mistake in the rows.
+        ValueError: there is no such file, it has no points, or rows are wrong. The message has one line for each kind
+            of mistake.
     """
     table = read_table(path)
     used = [table.column("columns", name) for name in names] if names else table.numbers()
@@ -49,7 +50,7 @@ def read_points(path: str | Path, names: Sequence[str] | None = None) -> tuple[T
 
 
 def _odd(table: Table, used: Sequence[Column]) -> Iterator[str]:
-    """What may be no coordinate, with the key that leaves it out."""
+    """Yield a warning for each column that may not be a coordinate, with the key that leaves it out."""
     for column in used:
         assert column.values is not None
         others = ",".join(other.name for other in used if other is not column)
@@ -63,13 +64,13 @@ def _odd(table: Table, used: Sequence[Column]) -> Iterator[str]:
 
 
 def _is_label(x: np.ndarray) -> bool:
-    """Whether a column has few values, all whole."""
+    """Return whether a column has few different values, all of them whole numbers."""
     return len(np.unique(x)) <= FEW_LABELS and bool((x == np.round(x)).all())
 
 
 @final
 class PointTarget(Target):
-    """The points of a file, as a target without a known density.
+    """The points of a file, a target whose density is not known.
 
     A random part of the rows is held out. Samples and box are standardised: `offset` and `unit` are the mean
     and the standard deviation of the training rows.
@@ -77,17 +78,17 @@ class PointTarget(Target):
     Args:
         path: file for `read_points`.
         validation: fraction of the rows that is held out, in [0, 1).
-        seed: of the split.
+        seed: seed of the split.
         columns: for `read_points`.
 
     Attributes:
-        names: of the coordinates.
+        names: names of the coordinates.
         train, held_out: the points, shape (n, d), shuffled.
-        note: what was understood of the file.
-        warnings: columns that may be no coordinates.
+        note: a note to the user on how the file was read.
+        warnings: columns that may not be coordinates.
 
     Raises:
-        ValueError: from `read_points`; a constant column, or fewer than 2 rows left to train on.
+        ValueError: `read_points` fails, a column is constant, or fewer than 2 training rows are left.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""A density that is known by its sampler, and by its log-density where there is one."""
+"""A density that is given by a sampler and, if it is known, a log-density."""
 
 from typing import Any, final
 
@@ -7,15 +7,15 @@ from torch import Tensor
 
 from neuralode_exp.data.target import Density, as_points
 
-DRAWS = 20_000  # of which the box is made
-MARGIN = 0.05  # of the box beyond the outermost of them, on each side
+DRAWS = 20_000  # samples that determine the box
+MARGIN = 0.05  # margin on each side of the box, in units of its size
 
 
 @final
 class Sampled(Density):
-    """A density as a flow's target, of any object with `sample(n, generator)`, shape (n, d), and maybe `log_prob(x)`.
+    """A target from any object with `sample(n, generator)`, which returns shape (n, d), and maybe `log_prob(x)`.
 
-    The box is that of 20,000 draws and a twentieth of its size around it.
+    The box contains 20,000 samples, with a margin of a twentieth of its size on each side.
     """
 
     def __init__(self, density: Any) -> None:

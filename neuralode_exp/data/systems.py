@@ -1,4 +1,4 @@
-"""Dynamical systems dz/dt = f(t, z), and what is known of each: the flow, a fixed point and the eigenvalues there."""
+"""Dynamical systems dz/dt = f(t, z), each with its flow, and a fixed point with eigenvalues if there is one."""
 
 import functools
 import itertools
@@ -13,18 +13,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from neuralode_exp.data import named_systems as named_systems  # registers them
+from neuralode_exp.data import named_systems as named_systems  # the import registers them
 from neuralode_exp.data.inputs import Input
 from neuralode_exp.data.numbers import complete
 from neuralode_exp.registry import Registered, own
 
-# Tolerances of the reference solutions: far below any noise and any trained network's error.
+# Tolerances of the reference solutions. They are far below the noise and the errors of trained networks.
 RTOL, ATOL = 1e-10, 1e-12
-# In units of t_max: when a trajectory is on the attractor, and for how long it is followed there.
+# In units of t_max: the time until a trajectory is on the attractor, and the time that it is followed there.
 SETTLES, SPREADS = 1.0, 10.0
 
-# f(t, z) -> dz/dt with z of shape (..., d). It is called with torch tensors; a stiff system's also with NumPy
-# arrays, because LSODA asks for one state at a time and torch's cost per operation would be all of its time.
+# f(t, z) -> dz/dt with z of shape (..., d). It is called with torch tensors. f of a stiff system is also called with
+# NumPy arrays, because LSODA asks for one state at a time, and torch's overhead per operation would dominate.
 VectorField = Callable[..., Any]
 Box = tuple[tuple[float, float], ...]
 Side = float | Sequence[float]
@@ -35,16 +35,16 @@ class System:
     """A system dz/dt = f(t, z) in R^d.
 
     Args:
-        f: the vector field, on tensors of any dtype and device, shape (..., d) to (..., d).
-        box: where initial states are drawn unless told otherwise, (low, high) for each dimension.
-        t_max: the length of a trajectory unless told otherwise.
+        f: the vector field, for tensors of any dtype and device, from shape (..., d) to (..., d).
+        box: default box of initial states, (low, high) for each dimension.
+        t_max: default length of a trajectory.
         matrix: A of a linear system dz/dt = A z, shape (d, d), float64.
         fixed_point: a state with f = 0 whose eigenvalues describe the dynamics, shape (d,), float64.
         stiff: whether reference solutions need an implicit method.
-        inputs: the range of each input u of a driven system, whose f takes (t, z, u).
-        start: a state whose trajectory goes to an attractor, of which initial states are drawn, shape (d,).
+        inputs: range of each input u of a driven system. Its f takes (t, z, u).
+        start: a state whose trajectory goes to an attractor, shape (d,). Initial states are drawn on the attractor.
         lyapunov: the largest Lyapunov exponent, in 1 / time.
-        energy: what trajectories keep, E of shape (...) of states (..., d), 0 at its least.
+        energy: a conserved quantity whose least value is 0, from states of shape (..., d) to shape (...).
     """
 
     f: VectorField
@@ -64,20 +64,20 @@ class System:
 
     @property
     def eigenvalues(self) -> Tensor | None:
-        """Eigenvalues of df/dz at the fixed point, shape (d,), complex128; None without a fixed point."""
+        """Return the eigenvalues of df/dz at the fixed point, shape (d,), complex128, or None without a fixed point."""
         if self.fixed_point is None:
             return None
         jacobian = torch.autograd.functional.jacobian(partial(self.f, 0.0), self.fixed_point)
         return torch.linalg.eigvals(jacobian)
 
     def fastest_decay(self, z: Tensor) -> float:
-        """Largest -Re(lambda) of df/dz over states z of shape (N, d), in 1 / time; 0 where nothing decays.
+        """Return the largest -Re(lambda) of df/dz over states z of shape (N, d), in 1 / time, or 0 if nothing decays.
 
         Steps of an explicit Runge-Kutta method are unstable beyond about 3 / fastest_decay, however smooth the
         solution is (Hairer & Wanner II, Sec. IV.2).
         """
         with torch.enable_grad():
-            z = z.detach().double().requires_grad_()  # a tensor of its own, also of float64 states
+            z = z.detach().double().requires_grad_()  # a new tensor, also for float64 states
             dz = self.f(torch.zeros((), dtype=z.dtype), z)
             rows = [torch.autograd.grad(dz[:, i].sum(), z, retain_graph=True)[0] for i in range(self.dim)]
         return max(0.0, -float(torch.linalg.eigvals(torch.stack(rows, 1)).real.min()))
@@ -85,15 +85,15 @@ class System:
     def flow(self, z0: Tensor, t: Tensor, u: Input | None = None) -> Tensor:
         """Follow the system from z0 at t[0] through the times t, in float64.
 
-        Linear systems by z(t) = exp((t - t0) A) z0, others by DOP853 or, stiff, LSODA at rtol 1e-10.
+        Linear systems use z(t) = exp((t - t0) A) z0. Others are solved at rtol 1e-10, by DOP853 or, if stiff, by LSODA.
 
         Args:
             z0: initial states, shape (N, d).
             t: increasing times, shape (T,).
-            u: the input of a driven system, whose knots are among t.
+            u: the input of a driven system. Its knots are among t.
 
         Returns:
-            States of shape (T, N, d). Once a state has left float64's range, its later rows are not finite.
+            States of shape (T, N, d). After a state has left the range of float64, its rows are not finite.
         """
         z0, t = z0.double(), t.double()
         if self.matrix is not None:
@@ -104,32 +104,32 @@ class System:
         if u is None:
             return torch.from_numpy(solve(self.f, z0.numpy(), t.numpy()))
         states, times = [z0.numpy()], t.numpy()
-        for start, end in itertools.pairwise(times):  # u may jump at each
+        for start, end in itertools.pairwise(times):  # u may jump at each time
             states.append(solve(self._driven(u, start, end), states[-1], np.array((start, end)))[-1])
         return torch.from_numpy(np.stack(states))
 
     def initial(self, box: Tensor, uniform: Tensor) -> Tensor:
-        """Initial states (n, d) from as many draws of the unit cube: in a box (2, d), or on the attractor."""
+        """Return initial states, shape (n, d), in a box, shape (2, d), or on the attractor, from n uniform draws."""
         if self.start is None:
             return box[0] + (box[1] - box[0]) * uniform
         return self._attractor[(uniform[:, 0] * len(self._attractor)).long()]
 
     @functools.cached_property
     def _attractor(self) -> Tensor:
-        """States of a trajectory that has settled, shape (n, d)."""
+        """Return states of a trajectory on the attractor, shape (n, d)."""
         assert self.start is not None
         times = self.t_max * torch.linspace(0, SETTLES + SPREADS, 2001, dtype=torch.float64)
         return self.flow(self.start[None], times)[times > self.t_max * SETTLES, 0]
 
     def _driven(self, u: Input, start: float, end: float) -> VectorField:
-        """f with the input between two of its knots: at the later one it has not jumped yet."""
+        """Return f with the input between two knots. At the later knot the input has not jumped yet."""
         inside = (start + (end - start) * 1e-9, end - (end - start) * 1e-9)
         return lambda t, z: self.f(t, z, u(min(max(float(t), inside[0]), inside[1])))
 
 
 def _solve(f: VectorField, z0: np.ndarray, t: np.ndarray) -> np.ndarray:
-    """All trajectories in one vectorised explicit solve."""
-    from scipy.integrate import solve_ivp  # half a second that a linear system does not need
+    """Solve for all trajectories in one vectorised explicit solve."""
+    from scipy.integrate import solve_ivp  # the import takes half a second, and linear systems do not need it
 
     largest = math.sqrt(np.finfo(np.float64).max)
 
@@ -140,7 +140,7 @@ def _solve(f: VectorField, z0: np.ndarray, t: np.ndarray) -> np.ndarray:
         return float(np.abs(y).max()) - largest
 
     leaves_range.terminal = True  # type: ignore[attr-defined]
-    with np.errstate(over="ignore", invalid="ignore"):  # a trial step may overflow; what is left is checked
+    with np.errstate(over="ignore", invalid="ignore"):  # a trial step may overflow; the result is checked
         solution = solve_ivp(
             rhs, (t[0], t[-1]), z0.ravel(), "DOP853", t_eval=t, rtol=RTOL, atol=ATOL, events=leaves_range
         )
@@ -150,13 +150,13 @@ def _solve(f: VectorField, z0: np.ndarray, t: np.ndarray) -> np.ndarray:
 
 
 def _solve_stiff(f: VectorField, z0: np.ndarray, t: np.ndarray) -> np.ndarray:
-    """One LSODA solve for each trajectory: fast phases fall at different times, a shared step would crawl."""
+    """Solve each trajectory by LSODA alone: their fast phases differ in time, so that shared steps would be tiny."""
     from scipy.integrate import ODEintWarning, odeint
 
     z = np.empty((len(t), *z0.shape))
     for n, state in enumerate(z0):
         with warnings.catch_warnings(), np.errstate(over="ignore", invalid="ignore"):
-            warnings.simplefilter("ignore", ODEintWarning)  # a failure is read off the times it reached
+            warnings.simplefilter("ignore", ODEintWarning)  # a failure is seen from the times that it reached
             z[:, n], info = odeint(f, state, t, tfirst=True, rtol=RTOL, atol=ATOL, mxstep=100_000, full_output=True)
         reached = np.minimum.accumulate(np.append(True, info["tcur"] >= t[1:]))
         z[~reached, n] = np.nan
@@ -176,22 +176,25 @@ def system_of(
     start: Sequence[float] | None = None,
     lyapunov: float | None = None,
 ) -> System:
-    """Return the system of a function of tensors, with a fixed point where there is one near its box.
+    """Return the system of a function of tensors, with a fixed point if there is one near its box.
 
     Args:
-        f: dz/dt of a scalar tensor t and a tensor z of shape (..., dim), with z's shape.
+        f: takes a scalar tensor t and a tensor z of shape (..., dim), and returns dz/dt with the shape of z.
         dim: number of dimensions.
-        low, high: the box of initial states, a number or one for each dimension.
-        t_max, stiff: as those of `System`.
-        numpy: whether f takes arrays of NumPy too.
-        inputs, start, lyapunov: as those of `System`.
+        low, high: the box of initial states, one number or one for each dimension.
+        t_max, stiff: as in `System`.
+        numpy: whether f also takes NumPy arrays.
+        inputs, start, lyapunov: as in `System`.
+
+    Raises:
+        ValueError: `low` or `high` has another number of dimensions.
     """
     sides = [(end,) * dim if isinstance(end, (int, float)) else tuple(end) for end in (low, high)]
     if any(len(side) != dim for side in sides):
         raise ValueError(f"`low` and `high` must be one number or {dim}, one for each dimension, got {low} and {high}")
 
     def of_tensors(t: Any, z: Any, *u: Any) -> Any:
-        if isinstance(z, np.ndarray):  # from a stiff solve
+        if isinstance(z, np.ndarray):  # a stiff solve passes arrays
             return f(t, z, *u) if numpy else of_tensors(t, torch.from_numpy(z), *u).numpy()
         return f(torch.as_tensor(t, dtype=z.dtype, device=z.device), z, *u)
 
@@ -208,7 +211,7 @@ def system_of(
 
 
 def _matrix(f: VectorField, dim: int) -> Tensor | None:
-    """A, shape (d, d), where f(t, z) = A z at some random t and z, None elsewhere."""
+    """Return A, shape (d, d), if f(t, z) = A z at some random t and z, else None."""
     matrix = f(0.0, torch.eye(dim, dtype=torch.float64)).T
     generator = torch.Generator().manual_seed(0)
     for t in (0.0, 1.3, 7.1):
@@ -219,10 +222,10 @@ def _matrix(f: VectorField, dim: int) -> Tensor | None:
 
 
 def _fixed_point(f: VectorField, box: Box) -> Tensor | None:
-    """Of the roots of an f that does not depend on t, the one nearest to the centre of the box, at most its size away.
+    """Return the root of f that is nearest to the centre of the box, and at most the size of the box away.
 
-    Powell's hybrid method from the centre and 32 random states of the box. None where no root is found, where f depends
-    on t, or where the Jacobian is 0 there.
+    Powell's hybrid method starts from the centre and from 32 random states of the box. Return None if f depends on t,
+    if no root is found, or if the Jacobian at the root is 0.
     """
     from scipy.optimize import root
 
@@ -235,7 +238,7 @@ def _fixed_point(f: VectorField, box: Box) -> Tensor | None:
 
     size = np.mean([np.linalg.norm(at(z)) for z in starts])
     found = []
-    with np.errstate(all="ignore"):  # a step of the search may leave the range of f
+    with np.errstate(all="ignore"):  # the search may leave the domain of f
         for start in starts:
             result = root(at, start, tol=1e-13)
             moves = max(np.linalg.norm(at(result.x, t)) for t in (0.0, 1.0, 2.7))
@@ -249,7 +252,7 @@ def _fixed_point(f: VectorField, box: Box) -> Tensor | None:
 
 
 def make_system(name: str, **options: Any) -> System:
-    """Return the package's system of that name, with its options (`matrix`, `mu`, ...) where they differ from its own.
+    """Return the package's system with this name. `options` (`matrix`, `mu`, ...) replace its defaults.
 
     Raises:
         ValueError: the name is unknown, or an option is outside its range.

@@ -1,4 +1,4 @@
-"""The one reader of tables: text in any common form, npy, npz, parquet, xlsx and mat, as named columns of numbers."""
+"""Read tables as named columns of numbers, from text in any common form, npy, npz, parquet, xlsx and mat."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from neuralode_exp.data.delimited import MISSING, is_number, parse
 BUNDLED = Path(__file__).parent / "assets"
 DAY_AND_MONTH = re.compile(r"(\d{1,2})([/.-])(\d{1,2})\2(\d{4})(.*)")
 EXTRAS = {".parquet": "pyarrow", ".xlsx": "openpyxl"}
-LIKE_A_NUMBER = re.compile(r"[+-]?\d")  # in any script
+LIKE_A_NUMBER = re.compile(r"[+-]?\d")  # a digit of any script
 
 
 def read_table(path: str | Path, missing: Iterable[str] = ()) -> Table:
-    """Read a file.
+    """Read a table from a file.
 
     Args:
-        path: text (csv, tsv, txt, dat or any other name), npy, npz, parquet, xlsx or mat; or the name of a set that
-            comes with the package.
-        missing: cells that stand for a missing value, beside the empty ones and the words that pandas knows.
+        path: a file of text (csv, tsv, txt, dat or any other name), npy, npz, parquet, xlsx or mat, or the name of a
+            data set that comes with the package.
+        missing: cells that stand for a missing value, beside empty cells and the words that pandas knows.
 
     Raises:
-        ValueError: there is no such file, or it is no table.
+        ValueError: there is no such file, or it is not a table.
     """
     path = Path(path)
     if not path.is_file() and path.name == str(path) and (BUNDLED / path).is_file():
@@ -71,15 +71,15 @@ def _read_text(path: Path, missing: frozenset[str]) -> Table:
 
 
 def _column(name: str, cells: Sequence[str], missing: frozenset[str], table: Table) -> Column:
-    """Take cells for numbers if most are, else for dates if most are, else for text."""
-    import pandas as pd  # it takes a second, and only tables need it
+    """Make a column of numbers if most cells are numbers, of dates if most are dates, and else of text."""
+    import pandas as pd  # the import takes a second, and only tables need it
 
     empty = np.array([cell in missing for cell in cells])
     written = pd.Series(cells, dtype=object).mask(empty)
     numbers = pd.to_numeric(written, errors="coerce")
     infinite = np.array([cell.lower().lstrip("+-") in ("inf", "infinity") for cell in cells])
     wrong = numbers.isna().to_numpy() & ~empty & ~infinite
-    # pandas 2 does not read a number beyond float64, as 1e999; pandas 3 gives infinity.
+    # For a number beyond float64, such as 1e999, pandas 2 fails and pandas 3 gives infinity.
     numbers_of_python = [i for i in np.flatnonzero(wrong).tolist() if is_number(cells[i])]
     beyond = [i for i in numbers_of_python if np.isinf(float(cells[i].replace(",", ".")))]
     if beyond:
@@ -106,13 +106,13 @@ def _column(name: str, cells: Sequence[str], missing: frozenset[str], table: Tab
 
 
 def _dates(name: str, written: Any) -> Any:
-    """Dates in the order of ISO 8601, or with the day or the month first where one of them is above 12."""
+    """Read dates in the order of ISO 8601, or with day or month first if a number above 12 shows which it is."""
     import pandas as pd
 
     found = [match for cell in written.dropna() if (match := DAY_AND_MONTH.fullmatch(cell))]
     if 2 * len(found) > written.notna().sum():
         first, second = (max(int(match[k]) for match in found) for k in (1, 3))
-        dotted = all(match[2] == "." for match in found)  # the day comes first wherever dots are written
+        dotted = all(match[2] == "." for match in found)  # dates with dots have the day first
         if first <= 12 and second <= 12 and not dotted:
             raise ValueError(
                 f'must have dates with one meaning, got {found[0][0]} in column "{name}"; write them as 2020-01-31'
@@ -136,7 +136,7 @@ def _of_dates(name: str, dates: Any, cells: Sequence[str]) -> Column:
 def _read_npy(path: Path) -> Table:
     try:
         with path.open("rb") as file:
-            # np.load would also open zip files and, asked to, pickles.
+            # np.load would also open zip files and, if allowed, pickles.
             array = np.lib.format.read_array(file, allow_pickle=False)
     except ValueError as error:
         raise ValueError("must be a plain npy file of numbers; save it with numpy.save") from error
@@ -161,7 +161,7 @@ def _read_mat(path: Path) -> Table:
 
 
 def _of_arrays(path: Path, arrays: dict[str, np.ndarray]) -> Table:
-    """Columns of arrays (n,) and (n, d), whose names are name, or name1, ..., named."""
+    """Make columns from arrays of shape (n,) or (n, d). They are called name, or name1, ..., named."""
     columns: dict[str, np.ndarray] = {}
     for name, array in arrays.items():
         if array.dtype.names:

@@ -1,4 +1,4 @@
-"""What a flow is trained on: a source of points in R^d and what is known of their density."""
+"""The target of a flow: a source of points in R^d, with their density if it is known."""
 
 from abc import ABC, abstractmethod
 from typing import final
@@ -6,7 +6,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-# A Gaussian has 5.7e-7 of its mass outside +- 5 standard deviations.
+# A Gaussian has 5.7e-7 of its mass outside of 5 standard deviations.
 TAIL = 5.0
 
 
@@ -14,10 +14,10 @@ class Target(ABC):
     """A distribution on R^d, scaled so that a flow from a standard normal base can learn it.
 
     Attributes:
-        dim: d.
-        box: lowest and highest coordinates, shape (2, d), float64; about 1e-6 of the mass lies outside.
-        offset, unit: offset + unit * x takes samples to the user's units, shape (d,), float64. A log-density
-            is lower there by sum(log(unit)), a KL divergence is the same.
+        dim: dimension d.
+        box: lowest and highest coordinates, shape (2, d), float64. About 1e-6 of the mass is outside.
+        offset, unit: offset + unit * x converts samples to the user's units, shape (d,), float64. The log-density is
+            lower there by sum(log(unit)), and a KL divergence is the same.
     """
 
     dim: int
@@ -29,7 +29,7 @@ class Target(ABC):
     def sample(self, n: int, generator: torch.Generator, dtype: torch.dtype = torch.float64) -> Tensor:
         """Draw n points, shape (n, d), on the generator's device.
 
-        The draw is made in float64 and rounded, so that every dtype sees the same points.
+        Points are drawn in float64 and rounded, so that they are the same for every dtype.
         """
 
     @abstractmethod
@@ -37,15 +37,15 @@ class Target(ABC):
         """Evaluate the exact log-density in nats.
 
         Args:
-            x: points, shape (n, d); evaluated in float64.
+            x: points, shape (n, d). They are converted to float64.
 
         Returns:
-            shape (n,), float64, -inf outside the support; None where the density is not known.
+            The log-density, shape (n,), float64, -inf outside the support; None if the density is not known.
         """
 
 
 class Density(Target):
-    """A target with an exact sampler: every draw is fresh."""
+    """A target with an exact sampler. Every sample is a new draw."""
 
     def __init__(self, box: Tensor) -> None:
         self.box = box
@@ -69,7 +69,7 @@ def centred_box(*half_widths: float) -> Tensor:
 
 
 def as_points(x: Tensor, dim: int) -> Tensor:
-    """Return x in float64 after checking that its shape is (n, dim)."""
+    """Return x in float64, after checking that its shape is (n, dim)."""
     if x.ndim != 2 or x.shape[1] != dim:
         raise ValueError(f"points of this density must have shape (n, {dim}), got {tuple(x.shape)}")
     return x.double()

@@ -81,7 +81,7 @@ def test_idx_of_a_hand_written_file():
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "an IDX file of bytes starts with 00 00 08"),
+        (b"", "an IDX file of bytes must start with 00 00 08"),
         (bytes([0, 0, 13, 1, 0, 0, 0, 0]), "got 00 00 0d 01"),  # float32
         (bytes([0, 0, 8, 3, 0, 0, 0, 1]), "got 00 00 08 03"),  # a header cut short
         (bytes([0, 0, 8, 1, 0, 0, 0, 4, 1, 2, 3]), "promises 4 bytes of data, got 3"),
@@ -256,7 +256,7 @@ class Malice:
 
 @pytest.mark.parametrize("value", [Malice(), np.float64(1.0), {1, 2}, Path()], ids=lambda v: type(v).__name__)
 def test_unpickler_admits_arrays_only(value, capsys):
-    with pytest.raises(pickle.UnpicklingError, match="only NumPy arrays are admitted"):
+    with pytest.raises(pickle.UnpicklingError, match="only NumPy arrays are accepted"):
         _ArrayUnpickler(io.BytesIO(pickle.dumps(value, protocol=2))).load()
     assert capsys.readouterr().out == ""
 
