@@ -20,6 +20,7 @@ from neuralode_exp.config.own import load_extensions, store_options
 from neuralode_exp.config.preflight import preflight
 from neuralode_exp.interruption import StopAtOnce, stop_if_heard
 from neuralode_exp.outcome import Interrupted, RunFailed
+from neuralode_exp.sweep import STEPS_AFTER, TRIAL
 from neuralode_exp.sweep.plugins import register_plugins
 
 # torch's profiler measures the memory of a step. It prints a line at each start and end, and one for every thousand
@@ -49,8 +50,8 @@ def main(config: DictConfig) -> float:
         bar = None if not in_grid or "BasicLauncher" in hydra_config.launcher._target_ else False
         folder = Path(hydra_config.runtime.output_dir)
         sweeper = hydra_config.sweeper
-        steps_after = sweeper.get("steps_after") or 0
-        return run(run_config, folder, values, bar=bar, steps_after=steps_after, prune=_pruning(sweeper, folder))
+        after = int(os.environ.get(STEPS_AFTER, 0))
+        return run(run_config, folder, values, bar=bar, steps_after=after, prune=_pruning(sweeper, folder))
     except (ConfigError, RunFailed) as error:
         if in_grid:
             raise  # the sweeper records it and goes on with the next job
@@ -60,11 +61,11 @@ def main(config: DictConfig) -> float:
 
 def _pruning(sweeper: DictConfig, folder: Path) -> Callable[[int, float], bool] | None:
     """Return a function that tells whether to stop a trial at an evaluation; None unless the trial may be pruned."""
-    if sweeper.get("trial") is None or sweeper.pruner == "none":
+    if TRIAL not in os.environ or sweeper.pruner == "none":
         return None
     from neuralode_exp.sweep.study import Pruning
 
-    return Pruning(sweeper, folder.parent)
+    return Pruning(int(os.environ[TRIAL]), sweeper.pruner, folder.parent)
 
 
 def command_line(argv: Sequence[str] | None = None) -> int | str:

@@ -91,7 +91,6 @@ class Grid(Section):
     max_batch_size: Count | None
     stop_after: Count | None
     detach: bool
-    steps_after: None
 
 
 class Search(Section):
@@ -102,7 +101,6 @@ class Search(Section):
     pruner: Literal["none", "median", "hyperband"]
     n_trials: Count
     n_jobs: Count
-    trial: None
 
 
 # Class that Hydra instantiates -> the section of `hydra` with its settings, and their schema.

@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from neuralode_exp.config.answer import steps
 from neuralode_exp.interruption import StopLater, stop_if_heard
 from neuralode_exp.outcome import Interrupted, command
-from neuralode_exp.sweep import conclusions, table
+from neuralode_exp.sweep import STEPS_AFTER, conclusions, table, telling
 from neuralode_exp.sweep.cells import Cell, Outcome, Planner, outcome
 from neuralode_exp.sweep.launching import Jobs
 from neuralode_exp.sweep.processes import at_a_time, jobs_at_once
@@ -84,7 +84,7 @@ def with_steps_after(cells: Sequence[Cell], at_once: int) -> list[Cell]:
     for cell in reversed(cells):
         if (n := steps(cell.config)) is None:
             return list(cells)
-        told.append(replace(cell, of_job=(*cell.of_job, f"hydra.sweeper.steps_after={after // at_once}")))
+        told.append(replace(cell, of_job=(*cell.of_job, telling(STEPS_AFTER, after // at_once))))
         after += n
     return told[::-1]
 

@@ -51,9 +51,6 @@ class _OwnSweeper(Sweeper):
 class GridSweeper(_OwnSweeper):
     """Run every cell of a grid once: completed cells are left as they are, lost ones are launched again."""
 
-    def __init__(self, steps_after: None, **further: Any) -> None:  # jobs read it
-        super().__init__(**further)
-
     @staticmethod
     def work() -> Callable[..., None]:
         from neuralode_exp.sweep.grid import run_grid
@@ -63,9 +60,6 @@ class GridSweeper(_OwnSweeper):
 
 class OptunaSearch(_OwnSweeper):
     """Search with Optuna. The same command goes on with the same study, up to `n_trials` in all."""
-
-    def __init__(self, trial: None, **further: Any) -> None:  # jobs read it
-        super().__init__(**further)
 
     @staticmethod
     def work() -> Callable[..., None]:

@@ -18,6 +18,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from neuralode_exp.config.compose import Composer
 from neuralode_exp.config.errors import ConfigError, Mistake
+from neuralode_exp.sweep import TRIAL, telling
 from neuralode_exp.sweep.cells import Cell, Outcome, Planner
 from neuralode_exp.sweep.grid import open_sweep, show, stopping
 from neuralode_exp.sweep.launching import Jobs
@@ -99,7 +100,7 @@ class Search:
         ]
 
     def cell(self, trial: FrozenTrial) -> Cell:
-        return self._planner.cell(trial.number, trial.user_attrs[ARGUMENTS], (f"hydra.sweeper.trial={trial.number}",))
+        return self._planner.cell(trial.number, trial.user_attrs[ARGUMENTS], (telling(TRIAL, trial.number),))
 
     def run(self, trials: Sequence[FrozenTrial]) -> None:
         """Run the trials that are not done, each distinct run once, and tell the study how they ended."""

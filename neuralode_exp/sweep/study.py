@@ -6,7 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import optuna
-from omegaconf import DictConfig
 from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner
 from optuna.samplers import RandomSampler
 from optuna.storages import JournalStorage
@@ -38,13 +37,14 @@ class Pruning:
     """Tells the run of a trial whether to stop; the run asks at each evaluation.
 
     Args:
-        sweeper: Hydra's config node of the sweeper, with `trial` and `pruner`.
+        number: of the trial.
+        pruner: `median` or `hyperband`.
         folder: the sweep's folder.
     """
 
-    def __init__(self, sweeper: DictConfig, folder: Path) -> None:
-        study = open_study(folder, sweeper.pruner)
-        self._trial = optuna.trial.Trial(study, study.get_trials(deepcopy=False)[sweeper.trial]._trial_id)
+    def __init__(self, number: int, pruner: str, folder: Path) -> None:
+        study = open_study(folder, pruner)
+        self._trial = optuna.trial.Trial(study, study.get_trials(deepcopy=False)[number]._trial_id)
 
     def __call__(self, evaluation: int, value: float) -> bool:
         """Report the objective after a number of evaluations, and return whether the run is hopeless."""

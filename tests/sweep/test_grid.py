@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from neuralode_exp.build import device_of_job
+from neuralode_exp.sweep import STEPS_AFTER
 from neuralode_exp.tracking.summary import read_summary
 from neuralode_exp.trainers.loop import Loop
 from tests.sweep.conftest import Grid, stamps, statuses, table
@@ -103,7 +104,8 @@ def test_cells_that_are_the_same_run_run_once(grid: Grid, capsys: pytest.Capture
 def test_each_job_knows_the_steps_that_come_after_it(grid: Grid) -> None:
     assert grid("trainer.epochs=null", "trainer.max_steps=1,3,5", "trainer.evaluate_every=5") == 0
     files = [Path("grid") / row["run"] / ".hydra" / "hydra.yaml" for row in table()]
-    assert [yaml.safe_load(file.read_text())["hydra"]["sweeper"]["steps_after"] for file in files] == [8, 5, 0]
+    of_jobs = [yaml.safe_load(file.read_text())["hydra"]["job"]["env_set"] for file in files]
+    assert of_jobs == [{STEPS_AFTER: "8"}, {STEPS_AFTER: "5"}, {STEPS_AFTER: "0"}]
 
 
 def test_the_end_names_the_best_run_and_an_axis_that_changed_nothing(
