@@ -1,1 +1,1 @@
-"""Pictures of what a run learned, from plain arrays. Made without pyplot, so nothing global is touched."""
+"""Pictures of what a run learned, from plain arrays. They are made without pyplot, which has global state."""

@@ -1,4 +1,4 @@
-"""Pictures of a density: the truth, what was learned, samples, and their way from the base to the data."""
+"""Draw a density: the truth, the learned density, samples, and their paths from the base to the data."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ Box = np.ndarray  # (2, d): lowest and highest coordinates
 def draw_densities(
     box: Box, true: np.ndarray | None, learned: np.ndarray, data: np.ndarray, drawn: np.ndarray
 ) -> Figure:
-    """In 2-D: the true density (or points of the data, where it has none), the learned one, and samples of it.
+    """Draw the true density (or data points if it is not known), the learned one and its samples, in 2-D.
 
     Args:
-        box: what is shown.
+        box: the region that is shown.
         true, learned: densities on a grid over the box, shape (n, n), the first axis is x; `true` may be None.
         data, drawn: points of the data and of the model, shape (m, 2).
     """
@@ -33,7 +33,7 @@ def draw_densities(
 
 
 def draw_clouds(box: Box, data: np.ndarray, drawn: np.ndarray) -> Figure:
-    """In 3-D: the data and the model's samples, each seen from two sides; in more dimensions the first three."""
+    """Draw data and samples in 3-D, each from two sides. Of more dimensions the first three are drawn."""
     figure, axes = new_figure(4, width=2.6)
     for ax in axes:
         ax.remove()
@@ -49,7 +49,7 @@ def draw_clouds(box: Box, data: np.ndarray, drawn: np.ndarray) -> Figure:
 
 
 def flow_frames(box: Box, times: np.ndarray, path: np.ndarray) -> list[np.ndarray]:
-    """Frames of the samples' first two coordinates on their way: path has the shape (len(times), m, d)."""
+    """Return frames of the paths of samples, shape (len(times), m, d), in their first two coordinates."""
     figure, (ax,) = new_figure(1, width=3.6, height=3.6)
     label(ax, "from the base to the data", "x₁", "x₂")
     reach = np.array([np.minimum(box[0, :2], -3.0), np.maximum(box[1, :2], 3.0)])  # the base is a standard normal

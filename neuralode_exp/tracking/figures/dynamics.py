@@ -1,4 +1,4 @@
-"""Pictures of hidden dynamics: trajectories, vector fields, eigenvalues, and learning as an animation."""
+"""Draw hidden dynamics: trajectories, vector fields, eigenvalues, and an animation of the training."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from neuralode_exp.tracking.figures.style import (
 )
 
 SHOWN = 4  # trajectories in one picture
-NAMES = ("z₁", "z₂", "z₃", "z₄")  # plain characters: Matplotlib's mathematics costs as much as a picture
+NAMES = ("z₁", "z₂", "z₃", "z₄")  # plain characters, because rendering mathematics takes as long as a picture
 
 
 @dataclass(frozen=True)
 class Trajectories:
-    """Observed points, the truth where it is known, and what was learned; each (T, N, d), learned (R, T, N, d).
+    """Observations and truth, shape (T, N, d), and learned states, shape (R, T, N, d).
 
-    `names` are those of the d coordinates.
+    `names` has the names of the d coordinates.
     """
 
     t: np.ndarray
@@ -38,12 +38,12 @@ class Trajectories:
 
     @property
     def median(self) -> np.ndarray:
-        """The median replica's states, (T, N, d)."""
+        """Return the median over the replicas, shape (T, N, d)."""
         return np.median(self.learned, axis=0)
 
 
 def draw_trajectories(data: Trajectories) -> Figure:
-    """The phase plane of the first two coordinates, and each coordinate against time.
+    """Draw the phase plane of the first two coordinates, and each coordinate against time.
 
     With several replicas the lines are medians and the band goes from the 10th to the 90th percentile.
     """
@@ -74,7 +74,7 @@ def draw_trajectories(data: Trajectories) -> Figure:
 
 
 def draw_fields(x: np.ndarray, y: np.ndarray, true: np.ndarray, learned: np.ndarray) -> Figure:
-    """Streamlines of the true and the learned field on a grid, and the error between them as colour.
+    """Draw streamlines of the true and the learned field, and the error between them as colour.
 
     Args:
         x, y: coordinates of the grid, shapes (n,) and (m,).
@@ -93,7 +93,7 @@ def draw_fields(x: np.ndarray, y: np.ndarray, true: np.ndarray, learned: np.ndar
 
 
 def draw_eigenvalues(steps: Sequence[int], learned: np.ndarray, true: np.ndarray) -> Figure:
-    """Eigenvalues of the learned field in the complex plane, coloured by the training step.
+    """Draw the eigenvalues of the learned field in the complex plane, coloured by the training step.
 
     Args:
         steps: training steps, n of them.
@@ -105,7 +105,7 @@ def draw_eigenvalues(steps: Sequence[int], learned: np.ndarray, true: np.ndarray
     colours = np.broadcast_to(np.asarray(steps)[:, None, None], learned.shape)[np.isfinite(learned)]
     points = ax.scatter(finite.real, finite.imag, c=colours, cmap=ERROR_MAP, s=12, label="learned")
     ax.plot(true.real, true.imag, "o", color=LEARNED, ms=11, mew=1.6, mfc="none", label="true")
-    # Early in training eigenvalues are anywhere: show the truth and its surroundings.
+    # Early eigenvalues may be far off, so that only the surroundings of the truth are shown.
     reach = 1.5 * max(1e-3, float(np.abs(true).max()))
     centre = complex(true.mean())
     ax.set_xlim(centre.real - reach, centre.real + reach)
@@ -120,7 +120,7 @@ def draw_eigenvalues(steps: Sequence[int], learned: np.ndarray, true: np.ndarray
 
 
 def learning_frames(steps: Sequence[int], snapshots: Sequence[Trajectories]) -> list[np.ndarray]:
-    """Frames of the phase plane, one for each snapshot of what was learned."""
+    """Return frames of the phase plane, one for each snapshot of the training."""
     figure, (ax,) = new_figure(1, width=4.0, height=3.6)
     first = snapshots[0]
     n = min(SHOWN, first.observed.shape[1])

@@ -1,4 +1,4 @@
-"""Pictures of what an image classifier gets wrong."""
+"""Draw the mistakes of an image classifier."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ SHOWN = COLUMNS * ROWS
 
 
 def draw_mistakes(images: np.ndarray, labels: np.ndarray, predicted: np.ndarray, wrong: int, tested: int) -> Figure:
-    """The first mistakes on test images, each titled `label > prediction`.
+    """Draw the first wrongly classified test images, each with the title `label > prediction`.
 
     Args:
         images: shape (n, h, w, c), n up to `SHOWN`; c is 3 for colours, or 1.
         labels, predicted: shape (n,).
-        wrong, tested: how many mistakes there are in all, of how many images.
+        wrong, tested: number of all mistakes, and number of all test images.
     """
     figure = Figure(figsize=(0.85 * COLUMNS, 1.0 * ROWS + 0.4), dpi=DPI)
     FigureCanvasAgg(figure)

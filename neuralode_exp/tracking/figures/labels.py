@@ -1,4 +1,4 @@
-"""A picture of labelled points before and after the blocks of a classifier."""
+"""Draw labelled points before and after the blocks of a classifier."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from neuralode_exp.tracking.figures.style import LEARNED, TRUE, label, new_figur
 
 
 def draw_states(x: np.ndarray, z: np.ndarray, labels: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> Figure:
-    """Points of two classes, and where the blocks have taken them, with the line at which the classifier is undecided.
+    """Draw points of two classes before and after the blocks, with the decision line of the classifier.
 
     Args:
         x: points, shape (n, 2).
         z: their states after the blocks, shape (n, d).
         labels: 0 or 1, shape (n,).
-        weight, bias: of the classifier, shapes (2, d) and (2,).
+        weight, bias: of the final linear layer, shapes (2, d) and (2,).
     """
     figure, (left, right) = new_figure(2)
     across = weight[1] - weight[0]
@@ -29,7 +29,7 @@ def draw_states(x: np.ndarray, z: np.ndarray, labels: np.ndarray, weight: np.nda
 
 
 def seen_along(z: np.ndarray, direction: np.ndarray) -> np.ndarray:
-    """States (n, d) by their coordinates along a direction and along the widest one at a right angle, shape (n, 2)."""
+    """Project states, shape (n, d), on a direction and on the widest orthogonal one. Return shape (n, 2)."""
     unit = direction / np.linalg.norm(direction)
     along = z @ unit
     rest = z - along[:, None] * unit

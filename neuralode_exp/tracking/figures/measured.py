@@ -1,4 +1,4 @@
-"""Pictures of a fit to measured data, in the units and names of the table."""
+"""Draw a fit to measured data, in the units and names of the table."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ PANELS = 3  # columns of the table in one picture
 
 @dataclass(frozen=True)
 class Forecast:
-    """A held-out trajectory and what was learned of it.
+    """A held-out trajectory and its forecasts.
 
     Args:
-        names: of the columns, d of them.
+        names: names of the d columns.
         t: time from the first held-out row, shape (T,).
-        observed: shape (T, d), NaN where a cell is missing.
-        learned: of each replica, shape (R, T, d).
+        observed: observations, shape (T, d), with NaN for missing values.
+        learned: forecast of each replica, shape (R, T, d).
         spread: standard deviation of each column, shape (d,).
     """
 
@@ -48,7 +48,7 @@ def draw_forecast(forecast: Forecast) -> Figure:
         if len(forecast.learned) > 1:
             low, high = np.percentile(forecast.learned[:, :, k], (10, 90), axis=0)
             ax.fill_between(forecast.t, low, high, color=LEARNED, alpha=0.2, lw=0)
-        low, high = limits(seen, median[:1, k], margin=1.0)  # of a forecast that runs away its beginning
+        low, high = limits(seen, median[:1, k], margin=1.0)  # a diverging forecast is cut off
         ax.set_ylim(*limits(seen, median[:, k].clip(low, high)))
         label(ax, forecast.names[k], "time from the first held-out row", "")
         ax.legend(fontsize=7, loc="best", framealpha=0.7)
@@ -64,10 +64,10 @@ def draw_forecast(forecast: Forecast) -> Figure:
 def draw_learned_field(
     names: Sequence[str], x: np.ndarray, y: np.ndarray, field: np.ndarray, observed: Sequence[np.ndarray]
 ) -> Figure:
-    """Streamlines of the learned field of two columns, with the observations that it was learned from.
+    """Draw streamlines of the learned field of two columns, with the observations that it was learned from.
 
     Args:
-        names: of the two columns.
+        names: names of the two columns.
         x, y: even coordinates of the grid, shapes (n,) and (m,).
         field: dz/dt at the grid points, shape (m, n, 2).
         observed: states to train on, each shape (T, 2).

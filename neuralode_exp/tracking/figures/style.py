@@ -1,4 +1,4 @@
-"""What all pictures share: sizes that TensorBoard shows readably, colours that everybody can tell apart."""
+"""The common style of pictures: sizes that are readable in TensorBoard, and colours that everybody can distinguish."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from matplotlib.figure import Figure
 # Okabe & Ito, Color universal design, 2008.
 TRUE, LEARNED, OBSERVED = "#0072B2", "#D55E00", "#999999"
 PURPLE, GREEN, SKY = "#CC79A7", "#009E73", "#56B4E9"
-# Of lines that stand side by side.
+# Colours of lines in one plot.
 LOOKS = ((OBSERVED, "o-"), (LEARNED, "s-"), (TRUE, "D-"), (PURPLE, "^-"), (GREEN, "v-"), (SKY, "P-"))
 ERROR_MAP = "cividis"
 DPI = 100
-# Room for labels around and between axes, in inches. Said here, because a layout engine that measures every label
-# takes as long as all the rest of a picture.
+# Room for labels around and between axes, in inches. It is fixed, because a layout engine that measures every label
+# takes as long as the rest of a picture.
 LEFT, RIGHT, BOTTOM, TOP, BETWEEN = 0.68, 0.12, 0.48, 0.28, 0.75
 
 
 def new_figure(columns: int, *, width: float = 3.4, height: float = 3.1) -> tuple[Figure, list[Axes]]:
-    """A figure with one row of axes, drawn by Agg."""
+    """Return a figure with one row of axes, drawn by Agg."""
     figure = Figure(figsize=(width * columns, height), dpi=DPI)
     FigureCanvasAgg(figure)
     total = width * columns
@@ -47,7 +47,7 @@ def label(ax: Axes, title: str, x: str, y: str) -> None:
 
 
 def limits(*arrays: np.ndarray, margin: float = 0.05) -> tuple[float, float]:
-    """Lowest and highest finite value of all arrays, a little widened."""
+    """Return the lowest and highest finite value of all arrays, with a margin."""
     values = np.concatenate([a.ravel() for a in arrays])
     values = values[np.isfinite(values)]
     low, high = (float(values.min()), float(values.max())) if values.size else (-1.0, 1.0)
@@ -56,7 +56,7 @@ def limits(*arrays: np.ndarray, margin: float = 0.05) -> tuple[float, float]:
 
 
 def frames_of(figure: Figure, ax: Axes, artists: Sequence, updates: Sequence) -> list[np.ndarray]:
-    """One RGB frame for each update, a function that changes the artists; the rest is drawn once."""
+    """Return one RGB frame for each update, a function that changes the artists. The rest is drawn only once."""
     for artist in artists:
         artist.set_animated(True)
     canvas = figure.canvas

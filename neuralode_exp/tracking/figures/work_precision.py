@@ -1,4 +1,4 @@
-"""The work-precision diagram: both errors against both costs."""
+"""Draw the work-precision diagram: two errors against two costs."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ class Point(Protocol):
 
 
 def draw(curves: Mapping[str, Sequence[Point]], error: str) -> Figure:
-    """Four axes in a row: each error against evaluations and against seconds, a line for each solver.
+    """Draw each error against evaluations and against seconds, in four axes with one line per solver.
 
     Args:
         curves: points by name.
-        error: what the error against the truth or the data is called.
+        error: name of the error against the truth or the data.
     """
     figure, axes = new_figure(4, width=3.6, height=3.6)
     panels = [(y, x) for y in ("error", "difference") for x in ("nfe", "seconds")]
@@ -51,7 +51,7 @@ def draw(curves: Mapping[str, Sequence[Point]], error: str) -> Figure:
 
 
 def _scale(ax: Axes, name: str) -> None:
-    """Make an axis logarithmic where its values are positive and span more than a factor of three."""
+    """Make an axis logarithmic if its values are positive and span more than a factor of three."""
     axis: Axis = getattr(ax, f"{name}axis")
     low, high = axis.get_data_interval()
     if not 0 < 3 * low < high:

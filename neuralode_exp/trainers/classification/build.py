@@ -1,4 +1,4 @@
-"""From a config to a classifier of images or points, and its training."""
+"""Make a classifier of images or points and its training task from a config."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from neuralode_exp.trainers.task import seeded
 
 
 def build_model(config: Config, shape: Shape) -> Network:
-    """The network of the config for images or points of a shape."""
+    """Return the network of the config for images or points of a shape."""
     return ready(_of_images(config, shape) if config.dataset.kind == "images" else _of_points(config, shape), config)
 
 
@@ -55,7 +55,7 @@ def _of_points(config: Config, shape: Shape) -> VectorNet:
 
 
 def build(config: Config, device: torch.device) -> Classification:
-    """Data and model of the config, on the device."""
+    """Return the task with the data and model of the config, on the device."""
     trainer = config.trainer
     data = _load(config.dataset, device)
     if data.train.images.dim() == 4:
@@ -77,7 +77,7 @@ def build(config: Config, device: torch.device) -> Classification:
 
 
 def _augmentation(config: Config) -> Augmentation | None:
-    """Every image of a step is turned, stretched and shifted at random; points stay where they are."""
+    """Return a function that rotates, stretches and shifts each image at random, or None for points."""
     dataset, seed = config.dataset, config.seed
     if not isinstance(dataset, AnyImagesKeys):
         return None

@@ -1,4 +1,4 @@
-"""What the classification trainer hands to the pictures."""
+"""Prepare the pictures of the classification trainer."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from neuralode_exp.tracking.figures.labels import draw_states
 if TYPE_CHECKING:
     from neuralode_exp.tracking.recorder import Recorder
 
-POINTS = 2000  # in a picture
+POINTS = 2000  # points in a picture
 
 
 def draw_points(network: VectorNet, test: Split, step: int, recorder: Recorder) -> None:
-    """Record where the blocks take the points of a plane."""
+    """Record a picture of where the blocks move the points of a plane."""
     x, last = test.images[:POINTS].to(network.classifier.weight), network.classifier
     z = network.body(network.features(x))
     arrays = (part.detach().cpu().numpy() for part in (x, z, test.labels[:POINTS], last.weight, last.bias))
@@ -27,7 +27,7 @@ def draw_points(network: VectorNet, test: Split, step: int, recorder: Recorder) 
 
 
 def draw_all(test: Split, predicted: Tensor, step: int, recorder: Recorder) -> None:
-    """Record the test images that were taken for something else."""
+    """Record a picture of wrongly classified test images."""
     wrong = (predicted != test.labels).nonzero().flatten()
     pixels = test.images if test.images.shape[1] == 3 else test.images[:, :1]  # colours, or the first channel
     images, labels, taken_for = (x[wrong[:SHOWN]].cpu().numpy() for x in (pixels, test.labels, predicted))

@@ -1,4 +1,4 @@
-"""Images or points to labels: cross-entropy, error in percent."""
+"""Learn labels of images or points by cross-entropy, and report the error in percent."""
 
 from __future__ import annotations
 
@@ -26,24 +26,24 @@ if TYPE_CHECKING:
     from neuralode_exp.tracking.recorder import Recorder
 
 EVALUATION_BATCH = 500
-FEW = 50  # images whose paths are looked at
+FEW = 50  # images on whose paths the regularisers are measured
 Network = Classifier | MLP
 Augmentation = Callable[[Tensor, int], Tensor]
 
 
 @dataclass(eq=False, repr=False)
 class Classification(Task):
-    """Training batches in a new order each epoch, every image augmented anew.
+    """Train on batches in a new order each epoch. The augmentation of an image is drawn anew each time.
 
     Args:
-        module: images (B, c, h, w) or points (B, d) to logits (B, classes).
-        data: on the device of the module.
-        shape: of the images.
-        batch_size: images a step; the last, smaller batch of an epoch is left out.
-        augmented: what becomes of the training images of a step, before they are normalised.
-        label_smoothing: of the cross-entropy (arXiv 1512.00567); 0 is off.
-        bf16: whether the module is evaluated under autocast to bfloat16; logits are float32 all the same.
-        seed: of the order.
+        module: maps images, shape (B, c, h, w), or points, shape (B, d), to logits, shape (B, classes).
+        data: the data, on the device of the module.
+        shape: shape of the images.
+        batch_size: images per step. The last batch of an epoch is left out if it is smaller.
+        augmented: augments the training images of a step, before they are normalised.
+        label_smoothing: label smoothing of the cross-entropy (arXiv 1512.00567); 0 is off.
+        bf16: whether the module is evaluated under autocast to bfloat16. Logits are float32 in any case.
+        seed: seed of the order.
         figures: whether to draw.
     """
 
@@ -68,7 +68,7 @@ class Classification(Task):
         self.dtype = next(self.module.parameters()).dtype
         self._autocast = partial(torch.autocast, images.device.type, torch.bfloat16, enabled=self.bf16)
         self._epoch, self._order = -1, torch.empty(0)
-        self._predicted = torch.empty(0)  # labels of the test images, once training has ended
+        self._predicted = torch.empty(0)  # predicted labels of the test images, after training
 
     @property
     def stats(self) -> Stats:
@@ -92,7 +92,7 @@ class Classification(Task):
 
     def evaluate(self) -> dict[str, float]:
         if not len(self.data.validation.labels):
-            # Nothing is chosen by it: without an objective there is no best and no early stop.
+            # Without an objective the test data choose nothing: there is no best.pt and no early stop.
             return {"error/test": self._measure(self.module, self.data.test)[1]}
         loss, error = self._measure(self.module, self.data.validation)
         return {"loss/validation": loss, "error/validation": error}
@@ -106,7 +106,7 @@ class Classification(Task):
         return {"error/test": _error(self._predicted, self.data.test.labels)} | self._consistency()
 
     def _measure(self, module: Network, split: Split) -> tuple[float, float]:
-        """Mean cross-entropy and error in percent."""
+        """Return the mean cross-entropy and the error in percent."""
         logits = self._logits(module, split.images)
         return float(F.cross_entropy(logits, split.labels)), _error(logits.argmax(1), split.labels)
 
@@ -114,13 +114,13 @@ class Classification(Task):
         return torch.cat([self._evaluated(module, self.data.normalise(x)) for x in images.split(EVALUATION_BATCH)])
 
     def _evaluated(self, module: Network, images: Tensor) -> Tensor:
-        """Logits of normalised images in the precision of the weights; autocast leaves a module in float64 alone."""
+        """Return the logits of normalised images in the precision of the weights. A float64 module uses no autocast."""
         dtype = next(module.parameters()).dtype
         with self._autocast():
             return module(images.to(dtype)).to(dtype)
 
     def _consistency(self) -> dict[str, float]:
-        """How far an accurate solve in float64 moves the features after the ODE block, and the test error."""
+        """Measure how an accurate solve in float64 changes the features after the ODE block and the test error."""
         if not isinstance(self.module, Classifier):
             return {}
         few = Split(self.data.test.images[:SAMPLES], self.data.test.labels[:SAMPLES])
@@ -134,7 +134,7 @@ class Classification(Task):
         self._evaluated(self.module, self.data.normalise(held_out.images[:FEW]))
 
     def solved(self) -> Solved:
-        """Features after the blocks; of a network without blocks its logits."""
+        """Return the features after the blocks, or the logits of a network without blocks."""
         test, module = self.data.test, self.module
         with self._autocast():
             images = [self.data.normalise(part).to(self.dtype) for part in test.images.split(EVALUATION_BATCH)]
@@ -163,5 +163,5 @@ class Classification(Task):
 
 
 def _error(predicted: Tensor, labels: Tensor) -> float:
-    """Error in percent."""
+    """Return the error in percent."""
     return 100.0 * int((predicted != labels).sum()) / len(labels)

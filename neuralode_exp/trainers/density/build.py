@@ -1,4 +1,4 @@
-"""From a config to a continuous normalizing flow and its training."""
+"""Make a normalizing flow and its training task from a config."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 
 def build_model(config: Config, shape: Shape) -> DensityModel:
-    """The flow of the config for points of a shape."""
+    """Return the flow of the config for points of a shape."""
     model = config.model
     if model.name == "planar":
         return ready(PlanarFlow(shape.dim, model.layers), config)
@@ -45,7 +45,7 @@ def build_model(config: Config, shape: Shape) -> DensityModel:
 
 
 def build(config: Config, device: torch.device) -> DensityEstimation:
-    """Data and model of the config, on the device."""
+    """Return the task with the data and model of the config, on the device."""
     target, validation, test = _target(config)
     shape = Shape(target.dim)
     steps_per_epoch = DensityEstimation.evaluate_every
@@ -72,7 +72,7 @@ def _matching_steps(config: Config) -> float:
 
 
 def _target(config: Config) -> tuple[Target, Tensor, Tensor]:
-    """What the flow learns, with points for validation and test."""
+    """Return the target, with points for validation and test."""
     dataset = config.dataset
     if isinstance(dataset, PointsKeys):
         points = PointTarget(**dataset.arguments())

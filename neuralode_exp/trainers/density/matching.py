@@ -1,16 +1,16 @@
-"""Flow matching: the field of a flow is fitted to straight lines from base to data, and nothing is solved."""
+"""Flow matching: fit the field of a flow to straight lines from base to data, without solving an ODE."""
 
 import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
-GROUP = 64  # points that are paired with each other: pairing n of them takes O(n^3)
+GROUP = 64  # points are paired within groups, because pairing n points takes O(n^3)
 
 
 def matching_loss(field: nn.Module, x0: Tensor, x1: Tensor, t: Tensor) -> Tensor:
-    """Mean over the batch of |f(t, z) - (x1 - x0)|^2 / d at z = (1 - t) x0 + t x1.
+    """Return the mean over the batch of |f(t, z) - (x1 - x0)|^2 / d at z = (1 - t) x0 + t x1.
 
-    Its minimum is the field whose flow carries the distribution of x0 to that of x1 (Lipman et al. 2022,
+    The field with the least loss is the one whose flow carries the distribution of x0 to that of x1 (Lipman et al. 2022,
     https://arxiv.org/abs/2210.02747, Sec. 4.1 with sigma_min = 0). Gradients flow to the parameters of f.
 
     Args:
@@ -23,7 +23,7 @@ def matching_loss(field: nn.Module, x0: Tensor, x1: Tensor, t: Tensor) -> Tensor
 
 
 def stratified_times(n: int, generator: torch.Generator) -> Tensor:
-    """Draw a time in each n-th of [0, 1], shape (n,): uniform as a whole, with less variance of the loss."""
+    """Draw one time in each n-th of [0, 1], shape (n,). They are uniform as a whole, and the loss varies less."""
     return (torch.arange(n) + torch.rand(n, generator=generator, dtype=torch.float64)) / n
 
 
@@ -38,5 +38,5 @@ def optimal_pairs(x0: Tensor, x1: Tensor) -> Tensor:
 
 
 def assignment(x: Tensor, y: Tensor) -> Tensor:
-    """The permutation p for which the sum of |y[p_i] - x_i|^2 is least, shape (n,), for x and y of shape (n, d)."""
+    """Return the permutation p with the least sum of |y[p_i] - x_i|^2, shape (n,), for x and y of shape (n, d)."""
     return torch.from_numpy(linear_sum_assignment(torch.cdist(x, y).square().cpu().numpy())[1])

@@ -1,4 +1,4 @@
-"""What the density trainer hands to the pictures."""
+"""Prepare the pictures of the density trainer."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from neuralode_exp.trainers.density.task import DensityEstimation
 
 DRAWN = 2000  # points in a picture
-PICTURE = 150  # cells a side of a drawn density
-FRAMES = 20  # of flow.gif
+PICTURE = 150  # cells per side of a drawn density
+FRAMES = 20  # frames of flow.gif
 
 
 def draw_all(task: DensityEstimation, step: int, recorder: Recorder) -> None:

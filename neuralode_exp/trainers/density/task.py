@@ -1,4 +1,4 @@
-"""Samples to a density: maximum likelihood of a continuous normalizing flow, judged against the truth."""
+"""Learn a density from samples by maximum likelihood of a continuous normalizing flow, and measure its errors."""
 
 from __future__ import annotations
 
@@ -25,30 +25,30 @@ from neuralode_exp.trainers.task import Solved, Task, seeded
 if TYPE_CHECKING:
     from neuralode_exp.tracking.recorder import Recorder
 
-ROWS = 60_000  # in one solve without gradients: a point has one, and one for each tangent of its trace
-FEW = 500  # points whose paths are looked at
-GRID = 300  # points a side of the grid that the mass is summed on
-MARGIN = 1.5  # side of that grid over the side of the box of the truth
+ROWS = 60_000  # in one solve without gradients; a point takes one row, and one more for each tangent of its trace
+FEW = 500  # points on whose paths the regularisers are measured
+GRID = 300  # points per side of the grid on which the mass is summed
+MARGIN = 1.5  # side of that grid divided by the side of the target's box
 
 
 @dataclass(eq=False, repr=False)
 class DensityEstimation(Task):
-    """Minimises the negative log-likelihood, in nats, of points drawn afresh at each step.
+    """Minimise the negative log-likelihood, in nats, of a new batch of points at each step.
 
-    Before it, or in its place, the field of a flow may be fitted to straight lines from base to data: flow matching.
+    Flow matching, which fits the field to straight lines from base to data, may come before it or replace it.
 
-    KL(truth, model) = E[log p(x) - log p_model(x)] over held-out points, wherever log p is known.
+    KL(truth, model) = E[log p(x) - log p_model(x)] is the mean over held-out points, if log p is known.
 
     Args:
         module: the flow.
-        target: what it learns.
-        validation, test: held-out points, shape (n, d); may be empty.
-        shape: of the points.
-        batch_size: points a step.
-        steps_per_epoch: of a target made of given points; where draws are fresh, what an epoch is called.
+        target: the distribution that it learns.
+        validation, test: held-out points, shape (n, d), which may be empty.
+        shape: shape of the points.
+        batch_size: points per step.
+        steps_per_epoch: steps in one pass over given points, or the definition of an epoch for new samples.
         matching: number of steps of flow matching before those of the likelihood.
-        pairing: in flow matching, of base points and data: `independent` or `optimal`.
-        seed: of the batches.
+        pairing: how flow matching pairs base points and data, `independent` or `optimal`.
+        seed: seed of the batches.
         figures: whether to draw.
     """
 
@@ -68,7 +68,7 @@ class DensityEstimation(Task):
     figures: bool = True
 
     def __post_init__(self) -> None:
-        self.solves = True  # whether the last step did
+        self.solves = True  # whether the last step solved the ODE
         of_weights = next(self.module.parameters())
         self.dtype, self.device = of_weights.dtype, of_weights.device
         self.objective = "loss/validation" if len(self.validation) else None
@@ -84,7 +84,7 @@ class DensityEstimation(Task):
         return -self.module.log_prob(x.to(self.device)).mean() if self.solves else self._matching_loss(x, step)
 
     def penalised_loss(self, step: int) -> tuple[Tensor, Tensor]:
-        if step <= self.matching:  # nothing is solved
+        if step <= self.matching:  # flow matching solves nothing
             return (loss := self.loss(step)), loss
         return super().penalised_loss(step)
 
@@ -117,15 +117,15 @@ class DensityEstimation(Task):
         return values
 
     def log_prob(self, x: Tensor) -> Tensor:
-        """The model's log-density at any number of points, float64 on the CPU."""
+        """Return the model's log-density at any number of points, float64 on the CPU."""
         chunks = x.to(self.device, self.dtype).split(self.chunk)
         return torch.cat([self.module.log_prob(chunk) for chunk in chunks]).double().cpu()
 
     def _compare(self, x: Tensor, log_model: Tensor) -> tuple[float, dict[str, float]]:
-        """The loss, in the flow's units, and by name what is said of the density in the data's own.
+        """Return the loss in the flow's units, and by name the metrics in the units of the data.
 
-        `nll` is -E[log p_model], lower by sum(log unit) in the flow's units. `kl`, where the truth is known, is a mean
-        over the points, and `kl_standard_error` its standard deviation over sqrt(n).
+        `nll` is -E[log p_model], which is lower by sum(log unit) in the flow's units. If the truth is known, `kl` is a
+        mean over the points, and `kl_standard_error` is their standard deviation divided by sqrt(n).
         """
         log_true = self.target.log_prob(x)
         loss = -float(log_model.mean())
@@ -141,7 +141,7 @@ class DensityEstimation(Task):
         return self.validation.to(self.device, self.dtype) if len(self.validation) else None
 
     def solved(self) -> Solved | None:
-        """Base points of the test data, with the density on the way."""
+        """Map the test data to base points, and compute their density."""
         if not len(self.test):
             return None
         chunks = self.test.to(self.device, self.dtype).split(self.chunk)
@@ -156,12 +156,12 @@ class DensityEstimation(Task):
         return Solved(f"density/{name}", values[name], states, statistics.fmean(nfe), seconds)
 
     def mass(self) -> float:
-        """Integral of the learned density over a box wider than the truth's, by the midpoint rule; 1 if all is well."""
+        """Integrate the learned density over a box wider than the target's by the midpoint rule. It should be 1."""
         points, cell = self.grid(GRID, MARGIN)
         return float(self.log_prob(points).exp().sum()) * cell
 
     def grid(self, n: int, margin: float) -> tuple[Tensor, float]:
-        """Midpoints of n x n cells, shape (n * n, 2), over `margin` times the target's box, and a cell's area."""
+        """Return the midpoints of n x n cells, shape (n * n, 2), in `margin` times the box, and a cell's area."""
         low, high = self.target.box
         centre, half = (low + high) / 2, (high - low) / 2 * margin
         side = (torch.arange(n, dtype=torch.float64) + 0.5) / n * 2 - 1
@@ -169,14 +169,14 @@ class DensityEstimation(Task):
         return torch.cartesian_prod(x, y), float((2 * half / n).prod())
 
     def _cost(self) -> dict[str, float]:
-        """What one evaluation costs on a batch of training, in ms."""
+        """Measure the cost of one evaluation on a training batch, in ms."""
         if not isinstance(self.module, Flow):
             return {}
         x = self.target.sample(self.batch_size, seeded(self.seed, "batch", 0), self.dtype)
         return {f"time/{name}": ms for name, ms in evaluation_ms(self.module, x.to(self.device)).items()}
 
     def _transport(self) -> dict[str, float]:
-        """How far samples are from test points, beside how far two sets of test points are from each other."""
+        """Measure the distance of samples from test points, and that of two sets of test points for comparison."""
         n = min(SAMPLES, len(self.test) // 2)
         if not n:
             return {}
@@ -192,7 +192,7 @@ class DensityEstimation(Task):
         return values
 
     def _inversion(self) -> dict[str, float]:
-        """Is the map its own inverse's inverse, and is the density the same on both ways?"""
+        """Measure whether the flow and its inverse cancel, and whether both give the same density."""
         x, log_p = self.module.sample_with_log_prob(min(SAMPLES, self.chunk), seeded(self.seed, "inversion", 0))
         z0 = self.module.to_base(x)
         again = self.module.to_data(z0)
@@ -202,7 +202,7 @@ class DensityEstimation(Task):
         }
 
     def _consistency(self) -> dict[str, float]:
-        """How far an accurate solve in float64 moves the base points of test data, and their likelihood."""
+        """Measure how an accurate solve in float64 changes the base points of test data and their likelihood."""
         x = self.test[: min(SAMPLES, self.chunk)].to(self.device)
         return consistency(self.module, lambda flow: (flow.to_base(x), -flow.log_prob(x).mean()))
 

@@ -1,4 +1,4 @@
-"""What a density costs beyond the field: a continuous flow's trace against a discrete layer's log-determinant.
+"""Measure the cost of a density: the trace of a continuous flow, and the log-determinant of a discrete layer.
 
 A flow needs tr(df/dz) at each evaluation (Chen et al. 2018, https://arxiv.org/abs/1806.07366, eq. 4), a discrete layer
 z + f(z) log|det(I + df/dz)| (ibid., eq. 3). Both are measured for the same f, on the same points.
@@ -16,9 +16,9 @@ from torch import Tensor
 
 from neuralode_exp.models.flows import Flow
 
-BUDGET = 0.1  # seconds for each of the three, as far as `LEAST` repetitions allow
+BUDGET = 0.1  # seconds for each of the three measurements, unless `LEAST` repetitions take longer
 LEAST, MOST = 3, 50  # repetitions
-LARGEST = 2**26  # entries of a batch of Jacobians; what would be larger is left out
+LARGEST = 2**26  # entries of a batch of Jacobians; larger ones are not measured
 
 
 @torch.no_grad()
@@ -26,12 +26,12 @@ def evaluation_ms(flow: Flow, x: Tensor) -> dict[str, float]:
     """Time evaluations without gradients, each the median of several, in ms.
 
     Args:
-        flow: its field is f, and its `trace` is that of training, whatever mode it is in.
+        flow: a flow with the field f. Its `trace` is that of training, in evaluation mode too.
         x: points, shape (n, d).
 
     Returns:
         `field_ms` for f alone; `trace_ms` for f and its trace, exact or estimated; `determinant_ms` for f, its whole
-        Jacobian by d tangents and log|det(I + df/dz)|. The last is left out where the Jacobians take more than
+        Jacobian by d tangents and log|det(I + df/dz)|. The last is left out if the Jacobians take more than
         256 MiB in float32, and on `mps`, which has no determinant.
     """
     field, t = flow.field, torch.full((), 0.5, dtype=x.dtype, device=x.device)

@@ -1,4 +1,4 @@
-"""How far samples of a flow are from the data, how straight its paths are, and what sampling costs."""
+"""Measure how far samples of a flow are from the data, how straight its paths are, and the cost of sampling."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from neuralode_exp.models.regularisers import kinetic
 from neuralode_exp.ode import make_method
 from neuralode_exp.trainers.density.matching import assignment
 
-TOLERANCE = 1e-5  # of sampling by dopri5, relative and absolute
+TOLERANCE = 1e-5  # rtol and atol of sampling by dopri5
 
 
 def wasserstein(x: Tensor, y: Tensor) -> float:
-    """2-Wasserstein distance of two sets of n points, shape (n, d): min over p of (mean_i |y[p_i] - x_i|^2)^(1/2)."""
+    """Return the 2-Wasserstein distance, min over p of (mean_i |y[p_i] - x_i|^2)^(1/2), of points of shape (n, d)."""
     return float((y[assignment(x, y)] - x).square().sum(1).mean().sqrt())
 
 
 def sampling(flow: Flow, z0: Tensor, data: Tensor) -> dict[str, float]:
     """Carry base points to data with dopri5 at 1e-5 in float64: `nfe/sample`, `density/path_energy`.
 
-    The path energy is normalised, (E int |dz/dt|^2 dt - W^2) / W^2, W the 2-Wasserstein distance of base and data:
-    0 for the straight lines of an optimal transport (Tong et al. 2023, https://arxiv.org/abs/2302.00482, Sec. 5). W is
-    that of the points given.
+    The path energy is normalised, (E int |dz/dt|^2 dt - W^2) / W^2, where W is the 2-Wasserstein distance of the given
+    points. It is 0 for the straight lines of an optimal transport (Tong et al. 2023, https://arxiv.org/abs/2302.00482,
+    Sec. 5).
 
     Args:
-        flow: it is not changed.
-        z0, data: base points, and points of the data, shape (n, d).
+        flow: the flow, which is not changed.
+        z0, data: points of the base and of the data, shape (n, d).
     """
     accurate = copy.deepcopy(flow).double()
     accurate.ode.method = make_method("dopri5", rtol=TOLERANCE, atol=TOLERANCE, max_steps=100_000)
