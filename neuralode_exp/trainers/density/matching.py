@@ -10,7 +10,7 @@ GROUP = 64  # points are paired within groups, because pairing n points takes O(
 def matching_loss(field: nn.Module, x0: Tensor, x1: Tensor, t: Tensor) -> Tensor:
     """Return the mean over the batch of |f(t, z) - (x1 - x0)|^2 / d at z = (1 - t) x0 + t x1.
 
-    The field with the least loss is the one whose flow carries the distribution of x0 to that of x1 (Lipman et al. 2022,
+    The field with the least loss is that whose flow carries the distribution of x0 to that of x1 (Lipman et al. 2022,
     https://arxiv.org/abs/2210.02747, Sec. 4.1 with sigma_min = 0). Gradients flow to the parameters of f.
 
     Args:

@@ -1,4 +1,4 @@
-"""From a config to a model of hidden dynamics and its training."""
+"""Make a model of hidden dynamics and its training task from a config."""
 
 from __future__ import annotations
 
@@ -44,11 +44,11 @@ from neuralode_exp.trainers.settings import (
 
 log = logging.getLogger(__name__)
 
-MANY_STEPS = 500  # of an explicit method over a trajectory, for stability alone: it crawls
+MANY_STEPS = 500  # warn if stability forces an explicit method to so many steps per trajectory
 
 
 def build_model(config: Config, shape: Shape, replicas: Replicas | None = None) -> Flow:
-    """The model of the config for states of a shape; of several replicas one that has all of them."""
+    """Return the model of the config for states of a shape. With several replicas it contains all of them."""
     replicas = replicas or Replicas(config.trainer.replicas)
     fields = [_field(config, shape, config.seed + k) for k in range(replicas.n)]
     assert shape.units is not None
@@ -61,7 +61,7 @@ def build_model(config: Config, shape: Shape, replicas: Replicas | None = None) 
 
 
 def _field(config: Config, shape: Shape, seed: int) -> nn.Module:
-    """A field whose weights are drawn from the seed alone, in the units of the data."""
+    """Return a field in the units of the data. Its weights depend only on the seed."""
     units = shape.units_of_table
     assert units is not None
     with torch.random.fork_rng(devices=[]):
@@ -83,7 +83,7 @@ def _hybrid(config: Config, shape: Shape, network: nn.Module) -> Hybrid:
 
 
 def build(config: Config, device: torch.device) -> LearnDynamics:
-    """Data and model of the config, on the device."""
+    """Return the task with the data and model of the config, on the device."""
     observed, trainer = _observe(config), config.trainer
     reading = input_of(config.dataset)
     seen = observed.inputs if reading and sees_inputs(config) else []
@@ -97,7 +97,7 @@ def build(config: Config, device: torch.device) -> LearnDynamics:
     flow = build_model(config, shape, replicas)
     flow, shooting = flow.to(device), _shooting(config, observed, segments, shape, replicas).to(device)
     bend = weight_for(len(segments.z)) if trainer.curvature is None else trainer.curvature
-    bend *= isinstance(flow.field.field, MLPField) and not seen  # of a field of their own the users know more
+    bend *= isinstance(flow.field.field, MLPField) and not seen  # not for users' own fields, which they know better
 
     def start() -> None:
         curves = smooth(observed.times, observed.states)
@@ -125,7 +125,7 @@ def build(config: Config, device: torch.device) -> LearnDynamics:
 
 
 def _true_constants(config: Config) -> dict[str, float]:
-    """Of a hybrid of the system that made the data."""
+    """Return the true constants, if the field is a hybrid of the system that made the data."""
     found, known = data_of(config.dataset, config.extensions), known_of(config.model, config.dataset, config.extensions)
     return {name: float(found[1][name]) for name in config.model.free} if found and found[0] is known else {}
 
@@ -140,7 +140,7 @@ def _observe(config: Config) -> Observed:
         return observed
     entry, options = registered_data(config)
     sizes = {key: x for key, x in dataset.arguments().items() if key in DynamicsKeys.model_fields}
-    sizes["input"] = input_of(dataset) or "hold"  # the system is driven, also where the field does not see it
+    sizes["input"] = input_of(dataset) or "hold"  # the system is driven even if the field does not see the input
     data = make_dynamics(known_system(entry, options), dtype=dtype, **sizes)
     _warn_of_stiffness(config, data)
     return of_system(data)
@@ -158,7 +158,7 @@ def _shooting(
 
 
 def _warn_of_stiffness(config: Config, data: Dynamics) -> None:
-    """Say what a stiff system will cost an explicit method once its field is learned."""
+    """Warn if a stiff system will force an explicit method to small steps after training."""
     if not config.solves_ode or data.system.inputs or SOLVERS[config.solver.name].scipy is not None:
         return
     rate, t_max = data.system.fastest_decay(data.train.clean.flatten(0, 1)), float(data.t[-1])

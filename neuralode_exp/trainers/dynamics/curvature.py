@@ -1,7 +1,7 @@
-"""How far a field is from affine: a prior for fields that few observations do not tell.
+"""A penalty on the curvature of a field, a prior for fields that are learned from few observations.
 
-The weight that `trainer.curvature` gives it falls with the number of observations, as that of any prior: few leave a
-field affine between and beyond them, many are followed wherever they bend.
+Its weight, scaled by `trainer.curvature`, falls with the number of observations, as for any prior. With few
+observations the field stays nearly affine between and beyond them. With many it follows them closely.
 """
 
 from collections.abc import Sequence
@@ -13,30 +13,30 @@ from neuralode_exp.models.fields.scaled import Scaled
 from neuralode_exp.models.replicas import Replicas
 
 POINTS = 128
-REACH = 0.3  # of the second difference, in units of the states' scale
-BEYOND = 0.25  # how far around the data, relative to their range
-FEW = 16  # observations that leave the weight at 1
+REACH = 0.3  # step h of the second difference, in units of the states' scale
+BEYOND = 0.25  # margin of the box around the data, relative to their range
+FEW = 16  # up to so many observations the weight is 1
 
 
 def weight_for(observations: int) -> float:
-    """Weight of the curvature for a number of observations."""
+    """Return the weight of the curvature for a number of observations."""
     return min(1.0, (FEW / observations) ** 2)
 
 
 def curvature(field: Scaled, z: Tensor, generators: Sequence[torch.Generator], replicas: Replicas) -> Tensor:
-    """Mean square of the field's second derivative along random directions, at random points of a box around the data.
+    """Return the mean square of the field's second derivative along random directions near the data.
 
-    In units of the field: mean |(g(x + h v) - 2 g(x) + g(x - h v)) / h^2|^2, g the field's inner one on states x of
-    order 1, v of length 1. It is 0 for an affine field.
+    It is mean |(g(x + h v) - 2 g(x) + g(x - h v)) / h^2|^2, where g is the inner field on scaled states x of order 1,
+    and v has length 1. It is 0 for an affine field.
 
     Args:
-        field: of one network or of replicas.
+        field: the field of one network or of replicas.
         z: the data, shape (M, d).
-        generators: of each replica's points.
+        generators: a random generator for the points of each replica.
         replicas: the networks of the field.
 
     Returns:
-        A number, of replicas shape (R,).
+        A scalar, or for replicas shape (R,).
     """
     x = (z - field.centre) / field.scale
     low, high = x.min(0).values, x.max(0).values

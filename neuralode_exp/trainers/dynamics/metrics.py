@@ -1,8 +1,7 @@
-"""How far learned dynamics are from the true ones: one number, or one for each replica.
+"""Errors of learned dynamics against the true ones: one number, or one for each replica.
 
-Shapes are those of one network; replicas have R more entries in an axis before (n, d), and R results.
-
-All is computed in float64, where the square of a float32 number cannot overflow.
+Shapes are given for one network. R replicas have an axis of length R before (n, d), and R results. All errors are
+computed in float64, where the square of a float32 number cannot overflow.
 """
 
 from itertools import permutations
@@ -14,7 +13,7 @@ from neuralode_exp.data.observed import Scale
 
 
 def relative_error(learned: Tensor, true: Tensor) -> Tensor:
-    """||learned - true|| / ||true|| over all samples and components: field error, if they are values of the field.
+    """Return ||learned - true|| / ||true|| over all samples and components. Of values of f it is the field error.
 
     Args:
         learned: shape (n, d).
@@ -25,13 +24,13 @@ def relative_error(learned: Tensor, true: Tensor) -> Tensor:
 
 
 def trajectory_error(learned: Tensor, true: Tensor) -> Tensor:
-    """Mean over trajectories of the relative error ||z' - z|| / ||z||, its norms over times and components.
+    """Return the mean over trajectories of ||z' - z|| / ||z||, with norms over times and components.
 
-    So that a trajectory counts the same at any size.
+    Dividing by each trajectory's norm weights small and large trajectories alike.
 
     Args:
         learned: z', shape (T, n, d).
-        true: z, shape (T, n, d), NaN where it is not known, which is left out.
+        true: z, shape (T, n, d), with NaN for unknown values, which are left out.
     """
     off, true, _ = _known(learned, true)
     size = torch.linalg.vector_norm(true, dim=(0, -1))
@@ -39,13 +38,13 @@ def trajectory_error(learned: Tensor, true: Tensor) -> Tensor:
 
 
 def spread_error(learned: Tensor, true: Tensor, scale: Scale) -> Tensor:
-    """Mean over trajectories of the root mean square of z' - z over times and components.
+    """Return the mean over trajectories of the root mean square of z' - z over times and components.
 
-    In standard deviations of each column of a table, so that it is 1 where nothing but the mean is known.
+    The unit is the standard deviation of each column of the table. A model that always predicts the mean has error 1.
 
     Args:
         learned: z', shape (T, n, d).
-        true: z, shape (T, n, d), NaN where it is not known, which is left out.
+        true: z, shape (T, n, d), with NaN for unknown values, which are left out.
         scale: the units of both.
     """
     off, _, known = _known(scale.spreads(learned), scale.spreads(true))
@@ -53,14 +52,14 @@ def spread_error(learned: Tensor, true: Tensor, scale: Scale) -> Tensor:
 
 
 def valid_time(learned: Tensor, true: Tensor, t: Tensor, lyapunov: float) -> Tensor:
-    """Mean over trajectories of the time until ||z' - z|| exceeds 0.4 of the spread of z, in Lyapunov times.
+    """Return the mean over trajectories of the time until ||z' - z|| exceeds 0.4 of the spread of z, in Lyapunov times.
 
-    The whole time of a trajectory that never exceeds it (Vlachas et al. 2020, arXiv 1910.05266, Sec. 4.3).
+    A trajectory that never exceeds it counts with its whole time (Vlachas et al. 2020, arXiv 1910.05266, Sec. 4.3).
 
     Args:
         learned: z', shape (T, n, d).
         true: z, shape (T, n, d).
-        t: shape (T,).
+        t: times, shape (T,).
         lyapunov: the largest exponent, in 1 / time.
     """
     learned, true = learned.double(), true.double()
@@ -72,17 +71,17 @@ def valid_time(learned: Tensor, true: Tensor, t: Tensor, lyapunov: float) -> Ten
 
 
 def energy_drift(energy: Tensor) -> Tensor:
-    """Mean over trajectories of the largest change of the energy since t = 0, over the mean energy then.
+    """Return the mean over trajectories of the largest change of energy since t = 0, over the mean energy then.
 
     Args:
-        energy: along learned trajectories, shape (T, n), 0 at its least.
+        energy: energy along learned trajectories, shape (T, n). Its least possible value is 0.
     """
     energy = energy.double()
     return (energy - energy[0]).abs().amax(0).mean(-1) / energy[0].mean(-1)
 
 
 def _known(learned: Tensor, true: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """z' - z and z in float64, 0 where z is not known, and where it is."""
+    """Return z' - z and z in float64, with 0 for unknown z, and a mask of the known z."""
     learned, true = learned.double(), true.double()
     if learned.dim() > true.dim():
         true = true[:, None]
@@ -91,10 +90,10 @@ def _known(learned: Tensor, true: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def eigenvalue_error(learned: Tensor, true: Tensor) -> Tensor:
-    """max_i |lambda'_i - lambda_i| / max_i |lambda_i|, the pairs matched for the least sum of distances.
+    """Return max_i |lambda'_i - lambda_i| / max_i |lambda_i|, with pairs that have the least sum of distances.
 
     Args:
-        learned: lambda', shape (d,), complex; where one is not finite, the error is infinite.
+        learned: lambda', shape (d,), complex. If one is not finite, the error is infinite.
         true: lambda, shape (d,), complex, not all 0.
     """
     true = true.to(learned)
@@ -107,9 +106,9 @@ def eigenvalue_error(learned: Tensor, true: Tensor) -> Tensor:
 
 
 def _of_matched(distances: Tensor) -> Tensor:
-    """Distances of the pairs, one in each row and column of (d, d), with the least sum."""
+    """Return the distances of the best pairs: one in each row and column of (d, d), with the least sum."""
     d = len(distances)
-    if d <= 3:  # without SciPy's optimisation, for which every start of a planar system would wait half a second
+    if d <= 3:  # importing SciPy's optimisation takes half a second
         orders = torch.tensor(list(permutations(range(d))))
         of_orders = distances[torch.arange(d), orders]
         return of_orders[of_orders.sum(1).argmin()]

@@ -1,4 +1,4 @@
-"""What the dynamics trainer hands to the pictures: states, fields and eigenvalues as arrays."""
+"""Prepare the pictures of the dynamics trainer: states, fields and eigenvalues as arrays."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     from neuralode_exp.tracking.recorder import Recorder
     from neuralode_exp.trainers.dynamics.task import LearnDynamics
 
-GRID = 20  # points a side of a drawn field
+GRID = 20  # points per side of a drawn field
 
 
 def take_snapshot(task: LearnDynamics, step: int) -> None:
-    """Keep what the animation and the path of the eigenvalues need of this step."""
+    """Store the states and eigenvalues of this step for the animation and the path of the eigenvalues."""
     known = _drawn(task)
     if step in task.steps or known is None:
         return
@@ -69,7 +69,7 @@ def draw_all(task: LearnDynamics, step: int, recorder: Recorder) -> None:
 
 
 def _draw_measured(task: LearnDynamics, known: Trajectories, step: int, recorder: Recorder) -> None:
-    """The forecast of a held-out trajectory and the learned field, in the units of the table."""
+    """Draw the forecast of a held-out trajectory and the learned field, in the units of the table."""
     scale, learned = task.shape.scale, task.snapshots[-1][:, :, 0]
     assert scale is not None
     now = ~np.isnan(_array(known.observed[:, 0])).all(axis=0)  # not values of the past, nor columns without any

@@ -1,4 +1,4 @@
-"""What shooting takes from observations: pairs of them, their units, and the size of their noise."""
+"""Prepare observations for shooting: pairs of observations, their units, and the size of their noise."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from neuralode_exp.data.inputs import coefficients
 from neuralode_exp.data.observed import filled, steps_to_move
 from neuralode_exp.models.fields.scaled import Units
 
-FEW = 8  # fewer initial states than this do not tell the size of what is observed
-LONG = 10  # steps of a window where states never move by their spread
+FEW = 8  # fewer initial states are not enough to estimate the scale of the states
+LONG = 10  # steps of a window if states never move by their spread
 CUBIC = torch.tensor([-1.0, 4.0, 0.0, 4.0, -1.0]) / 6
 
 
@@ -23,14 +23,14 @@ class Segments:
     """Observations of all trajectories in one row, and pairs of them in the same trajectory.
 
     Args:
-        z: observed states, shape (M, d), the gaps bridged.
-        start, end: places in z of a segment's ends, shape (P,).
+        z: observed states, shape (M, d), with gaps filled.
+        start, end: indices in z of the ends of a segment, shape (P,).
         duration: time from start to end, shape (P, 1).
-        first: places of the trajectories' first observations, shape (N,).
+        first: indices of the first observations of the trajectories, shape (N,).
         known: whether a cell was observed, shape (M, d).
-        u: inputs there, shape (M, m); None without.
+        u: inputs at the observations, shape (M, m); None without inputs.
         dt: time from an observation to the next, shape (M, 1), 0 at the end of a trajectory; None without inputs.
-        pieces: of the input from an observation to the next, see `coefficients`, shape (M, degree + 1, m).
+        pieces: polynomials of the input from an observation to the next, see `coefficients`, shape (M, degree + 1, m).
     """
 
     z: Tensor
@@ -45,13 +45,14 @@ class Segments:
 
 
 def windows_for(states: Sequence[Tensor]) -> tuple[int, ...]:
-    """Numbers of steps over which observations tell about the field: half, once and twice W.
+    """Return useful numbers of steps for a segment: half, once and twice W.
 
-    W is the shortest after which states have moved by their spread, in the mean square over all columns: where their
-    autocorrelation has fallen to one half. Noise hides what happens in less, and errors of the field grow in more.
+    W is the smallest number of steps after which states have moved by their spread, in the mean square over all
+    columns. Then their autocorrelation has fallen to one half. In shorter segments noise hides the motion, and in
+    longer ones errors of the field grow.
 
     Args:
-        states: of each trajectory, shape (n, d), NaN where a cell is missing.
+        states: states of each trajectory, shape (n, d), with NaN for missing values.
     """
     longest = max(len(z) for z in states) - 1
     window = steps_to_move(states, 1.0) or min(LONG, longest)
@@ -65,14 +66,17 @@ def cut(
     inputs: Sequence[Tensor] = (),
     reading: str = "hold",
 ) -> Segments:
-    """Pair each observation with those `windows` steps later, or with the last one in a shorter trajectory.
+    """Pair each observation with the ones `windows` steps later, or with the last one of a shorter trajectory.
 
     Args:
-        times: of each trajectory, shape (n,), increasing, n >= 2.
-        states: of each trajectory, shape (n, d), NaN where a cell is missing.
+        times: increasing times of each trajectory, shape (n,), n >= 2.
+        states: states of each trajectory, shape (n, d), with NaN for missing values.
         windows: numbers of steps, each at least 1.
-        inputs: of each trajectory, shape (n, m); empty without.
-        reading: of the inputs between their times.
+        inputs: inputs of each trajectory, shape (n, m); empty without inputs.
+        reading: how inputs are interpolated, see `coefficients`.
+
+    Raises:
+        ValueError: a window is below 1.
     """
     if min(windows) < 1:
         raise ValueError(f"`window` must be at least 1 step from an observation to a later one, got {min(windows)}")
@@ -102,15 +106,15 @@ def cut(
 
 
 def units(segments: Segments) -> Units:
-    """Measure the units of the states in the data.
+    """Estimate the units of the states from the data.
 
-    `centre` and `scale` are mean and standard deviation of the initial states, or of all states where there are
-    fewer than eight trajectories: the initial states of growing and of decaying systems are alike, what they become
-    is not. `rate` is the root mean square over segments of |dz / dt| / sqrt(1 + |x|^2).
+    `centre` and `scale` are mean and standard deviation of the initial states, because these are similar for growing
+    and decaying systems, but later states are not. With fewer than eight trajectories all states are used. `rate` is
+    the root mean square over segments of |dz / dt| / sqrt(1 + |x|^2).
     """
     z = segments.z[segments.first] if len(segments.first) >= FEW else segments.z
     scale = z.std(dim=0)
-    scale = torch.where(scale > 0, scale, 1.0)  # a column that never changes
+    scale = torch.where(scale > 0, scale, 1.0)  # for a column that never changes
     found = Units(z.mean(dim=0), scale, scale)
     start, end = segments.z[segments.start], segments.z[segments.end]
     speed = (end - start) / segments.duration / (1 + found.size(start).maximum(found.size(end)).square()).sqrt()
@@ -123,11 +127,11 @@ def units(segments: Segments) -> Units:
 
 
 def estimate_noise(states: Sequence[Tensor]) -> Tensor:
-    """Standard deviation of the noise in observations of smooth trajectories, shape (d,).
+    """Estimate the standard deviation of the noise in observations of smooth trajectories, shape (d,).
 
-    From each five neighbours, how far the middle one is from the cubic through the others, relative to what noise
-    of unit size would give; the median over all of them. The times between neighbours are taken as equal. Where the
-    sampling is too coarse for a cubic, the estimate is too large. Missing cells (NaN) are left out.
+    In each five neighbours, the distance of the middle one from the cubic through the others is divided by the distance
+    that noise of unit size gives. The estimate is the median of these ratios. The times between neighbours are taken as
+    equal. If the sampling is too coarse for a cubic, the estimate is too large. Missing values (NaN) are left out.
 
     Raises:
         ValueError: no trajectory has five observations.
@@ -137,7 +141,7 @@ def estimate_noise(states: Sequence[Tensor]) -> Tensor:
         raise ValueError("noise can be estimated from 5 observations of a trajectory, got fewer; add rows")
     around = CUBIC.to(fives[0])
     off = torch.cat([five[..., 2] - five @ around for five in fives])
-    normal_median = 0.6745  # of |N(0, 1)|
+    normal_median = 0.6745  # the median of |N(0, 1)|
     return off.abs().nanmedian(dim=0).values.nan_to_num() / (
         normal_median * math.sqrt(1 + float(around.square().sum()))
     )

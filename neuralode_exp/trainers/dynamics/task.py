@@ -1,4 +1,4 @@
-"""Noisy points of trajectories to the vector field behind them, for one network or a stack of replicas."""
+"""Learn a vector field from noisy points of its trajectories, with one network or several replicas."""
 
 from __future__ import annotations
 
@@ -32,30 +32,31 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-FEW = 16  # trajectories whose paths are looked at
+FEW = 16  # trajectories on which the regularisers are measured
 
 
 @dataclass(eq=False, repr=False)
 class LearnDynamics(Task):
-    """Shooting over segments, or trajectories, drawn anew at each step; see `neuralode_exp.trainers.dynamics.shooting`.
+    """Learn dynamics by shooting over segments or trajectories, see `neuralode_exp.trainers.dynamics.shooting`.
 
-    Replica k draws from (seed + k, step), so that it equals the run with that seed.
+    Segments or trajectories are drawn anew at each step. Replica k draws from (seed + k, step), so that
+    it equals the run with that seed.
 
     Args:
-        flow: z0 to z(t).
-        shooting: the loss; of multiple shooting, with the estimated states.
-        validation, test: unseen trajectories, each entry with times of its own.
-        long: the test over a longer time, None if the data end.
-        truth: None for measured data.
-        error: of learned and true states (T, n, d).
-        shape: of the states.
-        replicas: the networks that flow and shooting are made of.
-        start: what is done before the first step, as a start by collocation.
+        flow: maps z0 to z(t).
+        shooting: the loss, for multiple shooting with the estimated states.
+        validation, test: unseen trajectories. Each entry has its own times.
+        long: test trajectories over a longer time; None: there are none.
+        truth: the true system; None for measured data.
+        error: error of learned against true states, both of shape (T, n, d).
+        shape: shape of the states.
+        replicas: the networks in flow and shooting.
+        start: called before the first step, for example for a start by collocation.
         bend: weight of the field's curvature in the loss.
-        batch_size: segments or trajectories a step, of each replica.
-        seed: of the batches.
+        batch_size: segments or trajectories per step and replica.
+        seed: seed of the batches.
         figures: whether to draw.
-        constants: the true ones of a hybrid field, where they are known.
+        constants: the true constants of a hybrid field, if they are known.
     """
 
     evaluate_every = 100
@@ -69,7 +70,7 @@ class LearnDynamics(Task):
     _: KW_ONLY
     error: Callable[[Tensor, Tensor], Tensor] = trajectory_error
     shape: Shape
-    replicas: Replicas = field()  # of a task in general they may be None
+    replicas: Replicas = field()  # required here; other tasks may have None
     start: Callable[[], None] | None = None
     bend: float = 0.0
     batch_size: int
@@ -100,7 +101,7 @@ class LearnDynamics(Task):
         return self.flow.stats
 
     def loss(self, step: int) -> Tensor:
-        if step == 1 and self.start:  # not before: a resumed run has what it led to
+        if step == 1 and self.start:  # only at step 1: a resumed run has its result
             start, self.start = self.start, None
             start()
         loss: Tensor = self.shooting(self.flow, self.shooting.draw(self._generators("batch", step), self.batch_size))
@@ -113,7 +114,7 @@ class LearnDynamics(Task):
         return [seeded(self.seed + k, stream, step) for k in range(self.replicas.n)]
 
     def lead_on(self, flow: Flow, known: Trajectories, z0: Tensor, t: Tensor) -> Tensor:
-        """First states z0 (n, d) of known trajectories, led on by every replica to the times t: (T, n, d)."""
+        """Solve from the first states z0, shape (n, d), to the times t with every replica: shape (T, n, d)."""
         inputs = {}
         if self.shape.inputs and known.u is not None:
             u = known.u[:, : z0.shape[0]].to(z0)
@@ -145,7 +146,7 @@ class LearnDynamics(Task):
         return summary | (dict(self.truth.least_squares) if self.truth else {})
 
     def _persistence(self) -> dict[str, float]:
-        """The error of measured data of whoever holds the first held-out state."""
+        """Return the error of persistence, the forecast that stays at the first held-out state, for measured data."""
         if self.truth is not None or self.test or not self.validation:
             return {}
         errors = [self.error(x.z[:1].expand_as(x.z), x.judged).sum() for x in self.validation]
@@ -164,7 +165,7 @@ class LearnDynamics(Task):
         return self.truth.field_errors(self.flow, self.replicas, driven=self.shape.inputs > 0) if self.truth else {}
 
     def _constants(self) -> dict[str, Tensor]:
-        """The learned constants of a hybrid field, and the largest of their relative errors."""
+        """Return the learned constants of a hybrid field, and their largest relative error."""
         if self.hybrid is None:
             return {}
         learned = {name: value.detach().double() for name, value in self.hybrid.learned().items()}
@@ -173,7 +174,7 @@ class LearnDynamics(Task):
         return values | ({"dynamics/constants_error": torch.stack(off).amax(0)} if off else {})
 
     def _trajectory_error(self, trajectories: Sequence[Trajectories]) -> Tensor:
-        """Mean over all trajectories, of each replica; infinite where the learned field cannot be solved."""
+        """Return the mean error over all trajectories for each replica. It is infinite if the solve fails."""
         errors, counts = [], []
         for known in trajectories:
             try:
@@ -186,7 +187,7 @@ class LearnDynamics(Task):
         return torch.tensordot(weights, torch.stack(errors), 1)
 
     def hardness(self) -> dict[str, float]:
-        # Regularisers differentiate a field of t and z alone; a known equation is as hard as it is.
+        # Regularisers need a field of t and z alone, and a known equation cannot be made easier.
         return {} if self.shape.inputs or self.hybrid is not None else super().hardness()
 
     def networks(self) -> Iterator[nn.Module]:
@@ -212,7 +213,7 @@ class LearnDynamics(Task):
             self.error = partial(spread_error, scale=theirs)
 
     def solved(self) -> Solved | None:
-        """Trajectories from the first states of the test; of measured data from those held out."""
+        """Solve from the first states of the test data, or for measured data of the held-out data."""
         if not (trajectories := self.test or self.validation):
             return None
         tag = "dynamics/trajectory_error" if self.test else "dynamics/validation_error"
@@ -227,7 +228,7 @@ class LearnDynamics(Task):
         return Solved(tag, error, torch.cat([z.flatten() for z in learned]), statistics.fmean(nfe), seconds)
 
     def _summarise(self, values: Mapping[str, Tensor]) -> dict[str, float]:
-        """Means over the replicas under the tag, standard deviations beside it."""
+        """Return the means over the replicas by tag, and their standard deviations under further tags."""
         self.by_replica.update({tag: value.cpu() for tag, value in values.items()})
         summary = {tag: float(value.mean()) for tag, value in values.items()}
         if self.replicas.n > 1:
@@ -235,7 +236,7 @@ class LearnDynamics(Task):
         return summary
 
     def _consistency(self) -> dict[str, float]:
-        """How far an accurate solve in float64 moves the trajectories of the test, and their error."""
+        """Measure how an accurate solve in float64 changes the test trajectories and their error."""
         if not (known := self.test or self.validation):
             return {}
         z, t = known[0].z[:, :SAMPLES].double(), known[0].t.double()
@@ -267,7 +268,7 @@ class LearnDynamics(Task):
             draw_all(self, step, recorder)
 
     def _write_replicas(self, recorder: Recorder) -> None:
-        """replicas.csv: one row a replica, with its seed and its last metrics."""
+        """Write replicas.csv, with one row per replica: its seed and its last metrics."""
         with open(recorder.folder / "replicas.csv", "w", newline="") as file:
             rows = csv.writer(file, lineterminator="\n")
             rows.writerow(["replica", "seed", "active", *self.by_replica])
