@@ -1,7 +1,7 @@
 """A start by collocation: smooth the observations, and fit the field to the slopes of the smooth curves.
 
-It costs a second, as nothing is solved, and brings the field near enough for shooting, which alone gets stuck where
-observations are few or noisy. Each column of each trajectory is smoothed by a cubic spline whose weight is chosen by
+It takes a second, because no ODE is solved, and brings the field close enough for shooting. Shooting alone gets stuck
+if observations are few or noisy. Each column of each trajectory is smoothed by a cubic spline whose weight is chosen by
 generalised cross-validation.
 
 References: Varah 1982, doi:10.1137/0903003 (spline least squares); Wahba 1990, Spline Models for Observational Data,
@@ -23,10 +23,10 @@ from neuralode_exp.models.replicas import Replicas
 from neuralode_exp.trainers.dynamics.curvature import curvature
 from neuralode_exp.trainers.task import seeded
 
-BLOCK = 250  # rows that are smoothed at once
-MOST = 5000  # rows that are smoothed in all
-BETWEEN = 4  # points of a smooth curve from an observation to the next
-FEWEST = 5  # values that a smoothing spline takes
+BLOCK = 250  # rows that are smoothed together
+MOST = 5000  # the most rows that are smoothed in total
+BETWEEN = 4  # points of a smooth curve between two observations
+FEWEST = 5  # values that a smoothing spline needs
 BATCH = 256
 LR = 0.01
 
@@ -36,9 +36,9 @@ class Smooth:
     """Smooth curves through observations.
 
     Args:
-        z, dz: their states and slopes between the observations too, shape (N, d).
-        rows: places of the observations that were smoothed, in all trajectories one after the other, shape (m,).
-        at_rows: the curves' states there, shape (m, d).
+        z, dz: states and slopes of the curves, also between the observations, shape (N, d).
+        rows: indices of the smoothed observations, counted through all trajectories, shape (m,).
+        at_rows: states of the curves at these observations, shape (m, d).
     """
 
     z: Tensor
@@ -48,11 +48,11 @@ class Smooth:
 
 
 def smooth(times: Sequence[Tensor], states: Sequence[Tensor]) -> Smooth:
-    """Smooth trajectories, of long ones blocks of rows that lie evenly in them.
+    """Smooth trajectories. Of long ones, only evenly spaced blocks of rows are smoothed.
 
     Args:
-        times: of each trajectory, shape (n,), increasing.
-        states: of each trajectory, shape (n, d), NaN where a cell is missing.
+        times: increasing times of each trajectory, shape (n,).
+        states: states of each trajectory, shape (n, d), with NaN for missing values.
     """
     blocks = []
     offset = 0
@@ -71,7 +71,7 @@ def smooth(times: Sequence[Tensor], states: Sequence[Tensor]) -> Smooth:
 
 
 def _smooth_block(t: Tensor, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """States and slopes along the curves through a block, and the states at its rows."""
+    """Return states and slopes along the curves through a block, and the states at its rows."""
     x = t.double().numpy()
     between = np.interp(np.linspace(0, len(x) - 1, BETWEEN * (len(x) - 1) + 1), np.arange(len(x)), x)
     columns = []
@@ -88,14 +88,14 @@ def _smooth_block(t: Tensor, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def collocate(field: Scaled, curves: Smooth, steps: int, weight: float, seed: int, replicas: Replicas) -> None:
-    """Fit a field to the slopes of smooth curves, by the mean square of what it misses in units of its rate.
+    """Fit a field to the slopes of smooth curves by least squares, in units of the field's rate.
 
     Args:
-        field: of one network or of replicas, changed in place.
+        field: the field of one network or of replicas, which is changed in place.
         curves: from `smooth`.
-        steps: of Adam, with batches of points.
-        weight: of the field's curvature.
-        seed: of the batches; replica k draws from seed + k.
+        steps: number of steps of Adam, on batches of points.
+        weight: weight of the field's curvature.
+        seed: seed of the batches. Replica k draws from seed + k.
         replicas: the networks of the field.
     """
     parameters = [p for p in field.parameters() if p.requires_grad]

@@ -1,9 +1,9 @@
 """Learning dynamics from noisy observations by multiple shooting.
 
-A trajectory is cut into overlapping segments that lead from an observation i to a later one j. Solving over a whole
-trajectory would let errors grow without bound where the system is unstable; over a segment they cannot. Starting at
-the observation itself would teach its noise as dynamics: where states have decayed, noise is all there is to see. So
-the states z_i at all observed times are estimated together with the field, each in units of its own uncertainty,
+A trajectory is cut into overlapping segments, each from an observation i to a later one j. In an unstable system errors
+grow without bound over a whole trajectory, but not over a segment. A solve that starts at the observation itself would
+learn its noise as dynamics, above all where states have decayed. So the states z_i at all observed times are estimated
+together with the field, each in units of its own uncertainty,
 
     z_i = y_i + sigma_i e_i,    sigma_i^2 = noise^2 + (relative * scale * |x_i|)^2,    x_i = (y_i - centre) / scale,
 
@@ -11,12 +11,11 @@ and the loss is the mean over a batch of segments of
 
     |e_i|^2 + |e_j|^2 + |(flow(z_i, t_j - t_i) - z_j) / sigma_j|^2,
 
-how far the estimates are from the observations and how far the flow is from leading from one to the next (weak
-constraint, as in data assimilation). `relative` asks for the same relative precision at all sizes, without which the
-few largest states of a growing system would be all that counts. A missing cell has no term: its estimate starts on a
-straight line between its neighbours, in units of the spread, and is held by where the flow leads on from it. Half of
-a batch is drawn evenly in time and half evenly in path length, |x_j - x_i|: slow states are many, and a fast passage
-is not lost among them.
+the distance of the estimates from the observations, and the distance of the flow from one estimate to the next (weak
+constraint, as in data assimilation). `relative` sets the same relative precision for all sizes. Without it only the few
+largest states of a growing system would matter. A missing value has no term: its estimate starts on a straight line
+between its neighbours, in units of the spread, and only the flow determines it. Half of a batch is drawn evenly in time
+and half evenly in path length, |x_j - x_i|, because otherwise many slow states would hide a short fast passage.
 
 References: Bock 1983 (multiple shooting); Tremolet 2006, doi:10.1256/qj.05.224 (weak constraint); Turan & Jaschke
 2021, https://arxiv.org/abs/2109.06786 (multiple shooting for neural ODEs).
@@ -36,7 +35,7 @@ FAR = 3.0  # standard deviations of the noise
 
 
 class Flow(Protocol):
-    """What a loss needs of a flow: z0 (..., d) led on by the durations (..., 1), or to the times t (T,)."""
+    """The flow as a loss uses it: from z0, shape (..., d), over durations, shape (..., 1), or to times, shape (T,)."""
 
     def advance(self, z0: Tensor, duration: Tensor) -> Tensor: ...
 
@@ -51,12 +50,13 @@ class MultipleShooting(nn.Module):
     Args:
         segments: from `cut`.
         units: from `units`.
-        noise: standard deviation of the observations, a number or shape (d,).
-        replicas: the networks that are trained side by side, R of them.
-        relative: precision that is asked for beside the noise, relative to the state.
+        noise: standard deviation of the observations' noise, a number or shape (d,).
+        replicas: the R networks that are trained side by side.
+        relative: the uncertainty relative to the state, which is added to the noise.
 
     Attributes:
-        e: the estimates' distance from the observations, shape (M, d), of replicas (R, M, d); a parameter, 0 at first.
+        e: the estimates minus the observations in units of their uncertainty, shape (M, d), or (R, M, d) for replicas.
+            It is a parameter, and 0 at first.
     """
 
     z: Tensor
@@ -79,12 +79,12 @@ class MultipleShooting(nn.Module):
         super().__init__()
         self.replicas = replicas or Replicas()
         z = segments.z
-        # A state at the centre, observed without noise, would have no uncertainty at all.
+        # Without noise, the uncertainty of a state at the centre would be 0.
         size = units.size(z).clamp(min=0.01)
         self.register_buffer("z", z)
         sigma = torch.hypot(torch.as_tensor(noise).to(z), relative * units.scale * size)
         self.register_buffer("sigma", torch.where(segments.known, sigma, units.scale))
-        # Not stored: old runs have none, and the data give it back.
+        # It is not stored: old checkpoints lack it, and it follows from the data.
         self.register_buffer("known", segments.known.to(z), persistent=False)
         self.register_buffer("start", segments.start)
         self.register_buffer("end", segments.end)
@@ -99,12 +99,12 @@ class MultipleShooting(nn.Module):
         self._chances = (0.5 * evenly + 0.5 * length / length.sum() if length.any() else evenly).cpu()
 
     def draw(self, generators: Sequence[torch.Generator], batch_size: int) -> Tensor:
-        """Draw segments with replacement, replica k's from the k-th generator: places, (batch_size,) or (R, ...)."""
+        """Draw segments with replacement, one generator per replica: indices, shape (B,) or (R, B), B = batch_size."""
         drawn = [torch.multinomial(self._chances, batch_size, replacement=True, generator=g) for g in generators]
         return self.replicas.join(drawn).to(self.start.device)
 
     def forward(self, flow: Flow, segments: Tensor) -> Tensor:
-        """Evaluate the loss over a batch of segments, shape (B,); of replicas (R,), over (R, B).
+        """Return the loss of a batch of segments, indices of shape (B,); for replicas (R, B), with shape (R,).
 
         Gradients flow to flow and e.
         """
@@ -122,23 +122,23 @@ class MultipleShooting(nn.Module):
         return (self.known[start] * e_start.square() + of_end).mean(dim=(-2, -1))
 
     def observed(self) -> Tensor:
-        """The observations, shape (M, d), NaN where a cell is missing."""
+        """The observations, shape (M, d), with NaN for missing values."""
         return torch.where(self.known.bool(), self.z, torch.nan)
 
     @torch.no_grad()
     def start_from(self, rows: Tensor, z: Tensor) -> None:
-        """Let the estimates of some observed states start from z, not from the observations.
+        """Set the estimates of some observed states to z.
 
         Args:
-            rows: places, shape (m,).
-            z: shape (m, d).
+            rows: indices of the states, shape (m,).
+            z: the estimates, shape (m, d).
         """
         rows = rows.to(self.z.device)
         e = (z.to(self.z) - self.z[rows]) / self.sigma[rows]
         self.e[..., rows, :] = e.clamp(-FAR, FAR)
 
     def _lead_driven(self, flow: Flow, z: Tensor, start: Tensor, end: Tensor) -> Tensor:
-        """Lead states on, observation by observation; shorter segments rest at their ends."""
+        """Solve from observation to observation. Shorter segments stay at their ends."""
         at = start + torch.arange(int((end - start).max()), device=start.device).view(-1, *[1] * start.dim())
         durations = torch.where((at < end)[..., None], self.dt[at.clamp(max=len(self.dt) - 1)], 0.0)
         pieces = self.pieces[at.clamp(max=len(self.dt) - 1)]
@@ -150,12 +150,12 @@ class MultipleShooting(nn.Module):
 
 
 class SingleShooting(nn.Module):
-    """The plain loss: whole trajectories, each from its first observation, in the units of the data,
+    """The plain loss over whole trajectories, each from its first observation, in the units of the data,
 
         mean over trajectories, times and dimensions of (flow(y_0, t) - y(t))^2.
 
-    It restores what decays or turns. Where the system grows, so does every error of the field, as exp(t): this is the
-    loss that multiple shooting is to be compared with.
+    It can learn decaying and oscillating systems. In a growing system every error of the field grows as exp(t). The
+    loss serves as a baseline for multiple shooting.
 
     Args:
         t: the times that all trajectories share, shape (T,).
@@ -179,12 +179,12 @@ class SingleShooting(nn.Module):
         return self.z.shape[1]
 
     def draw(self, generators: Sequence[torch.Generator], batch_size: int) -> Tensor:
-        """Draw trajectories without replacement, at most all: places, shape (min(batch_size, N),) or (R, ...)."""
+        """Draw trajectories without replacement: indices, shape (B,) or (R, B) with B = min(batch_size, N)."""
         drawn = [torch.randperm(len(self), generator=g)[:batch_size] for g in generators]
         return self.replicas.join(drawn).to(self.z.device)
 
     def forward(self, flow: Flow, trajectories: Tensor) -> Tensor:
-        """Evaluate the loss over a batch of trajectories, shape (B,); of replicas (R,), over (R, B)."""
+        """Return the loss of a batch of trajectories, indices of shape (B,); for replicas (R, B), with shape (R,)."""
         observed = self.z[:, trajectories]  # (T, B, d) or (T, R, B, d)
         inputs = {} if self.u is None else {"u": self.u.to(self.z)[:, trajectories]}
         return (flow(observed[0], self.t, **inputs) - observed).square().mean(dim=(0, -2, -1))

@@ -1,4 +1,4 @@
-"""What is known of the true system, and how far learned dynamics are from it."""
+"""What is known of the true system, and the errors of learned dynamics against it."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from neuralode_exp.models.residual_flow import ResidualFlow
 from neuralode_exp.ode import SolverError, make_method
 from neuralode_exp.trainers.dynamics.metrics import eigenvalue_error, energy_drift, relative_error, valid_time
 
-PERIODS, OF_A_PERIOD = 100, 10  # of the solutions whose energy is looked at, and how often
-PRECISE = 1e-8  # their tolerances
+PERIODS, OF_A_PERIOD = 100, 10  # length of the solutions for the energy drift, and samples per period
+PRECISE = 1e-8  # rtol and atol of these solutions
 
 Flow = NeuralODE[Scaled[nn.Module]] | ResidualFlow
 LeadOn = Callable[[Flow, Trajectories, Tensor, Tensor], Tensor]  # see `LearnDynamics.lead_on`
@@ -36,15 +36,15 @@ class Truth:
 
     Args:
         states: noise-free training states, shape (M, d).
-        field: f(t, z) there, or for a residual map the true displacement over its step, shape (M, d).
-        fixed_point: shape (d,), or None.
-        eigenvalues: of the Jacobian of f there, shape (d,), complex, or None.
+        field: f(t, z) at these states, or for a residual map the true displacement over its step, shape (M, d).
+        fixed_point: the fixed point, shape (d,), or None.
+        eigenvalues: eigenvalues of the Jacobian of f at the fixed point, shape (d,), complex, or None.
         least_squares: errors of a linear fit without a network, by tag.
-        f: the field anywhere, for pictures.
-        u: the inputs of the states, shape (M, m).
-        lyapunov: the largest Lyapunov exponent.
-        energy: what true trajectories keep, of states (..., d), shape (...).
-        energy_times: of the long solutions along which it is looked at, shape (T,), float64.
+        f: the true field, for pictures.
+        u: the inputs at the states, shape (M, m).
+        lyapunov: the largest Lyapunov exponent, in 1 / time.
+        energy: a conserved quantity of the true system, from states of shape (..., d) to shape (...).
+        energy_times: times of the long solutions on which its drift is measured, shape (T,), float64.
     """
 
     states: Tensor
@@ -59,11 +59,11 @@ class Truth:
     energy_times: Tensor | None = None
 
     def field_errors(self, flow: Flow, replicas: Replicas, *, driven: bool) -> dict[str, Tensor]:
-        """Errors of a learned field at the states, and of its eigenvalues at the fixed point.
+        """Return the errors of a learned field at the states, and of its eigenvalues at the fixed point.
 
         Args:
-            flow: what was learned.
-            replicas: the networks that it is made of.
+            flow: the learned flow.
+            replicas: its networks.
             driven: whether its field takes the inputs.
         """
         inputs = (replicas.expand(self.u),) if driven and self.u is not None else ()
@@ -77,7 +77,7 @@ class Truth:
         return values
 
     def valid_time(self, lead_on: LeadOn, flow: Flow, known: Trajectories) -> dict[str, Tensor]:
-        """For how long a chaotic system is forecast; nothing where it is not chaotic, or the flow cannot be solved."""
+        """Return the valid prediction time, or nothing if the system is not chaotic or the flow cannot be solved."""
         if self.lyapunov is None:
             return {}
         try:
@@ -87,7 +87,7 @@ class Truth:
         return {"dynamics/valid_time": valid_time(learned, known.z, known.t, self.lyapunov)}
 
     def energy_drift(self, lead_on: LeadOn, flow: Flow, known: Trajectories, replicas: Replicas) -> dict[str, Tensor]:
-        """Over 100 periods from given states, solved so well that the change is that of the learned field."""
+        """Return the energy drift over 100 periods, solved so accurately that it is due to the learned field."""
         if self.energy is None or self.energy_times is None:
             return {}
         flow = copy.deepcopy(flow).double()
@@ -101,7 +101,7 @@ class Truth:
 
 
 def truth_of(data: Dynamics, flow: Flow, device: torch.device) -> Truth:
-    """Values of the true field at the noise-free training states, or the displacements that a residual map learns."""
+    """Return the truth: the true field at the noise-free training states, or the displacements for a residual map."""
     system = data.system
     states = data.train.clean.flatten(0, 1)
     zero = states.new_zeros((), dtype=torch.float64)
@@ -131,7 +131,7 @@ def truth_of(data: Dynamics, flow: Flow, device: torch.device) -> Truth:
 
 
 def least_squares_errors(data: Dynamics) -> dict[str, float]:
-    """Errors of the linear system that fits the observations best, without a network; none for other systems."""
+    """Return the errors of the linear system that fits the observations best, or nothing for nonlinear systems."""
     system = data.system
     if system.matrix is None or system.eigenvalues is None:
         return {}
@@ -140,7 +140,7 @@ def least_squares_errors(data: Dynamics) -> dict[str, float]:
     except NoRealLogarithm as error:
         log.info("no least-squares generator: %s", error)
         return {}
-    except ValueError:  # irregular times have no one one-step map
+    except ValueError:  # no single one-step map fits irregular times
         return {}
     states = data.train.clean.flatten(0, 1).double()
     fitted = torch.linalg.eigvals(a)
