@@ -281,7 +281,7 @@ def test_least_squares_without_a_real_logarithm(eigenvalue: float) -> None:
 
 def test_least_squares_needs_regular_times() -> None:
     data = make_dynamics("circle", sampling="random")
-    with pytest.raises(ValueError, match=r"`t` must be regular .*; use sampling=regular"):
+    with pytest.raises(ValueError, match=r"`t` must be regular, .*; use sampling=regular"):
         least_squares_generator(data.t, data.train.noisy)
 
 
