@@ -80,9 +80,9 @@ class Compiler:
             program = self._programs[key] = _Program(function, self.backend)
         if program.failure:
             return None
-        known = self.failed
         result = program(f.f, f.how, *arguments)
-        if result is None and not known:  # warn once for each f: its programs share the reason
+        # Warn once for each f: its programs share the reason.
+        if result is None and [p for p in self._programs.values() if p.failure] == [program]:
             warn_uncompiled(program.failure)
         return result
 
