@@ -50,7 +50,9 @@ def draw_trajectories(data: Trajectories) -> Figure:
     figure, (plane, series) = new_figure(2)
     n = min(SHOWN, data.observed.shape[1])
     for i in range(n):
-        plane.plot(*data.observed[:, i, :2].T, ".", color=OBSERVED, ms=2.5, label="observed" if i == 0 else None)
+        plane.plot(
+            *data.observed[:, i, :2].T, ".", color=OBSERVED, ms=2.5, zorder=1, label="observed" if i == 0 else None
+        )
         if data.true is not None:
             plane.plot(*data.true[:, i, :2].T, color=TRUE, lw=1.8, label="true" if i == 0 else None)
         plane.plot(*data.median[:, i, :2].T, "--", color=LEARNED, lw=1.4, label="learned" if i == 0 else None)
@@ -59,18 +61,32 @@ def draw_trajectories(data: Trajectories) -> Figure:
     plane.set_ylim(*limits(shown[:, :n, 1 % shown.shape[-1]]))
     label(plane, "phase plane", *data.names[:2])
     plane.legend(fontsize=7, loc="best", framealpha=0.7)
-    for k, style in zip(range(data.observed.shape[-1]), ("-", ":", "-.", "--"), strict=False):
-        series.plot(data.t, data.observed[:, 0, k], ".", color=OBSERVED, ms=2.5)
+    for k, name in zip(range(data.observed.shape[-1]), data.names, strict=False):
+        series.plot(data.t, data.observed[:, 0, k], ".", color=OBSERVED, ms=2.5, zorder=1)
         if data.true is not None:
-            series.plot(data.t, data.true[:, 0, k], style, color=TRUE, lw=1.8)
-        series.plot(data.t, data.median[:, 0, k], style, color=LEARNED, lw=1.2, label=data.names[k])
+            series.plot(data.t, data.true[:, 0, k], color=TRUE, lw=1.8)
+        series.plot(data.t, data.median[:, 0, k], "--", color=LEARNED, lw=1.4)
         if len(data.learned) > 1:
             low, high = np.percentile(data.learned[:, :, 0, k], (10, 90), axis=0)
             series.fill_between(data.t, low, high, color=LEARNED, alpha=0.2, lw=0)
+        at = _where_apart(shown[:, 0], k)
+        series.annotate(name, (data.t[at], shown[at, 0, k]), (5, 0), textcoords="offset points", fontsize=9)
     series.set_ylim(*limits(shown[:, 0]))
     label(series, "one trajectory against time", "t", "z" if data.names is NAMES else "")
-    series.legend(fontsize=7, loc="best", framealpha=0.7)
     return figure
+
+
+def _where_apart(z: np.ndarray, k: int) -> int:
+    """Return the index of the time when coordinate k of z, shape (T, d), is farthest from the others.
+
+    The last sixth of the times is left out, so that a name to the right of this point stays in the picture.
+    """
+    z = z[: max(1, 5 * len(z) // 6)]
+    others = np.delete(z, k, axis=1)
+    if not others.size:
+        return 0
+    distances = np.abs(others - z[:, k : k + 1]).min(1)
+    return int(np.argmax(np.where(np.isfinite(distances), distances, -1.0)))
 
 
 def draw_fields(x: np.ndarray, y: np.ndarray, true: np.ndarray, learned: np.ndarray) -> Figure:
