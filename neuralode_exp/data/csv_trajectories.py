@@ -147,7 +147,7 @@ def _find_time(table: Table, labels: list[Column], states: list[Column]) -> Colu
         if candidates:
             names = ", ".join(f'"{column.name}"' for column in candidates)
             place = table.columns.index(candidates[0]) + 1
-            raise ValueError(f"`time` must be one column, {table.path} has {names}; add dataset.time={place}")
+            raise ValueError(f"`time` must be one column, but {table.path} has {names}; add dataset.time={place}")
     groups = _groups(table, labels)
     for column in free:
         x = column.values
@@ -156,8 +156,8 @@ def _find_time(table: Table, labels: list[Column], states: list[Column]) -> Colu
             return column
     example = free[0].name if free else "NAME"
     raise ValueError(
-        f"`time` must be a column that increases, {table.path} has none such in {table.names}; add "
-        f"dataset.time={example} or the like, or dataset.step=0.1 if there is no column of times"
+        f"`time` must be a column that increases, got {table.names} in {table.path}; name it by dataset.time={example}, "
+        "or add dataset.step=0.1 if the table has no times"
     )
 
 

@@ -59,7 +59,7 @@ def read_npz_images(path: str | Path) -> Arrays:
 
 def _read(path: Path) -> dict[str, np.ndarray]:
     if not path.is_file():
-        raise WrongFile(path, [Fault("", "must name a file", str(path), f"there is none seen from {Path.cwd()}")])
+        raise WrongFile(path, [Fault("", "must name a file", str(path), f"relative paths start in {Path.cwd()}")])
     fix = "write it by np.savez_compressed(FILE, x_train=..., y_train=..., x_test=..., y_test=...)"
     try:
         loaded = np.load(path, allow_pickle=False)

@@ -128,7 +128,7 @@ UNSOUND: dict[str, tuple[str, str | bytes, Mapping[str, Any], str]] = {
     "both decimals": ("x.csv", text(separator=";").replace("0.125;", "0,125;"), {}, "must have decimals of one kind"),
     "time goes back": ("x.csv", "\n".join([*LINES, *LINES[1:]]), {}, "dataset.trajectory=NAME"),
     "time twice": ("x.csv", "\n".join(TWICE), {}, "or dataset.repeats=mean"),
-    "no time": ("x.csv", text(PLAIN[:, 1:], head="x,y"), {}, "or dataset.step=0.1 if there is no column of times"),
+    "no time": ("x.csv", text(PLAIN[:, 1:], head="x,y"), {}, "or add dataset.step=0.1 if the table has no times"),
     "two times": ("x.csv", text(head="t,time,x"), {}, "`time` must be one column"),
     "three rows": ("x.csv", "\n".join(LINES[:4]), {}, "must have at least 4 observations"),
     "text in a number": ("x.csv", changed((5, "0.5,12 kg,0")), {}, "x.csv:6: x must be a number, got '12 kg'"),

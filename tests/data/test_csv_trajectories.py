@@ -203,10 +203,10 @@ def test_wrong_columns(tmp_path: Path, columns: Mapping[str, Any], message: str)
     [
         (
             "a,b\n1,2\n0,1\n",
-            '`time` must be a column that increases, FILE has none such in "a", "b"; add dataset.time=a or the like, '
-            "or dataset.step=0.1 if there is no column of times",
+            '`time` must be a column that increases, got "a", "b" in FILE; name it by dataset.time=a, '
+            "or add dataset.step=0.1 if the table has no times",
         ),
-        ("t,time,x\n0,0,1\n1,1,2\n", '`time` must be one column, FILE has "t", "time"; add dataset.time=1'),
+        ("t,time,x\n0,0,1\n1,1,2\n", '`time` must be one column, but FILE has "t", "time"; add dataset.time=1'),
         (
             "t,note\n0,a\n1,b\n",
             '`states` must be columns of numbers, FILE has none beside its time; it has "t", "note"',
