@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
-STEPS = 20
+STEPS = 20  # at most
 # Metrics that depend on the machine and not on the run.
 OF_MACHINE = ("time/", "memory/", "final/")
 FEW = 500  # number of held-out images or points; enough to see a difference
@@ -29,6 +29,7 @@ def opening(values: Mapping[str, Any], steps: int = STEPS) -> dict[str, Any]:
     from neuralode_exp.tracking.metrics import read_metrics
     from neuralode_exp.tracking.summary import read_summary
 
+    steps = min(steps, values["trainer"]["max_steps"] or steps)  # no more than the run itself had
     of_run = {"device": "cpu", "threads": 1, "log_every": 1, "figures": False, "check": False, "resume": None}
     of_trainer = {
         "epochs": None,
