@@ -156,8 +156,8 @@ def _find_time(table: Table, labels: list[Column], states: list[Column]) -> Colu
             return column
     example = free[0].name if free else "NAME"
     raise ValueError(
-        f"`time` must be a column that increases, got {table.names} in {table.path}; name it by dataset.time={example}, "
-        "or add dataset.step=0.1 if the table has no times"
+        f"`time` must be a column that increases, got {table.names} in {table.path}; name it by "
+        f"dataset.time={example}, or add dataset.step=0.1 if the table has no times"
     )
 
 
