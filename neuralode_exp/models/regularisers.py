@@ -39,14 +39,11 @@ def taylor(f: VectorField, z0: Tensor, axes: int = 1) -> Integrand:
         z = z.contiguous()  # an expanded tensor, as one state for several networks, takes no tangent
         # A convolution under autocast fails on a tensor with a tangent (torch 2.13): its tangent keeps the dtype of z.
         with torch.autocast(z.device.type, enabled=False):
-            return along_path(t, z)
-
-    def along_path(t: Tensor, z: Tensor) -> Tensor:
-        velocity = f(t, z)
-        # A solve also evaluates the field inside an autograd.Function, where tangents are switched off.
-        with fwAD.dual_level(), fwAD._set_fwd_grad_enabled(True):
-            moving = f(fwAD.make_dual(t, torch.ones_like(t)), fwAD.make_dual(z, velocity))
-            acceleration: Tensor | None = fwAD.unpack_dual(moving).tangent
+            velocity = f(t, z)
+            # A solve also evaluates the field inside an autograd.Function, where tangents are switched off.
+            with fwAD.dual_level(), fwAD._set_fwd_grad_enabled(True):
+                moving = f(fwAD.make_dual(t, torch.ones_like(t)), fwAD.make_dual(z, velocity))
+                acceleration: Tensor | None = fwAD.unpack_dual(moving).tangent
         if acceleration is None:  # f is constant
             acceleration = torch.zeros_like(z)
         return squared_norm(acceleration, axes)
