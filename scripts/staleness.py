@@ -15,6 +15,8 @@ TOLERANCE = 1e-3  # relative; it allows for the rounding of another processor
 def stale(results: Path, reopen: Callable[[Mapping[str, Any]], dict[str, Any]] = opening) -> Iterator[str]:
     """Yield a line for each result without a record or with another one today, and for each missing row.
 
+    What today's code refuses to run is a line too.
+
     Args:
         results: a folder for each experiment, a file for each run.
         reopen: what trains the first steps of a config.
@@ -24,7 +26,11 @@ def stale(results: Path, reopen: Callable[[Mapping[str, Any]], dict[str, Any]] =
         for path in kept:
             if why := _changed(json.loads(path.read_text()), reopen):
                 yield f"{folder.name}/{path.name}: {why}"
-        missing = identities(folder.name) - {path.stem for path in kept}
+        try:
+            missing = identities(folder.name) - {path.stem for path in kept}
+        except ValueError as problem:
+            yield f"{folder.name}: its cells were not compared: {problem}"
+            continue
         if missing:
             yield f"{folder.name}: {len(missing)} of its cells have no result"
 
@@ -33,7 +39,11 @@ def _changed(content: Mapping[str, Any], reopen: Callable[[Mapping[str, Any]], d
     """Return what is wrong with a result; None if nothing is."""
     if "opening" not in content:
         return "has no record of its first steps"
-    before, now = content["opening"], reopen(content["config"])
+    before = content["opening"]
+    try:
+        now = reopen(content["config"])
+    except ValueError as problem:  # for example, an extra is not installed
+        return f"could not be run: {problem}"
     differences = {"losses": largest_difference(before["losses"], now["losses"])}
     for tag in before["evaluation"].keys() & now["evaluation"].keys():
         differences[tag] = largest_difference([before["evaluation"][tag]], [now["evaluation"][tag]])

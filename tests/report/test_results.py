@@ -35,20 +35,23 @@ def test_a_result_is_stale_when_its_first_steps_change(
     record = opening(config)
     assert len(record["losses"]) == 20
     assert record["evaluation"]["dynamics/field_error"] > 0
-    monkeypatch.setattr(staleness, "identities", lambda name: {"kept", "missing"})
+    monkeypatch.setattr(staleness, "identities", lambda name: {"kept", "missing", "refused"})
     (tmp_path / "some").mkdir()
     for name, change in (("kept", 1.0), ("other", 1.01)):
         losses = [*record["losses"][:-1], change * record["losses"][-1]]
         content = {"config": config, "opening": {**record, "losses": losses}}
         (tmp_path / "some" / f"{name}.json").write_text(json.dumps(content))
     (tmp_path / "some" / "older.json").write_text(json.dumps({"config": config}))
+    refused = {"config": {**config, "seed": -1}, "opening": record}
+    (tmp_path / "some" / "refused.json").write_text(json.dumps(refused))
     assert list(staleness.stale(tmp_path)) == [
         "some/older.json: has no record of its first steps",
         "some/other.json: losses differ by 0.0099",
+        "some/refused.json: could not be run: seed must be at least 0, got -1",
         "some: 1 of its cells have no result",
     ]
 
 
 def test_the_cells_of_an_experiment_are_those_of_its_grid() -> None:
-    assert len(staleness.identities("densities")) == 6
+    assert len(staleness.identities("densities")) == 7
     assert staleness.identities("no-such-experiment") == set()
