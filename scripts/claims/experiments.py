@@ -112,5 +112,6 @@ CLAIMS: dict[str, Callable[[Sequence[Run], Path], Iterator[str]]] = {
     "claim-k-over-h": mnist.k_over_h,
     "claim-nfe": mnist.nfe,
     "claim-continuous": mnist.continuous,
+    "fashion-table": mnist.blocks,
     "mnist-table": mnist.table,
 }

@@ -55,6 +55,18 @@ def test_the_table_has_published_and_measured_errors(tmp_path: Path) -> None:
     assert (tmp_path / "figure.png").exists()
 
 
+def test_what_blocks_take_off_and_whether_they_differ_from_resnet(tmp_path: Path) -> None:
+    errors = {"stem": [0.7, 0.5], "resnet": [0.4, 0.3, 0.5], "rknet": [0.4, 0.5, 0.6], "odenet": [0.1]}
+    runs = [run(name, metrics={"error/test": error}) for name, some in errors.items() for error in some]
+    stem, against = mnist.blocks(runs, tmp_path)
+    assert "errs on 0.60 %" in stem
+    assert "resnet 0.20, rknet 0.10, odenet (adjoint) 0.50." in stem
+    # Means 0.1 apart, each with a standard error of 0.1 / sqrt(3): t = 1.2247 with 4 degrees of freedom.
+    assert "rknet +0.100 (p = 0.29)." in against
+    assert "odenet" not in against
+    assert "standard error of 0.06 points" in against
+
+
 def test_the_front_of_error_time_and_memory(tmp_path: Path) -> None:
     curve = {"error/test": ([100, 200], [1.5, 0.9])}
     runs = [
@@ -101,6 +113,17 @@ def test_a_time_that_is_a_line_in_k_over_h_has_r2_of_1(tmp_path: Path) -> None:
     )
     said = "\n".join(mnist.k_over_h(grid(120), tmp_path))
     assert "Mean test error after 120 training steps by order" in said
+
+
+def test_recomputed_stages_have_a_time_of_their_own(tmp_path: Path) -> None:
+    runs = [
+        run("odenet", metrics=step(30 + 5 * k / h + 3 * (k / h - k)), name=solver, step_size=h)
+        for solver, k in mnist.STAGES.items()
+        for h in (1.0, 0.5, 0.25)
+    ]
+    said = "\n".join(mnist.k_over_h(runs, tmp_path))
+    assert "30 ms + 5.0 ms * k/h + 3.0 ms * (k/h - k), R^2 = 1.000." in said
+    assert "k/h, R^2 = 0.9" in said  # k/h alone leaves a rest
 
 
 def test_nfe_over_training(tmp_path: Path) -> None:
