@@ -1,9 +1,9 @@
-"""Keep finished experiments in git, and make RESULTS.md from them.
+"""Keep finished experiments in git, and make RESULTS.md and the table of README's results from them.
 
-    python scripts/results.py add SWEEP --as hidden-dynamics   # results/hidden-dynamics/*.json, one a finished run
-    python scripts/results.py add SWEEP --as NAME --replace    # the same, after deleting what was kept before
-    python scripts/results.py render                           # RESULTS.md from all of results/
-    python scripts/results.py stale                            # results that today's code no longer reproduces
+    python scripts/results.py add SWEEP ... --as hidden-dynamics   # results/hidden-dynamics/*.json, one a finished run
+    python scripts/results.py add SWEEP ... --as NAME --replace    # the same, and delete what else was kept before
+    python scripts/results.py render                               # both pages from all of results/
+    python scripts/results.py stale                                # results that today's code no longer reproduces
 
 A result keeps the losses of its first 20 steps and an evaluation after them. `stale` trains these steps again, which
 takes minutes, and lists results that differ by more than 1e-3, results without such a record, and tables with missing
@@ -23,6 +23,8 @@ from pathlib import Path
 from typing import Any
 
 from claims.experiments import CLAIMS, FURTHER_COLUMNS, LEFT_OUT
+from claims.headlines import with_headlines
+from claims.kept import read
 from opening import opening
 from staleness import stale
 
@@ -36,7 +38,7 @@ from neuralode_exp.tracking.metrics import read_metrics
 from neuralode_exp.tracking.summary import read_summary
 
 ROOT = Path(__file__).parents[1]
-RESULTS, PAGE = ROOT / "results", ROOT / "RESULTS.md"
+RESULTS, PAGE, README = ROOT / "results", ROOT / "RESULTS.md", ROOT / "README.md"
 CURVES = ("error/test", "nfe/forward", "nfe/backward")
 # What a table of an experiment shows beside the usual columns.
 FURTHER = ("density/mass", "solver/consistency", "least_squares/eigenvalue_error", "solver/failures")
@@ -47,15 +49,16 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
     add = commands.add_parser("add", help="copy the results of finished runs to results/")
-    add.add_argument("sweep", type=Path, help="folder of the runs")
+    add.add_argument("sweeps", type=Path, nargs="+", metavar="SWEEP", help="folders of runs")
     add.add_argument("--as", dest="name", required=True, help="name of the experiment")
-    add.add_argument("--replace", action="store_true", help="delete what was kept of this experiment before")
-    commands.add_parser("render", help="write RESULTS.md")
+    add.add_argument("--replace", action="store_true", help="then delete what else is kept of this experiment")
+    commands.add_parser("render", help="write RESULTS.md and README's table of results")
     commands.add_parser("stale", help="list results that today's code no longer reproduces")
     args = parser.parse_args(argv)
     if args.command == "render":
         PAGE.write_text(render())
-        print(PAGE)
+        README.write_text(with_headlines(README.read_text(), RESULTS))
+        print(PAGE, README, sep="\n")
         return 0
     if args.command == "stale":
         lines = 0
@@ -63,22 +66,29 @@ def main(argv: list[str] | None = None) -> int:
             print(line, flush=True)
             lines += 1
         return int(lines > 0)
-    runs = [run for run in find_runs([args.sweep]) if run.completed]
+    runs = [run for run in find_runs(args.sweeps) if run.completed]
     if not runs:
-        print(f"SWEEP must hold completed runs, got {args.sweep} without any", file=sys.stderr)
+        folders = ", ".join(map(str, args.sweeps))
+        print(f"SWEEP must hold completed runs, got {folders} without any", file=sys.stderr)
         return 2
-    if args.replace:
-        for path in (RESULTS / args.name).glob("*.json"):
-            path.unlink()
+    kept = set()
     for run in runs:
-        print(keep(run, args.name))
+        path = keep(run, args.name)
+        kept.add(path)
+        print(path, flush=True)
+    if args.replace:
+        for path in set((RESULTS / args.name).glob("*.json")) - kept:
+            path.unlink()
     return 0
 
 
 def keep(run: Run, name: str) -> Path:
-    """Write the results of a run to results/<name>/<identity>.json."""
+    """Write the results of a run to results/<name>/<identity>.json, unless that file is already of this very run."""
     summary = read_summary(run.folder)
     assert summary is not None
+    path = RESULTS / name / f"{summary['identity']}.json"
+    if path.is_file() and "opening" in (before := json.loads(path.read_text())) and before["metrics"] == run.metrics:
+        return path
     config = stored_config(run.folder).model_dump(mode="json")
     content = {
         "settings": run.settings,
@@ -93,7 +103,6 @@ def keep(run: Run, name: str) -> Path:
     }
     if kept := curves(run):
         content["curves"] = kept
-    path = RESULTS / name / f"{summary['identity']}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(content, indent=1, default=str) + "\n")
     return path
@@ -145,11 +154,8 @@ def benchmark(content: dict[str, Any]) -> Iterator[str]:
 
 
 def experiment(folder: Path) -> Iterator[str]:
-    contents = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
-    runs = [
-        Run(folder, "completed", None, c["settings"], c["metrics"], c["objective"], c.get("curves", {}))
-        for c in contents
-    ]
+    paths = sorted(folder.glob("*.json"))
+    contents, runs = [json.loads(path.read_text()) for path in paths], [read(path) for path in paths]
     yield f"## Experiment `{folder.name}`"
     machines = ", ".join(sorted({content["device"] for content in contents}))
     dates = sorted({content["date"] for content in contents})

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+from claims.headlines import headlines
 
 from neuralode_exp.config.options import readme_tables
 from neuralode_exp.config.preflight import preflight
@@ -42,6 +43,10 @@ def test_the_table_of_tags_is_that_of_the_code() -> None:
 def test_the_tables_of_what_is_registered_are_those_of_the_code() -> None:
     for table in readme_tables().values():
         assert table in README
+
+
+def test_the_table_of_results_is_that_of_the_files() -> None:
+    assert headlines(ROOT / "results") in README, "write it by `python scripts/results.py render`"
 
 
 def test_every_launcher_is_told() -> None:

@@ -174,17 +174,28 @@ def _least_squares(y: np.ndarray, *columns: np.ndarray) -> tuple[np.ndarray, flo
     return coefficients, float(1 - (residuals**2).sum() / ((y - y.mean()) ** 2).sum())
 
 
+def _times(runs: Sequence[Run]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return k/h, the ms of a step and k of each run, with k stages and the step size h."""
+    k = np.array([STAGES[str(run.settings["solver"])] for run in runs])
+    h = np.array([float(run.settings["solver.step_size"]) for run in runs])
+    return k / h, np.array([run.metrics["time/step_ms"] for run in runs]), k
+
+
+def fits(runs: Sequence[Run]) -> tuple[str, str]:
+    """Return the fit of a step's time to k/h, and to k/h and the k/h - k stages that `checkpoint` recomputes."""
+    x, y, k = _times(runs)
+    (base, slope), r2 = _least_squares(y, x)
+    alone = f"{base:.0f} ms + {slope:.1f} ms * k/h, R^2 = {r2:.3f}"
+    (base, first, again), r2 = _least_squares(y, x, x - k)
+    return alone, f"{base:.0f} ms + {first:.1f} ms * k/h + {again:.1f} ms * (k/h - k), R^2 = {r2:.3f}"
+
+
 def k_over_h(runs: Sequence[Run], folder: Path) -> Iterator[str]:
     """Fit time against stages over step size, with and without recomputed stages; list the error by both."""
-    stages = np.array([STAGES[str(run.settings["solver"])] for run in runs])
-    x = np.array([k / float(run.settings["solver.step_size"]) for k, run in zip(stages, runs, strict=True)])
-    y = np.array([run.metrics["time/step_ms"] for run in runs])
-    (intercept, slope), r2 = _least_squares(y, x)
-    (base, first, again), r2_both = _least_squares(y, x, x - stages)
+    alone, both = fits(runs)
     yield (
-        f"Least squares: {intercept:.0f} ms + {slope:.1f} ms * k/h, R^2 = {r2:.3f} ({len(runs)} runs). The "
-        "checkpointed gradient evaluates k/h - k stages a second time. With a term for these: "
-        f"{base:.0f} ms + {first:.1f} ms * k/h + {again:.1f} ms * (k/h - k), R^2 = {r2_both:.3f}."
+        f"Least squares: {alone} ({len(runs)} runs). The checkpointed gradient evaluates k/h - k stages a second time. "
+        f"With a term for these: {both}."
     )
     orders = sorted({STAGES[str(run.settings["solver"])] for run in runs})
     errors = [
@@ -196,12 +207,19 @@ def k_over_h(runs: Sequence[Run], folder: Path) -> Iterator[str]:
         for h in sizes
     ]
     yield f"Mean test error after {_budget(runs)} by order {', '.join(errors)}; by step size {', '.join(by_size)}."
+    x, y, _ = _times(runs)
+    intercept, slope = _least_squares(y, x)[0]
     line = {float(place): float(intercept + slope * place) for place in (x.min(), x.max())}
     points = {
         solver: [(k, ms, "") for k, ms, run in zip(x, y, runs, strict=True) if run.settings["solver"] == solver]
         for solver in STAGES
     }
     yield _picture(draw_scatter(points, "k/h", "ms per training step", line=line), folder)
+
+
+def backward_over_forward(run: Run) -> float:
+    """Return the evaluations of the backward solves of a training over those of the forward solves."""
+    return sum(run.curves["nfe/backward"][1]) / sum(run.curves["nfe/forward"][1])
 
 
 def nfe(runs: Sequence[Run], folder: Path) -> Iterator[str]:
@@ -213,7 +231,7 @@ def nfe(runs: Sequence[Run], folder: Path) -> Iterator[str]:
     parts = [
         f"{name} {ys[0]:.1f} at step {xs[0]:g}, {ys[-1]:.1f} at step {xs[-1]:g}" for name, (xs, ys) in curves.items()
     ]
-    ratio = sum(curves["backward"][1]) / sum(curves["forward"][1])
+    ratio = backward_over_forward(run)
     yield f"Evaluations a step: {'; '.join(parts)}. Backward over forward, mean over training: {ratio:.2f}."
     yield _picture(draw_curves(curves, "training step", "evaluations a step"), folder)
 
