@@ -154,10 +154,10 @@ def _find_time(table: Table, labels: list[Column], states: list[Column]) -> Colu
         assert x is not None
         if column.name and all(len(i) > 1 and bool((np.diff(x[i]) > 0).all()) for i in groups.values()):
             return column
-    example = free[0].name if free else "NAME"
+    apart = "" if labels else ", name the column of trajectories by dataset.trajectory=NAME"
     raise ValueError(
-        f"`time` must be a column that increases, got {table.names} in {table.path}; name it by "
-        f"dataset.time={example}, or add dataset.step=0.1 if the table has no times"
+        f"`time` must be a column that increases, got {table.names} in {table.path}; sort the rows by time{apart}, or "
+        "add dataset.step=0.1 if the table has no times"
     )
 
 

@@ -110,7 +110,9 @@ def load_mnist(
 
     for_training, held_out = hold_out(split("train"), validation, seed)
     if train is not None and not 0 < train <= (left := len(for_training.labels)):
-        raise ValueError(f"`train` must be from 1 to {left}, the training images that `validation` leaves, got {train}")
+        raise ValueError(
+            f"`train` must be from 1 to the {left} images that are not held out for validation, got {train}"
+        )
     return Images(
         train=Split(*(part[:train] for part in for_training)),
         validation=held_out,

@@ -203,8 +203,9 @@ def test_wrong_columns(tmp_path: Path, columns: Mapping[str, Any], message: str)
     [
         (
             "a,b\n1,2\n0,1\n",
-            '`time` must be a column that increases, got "a", "b" in FILE; name it by dataset.time=a, '
-            "or add dataset.step=0.1 if the table has no times",
+            '`time` must be a column that increases, got "a", "b" in FILE; sort the rows by time, '
+            "name the column of trajectories by dataset.trajectory=NAME, or add dataset.step=0.1 "
+            "if the table has no times",
         ),
         ("t,time,x\n0,0,1\n1,1,2\n", '`time` must be one column, but FILE has "t", "time"; add dataset.time=1'),
         (
