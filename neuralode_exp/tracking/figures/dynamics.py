@@ -16,6 +16,7 @@ from neuralode_exp.tracking.figures.style import (
     frames_of,
     label,
     limits,
+    limits_with,
     new_figure,
 )
 
@@ -57,8 +58,8 @@ def draw_trajectories(data: Trajectories) -> Figure:
             plane.plot(*data.true[:, i, :2].T, color=TRUE, lw=1.8, label="true" if i == 0 else None)
         plane.plot(*data.median[:, i, :2].T, "--", color=LEARNED, lw=1.4, label="learned" if i == 0 else None)
     shown = data.observed if data.true is None else data.true
-    plane.set_xlim(*limits(shown[:, :n, 0]))
-    plane.set_ylim(*limits(shown[:, :n, 1 % shown.shape[-1]]))
+    plane.set_xlim(*limits_with(shown[:, :n, 0], data.median[:, :n, 0]))
+    plane.set_ylim(*limits_with(*(z[:, :n, 1 % shown.shape[-1]] for z in (shown, data.median))))
     label(plane, "phase plane", *data.names[:2])
     plane.legend(fontsize=7, loc="best", framealpha=0.7)
     for k, name in zip(range(data.observed.shape[-1]), data.names, strict=False):
@@ -71,7 +72,7 @@ def draw_trajectories(data: Trajectories) -> Figure:
             series.fill_between(data.t, low, high, color=LEARNED, alpha=0.2, lw=0)
         at = _where_apart(shown[:, 0], k)
         series.annotate(name, (data.t[at], shown[at, 0, k]), (5, 0), textcoords="offset points", fontsize=9)
-    series.set_ylim(*limits(shown[:, 0]))
+    series.set_ylim(*limits_with(shown[:, 0], data.median[:, 0]))
     label(series, "one trajectory against time", "t", "z" if data.names is NAMES else "")
     return figure
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from matplotlib.figure import Figure
 
-from neuralode_exp.tracking.figures.style import GREEN, LEARNED, LOOKS, OBSERVED, label, limits, new_figure
+from neuralode_exp.tracking.figures.style import GREEN, LEARNED, LOOKS, OBSERVED, label, limits_with, new_figure
 
 PANELS = 3  # columns of the table in one picture
 
@@ -48,8 +48,7 @@ def draw_forecast(forecast: Forecast) -> Figure:
         if len(forecast.learned) > 1:
             low, high = np.percentile(forecast.learned[:, :, k], (10, 90), axis=0)
             ax.fill_between(forecast.t, low, high, color=LEARNED, alpha=0.2, lw=0)
-        low, high = limits(seen, median[:1, k], margin=1.0)  # a diverging forecast is cut off
-        ax.set_ylim(*limits(seen, median[:, k].clip(low, high)))
+        ax.set_ylim(*limits_with(np.append(seen, median[0, k]), median[:, k]))
         label(ax, forecast.names[k], "time from the first held-out row", "")
         ax.legend(fontsize=7, loc="best", framealpha=0.7)
     residuals = (median - forecast.observed) / forecast.spread

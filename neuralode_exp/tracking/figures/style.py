@@ -55,6 +55,12 @@ def limits(*arrays: np.ndarray, margin: float = 0.05) -> tuple[float, float]:
     return low - pad, high + pad
 
 
+def limits_with(seen: np.ndarray, learned: np.ndarray) -> tuple[float, float]:
+    """Return the limits of both. What is learned may diverge, and is cut off one range of `seen` beyond it."""
+    low, high = limits(seen, margin=1.0)
+    return limits(seen, learned.clip(low, high))
+
+
 def frames_of(figure: Figure, ax: Axes, artists: Sequence, updates: Sequence) -> list[np.ndarray]:
     """Return one RGB frame for each update, a function that changes the artists. The rest is drawn only once."""
     for artist in artists:
