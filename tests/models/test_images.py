@@ -119,7 +119,7 @@ def test_stem_is_three_convolutions():
     torch.testing.assert_close(stem(x), expected, **TOLERANCE)
 
 
-@pytest.mark.parametrize("shape", [(3, 1, 28, 28), (2, 3, 9, 5), (0, 1, 28, 28)])
+@pytest.mark.parametrize("shape", [(3, 1, 28, 28), (2, 3, 9, 5), (2, 4, 9, 5), (0, 1, 28, 28)])
 def test_first_convolution_and_its_derivatives_are_a_convolutions(shape):
     torch.manual_seed(0)
     conv = FirstConv(shape[1], 16).double()
