@@ -11,6 +11,8 @@ from typing import Any
 from neuralode_exp.ode.solvers import SOLVERS, Solver
 from neuralode_exp.ode.steppers import ExplicitRungeKutta, Stepper
 
+FLOAT32 = 2.0**-22  # of the larger time: twice the rounding of two times to float32
+
 
 class _Tolerances:
     rtol: float
@@ -24,7 +26,10 @@ class _Tolerances:
 
 @dataclass(frozen=True)
 class FixedStep:
-    """Equal steps: each interval between observations and stops is divided into ceil(|dt| / step_size - 1e-9) of them.
+    """Equal steps: each interval between observations and stops is divided into ceil(|dt| / step_size) of them.
+
+    An interval that is too long by no more than the rounding of its times to float32, as between multiples of 0.1,
+    gets no further step. So a step may be longer than `step_size` by that rounding, and by a thousandth at most.
 
     Args:
         stepper: one step of the method; its error estimate, if it has one, is not used.
@@ -42,8 +47,9 @@ class FixedStep:
         _check_ranges(vars(self))
 
     def steps_between(self, t: float, t_next: float) -> int:
-        """Return the number of steps from one observation to the next; 1e-9 allows for rounding, as in 1 / 0.1."""
-        return max(1, math.ceil(abs(t_next - t) / self.step_size - 1e-9))
+        """Return the number of steps from one observation to the next."""
+        rounding = FLOAT32 * max(abs(t), abs(t_next)) / self.step_size
+        return max(1, math.ceil(abs(t_next - t) / self.step_size - min(1e-9 + rounding, 1e-3)))
 
 
 @dataclass(frozen=True)

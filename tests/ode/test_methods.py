@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
-from neuralode_exp.ode import SOLVERS, TABLEAUS, TorchdiffeqMethod, make_method
+from neuralode_exp.ode import SOLVERS, TABLEAUS, FixedStep, TorchdiffeqMethod, make_method, solve
 from neuralode_exp.ode.control import growth
 from tests.ode.problems import adaptive, fixed
 
@@ -66,6 +67,24 @@ def test_mistakes_are_refused(name: str, settings: dict, message: str) -> None:
     with pytest.raises(ValueError) as error:  # noqa: PT011  the message is compared below, without escapes
         make_method(name, **settings)
     assert str(error.value).startswith(message)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(("first", "last"), [(0.0, 1.0), (1.0, 0.0), (100.0, 101.0)])
+@pytest.mark.parametrize("n", [4, 10, 20, 100])
+def test_rounded_times_cost_no_further_steps(n: int, first: float, last: float, dtype: torch.dtype) -> None:
+    t, z0 = torch.linspace(first, last, n + 1, dtype=dtype), torch.ones(2, requires_grad=True)
+    solution = solve(lambda t, z: -z, z0, t, make_method("euler", step_size=1 / n), gradient="adjoint")
+    solution.z.sum().backward()
+    assert (solution.stats.nfe_forward, solution.stats.nfe_backward) == (n, n)
+
+
+@pytest.mark.parametrize("t", [0.0, 1.0, 1e3, 1e6])
+def test_a_step_is_longer_than_its_size_by_a_thousandth_at_most(t: float) -> None:
+    method = make_method("euler", step_size=0.01)
+    assert isinstance(method, FixedStep)
+    assert method.steps_between(t, t + 0.010011) == 2
+    assert method.steps_between(t, t + 0.050011) == 6
 
 
 def test_the_growth_of_the_step_size() -> None:
