@@ -20,7 +20,7 @@ from torch import Tensor
 
 from neuralode_exp.ode.errors import MaxStepsExceeded, NonFiniteState, SolverError, StepSizeUnderflow, all_finite
 from neuralode_exp.ode.field import time_like
-from neuralode_exp.ode.methods import Adaptive, FixedStep
+from neuralode_exp.ode.methods import Adaptive, FixedStep, slack
 from neuralode_exp.ode.stats import Stats
 from neuralode_exp.ode.steppers import Field, Trial
 
@@ -135,7 +135,8 @@ class AdaptiveControl(Control):
         if method.max_step is not None and abs(self.size) > method.max_step:
             self.size = math.copysign(method.max_step, self.size)
         end = self.marks[self.mark]
-        return (end - t, end) if abs(end - t) <= abs(self.size) else (self.size, t + self.size)
+        longest = abs(self.size) + slack(t, end, self.size)
+        return (end - t, end) if abs(end - t) <= longest else (self.size, t + self.size)
 
     def judge(self, t: float, dt: float, z: Tensor, z1: Tensor, trial: Trial) -> tuple[float, bool]:
         error = trial.error

@@ -11,7 +11,14 @@ from typing import Any
 from neuralode_exp.ode.solvers import SOLVERS, Solver
 from neuralode_exp.ode.steppers import ExplicitRungeKutta, Stepper
 
-FLOAT32 = 2.0**-22  # of the larger time: twice the rounding of two times to float32
+
+def slack(t: float, t1: float, step: float) -> float:
+    """Return by how much the interval from t to t1 may be longer than a step, or than several, and end with it.
+
+    Users give times in float32, as multiples of 0.1. Their rounding, 2^-23 of the larger time, must not cost a further
+    step. Twice as much is allowed, and at most a thousandth of a step.
+    """
+    return min(2.0**-22 * max(abs(t), abs(t1)), 1e-3 * abs(step))
 
 
 class _Tolerances:
@@ -29,7 +36,7 @@ class FixedStep:
     """Equal steps: each interval between observations and stops is divided into ceil(|dt| / step_size) of them.
 
     An interval that is too long by no more than the rounding of its times to float32, as between multiples of 0.1,
-    gets no further step. So a step may be longer than `step_size` by that rounding, and by a thousandth at most.
+    gets no further step (`slack`).
 
     Args:
         stepper: one step of the method; its error estimate, if it has one, is not used.
@@ -48,8 +55,8 @@ class FixedStep:
 
     def steps_between(self, t: float, t_next: float) -> int:
         """Return the number of steps from one observation to the next."""
-        rounding = FLOAT32 * max(abs(t), abs(t_next)) / self.step_size
-        return max(1, math.ceil(abs(t_next - t) / self.step_size - min(1e-9 + rounding, 1e-3)))
+        length = abs(t_next - t) - slack(t, t_next, self.step_size)
+        return max(1, math.ceil(length / self.step_size - 1e-9))
 
 
 @dataclass(frozen=True)

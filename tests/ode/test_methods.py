@@ -79,6 +79,15 @@ def test_rounded_times_cost_no_further_steps(n: int, first: float, last: float, 
     assert (solution.stats.nfe_forward, solution.stats.nfe_backward) == (n, n)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("end", [0.1, 0.3, -0.7])
+@pytest.mark.parametrize("n", [1, 3, 7, 50])
+def test_rounded_times_cost_no_further_adaptive_steps(n: int, end: float, dtype: torch.dtype) -> None:
+    method = make_method("dopri5", rtol=1e-2, first_step=abs(end) / n, max_step=abs(end) / n)
+    solution = solve(lambda t, z: -z, torch.ones(2), torch.tensor([0.0, end], dtype=dtype), method)
+    assert (solution.stats.accepted, solution.stats.rejected) == (n, 0)
+
+
 @pytest.mark.parametrize("t", [0.0, 1.0, 1e3, 1e6])
 def test_a_step_is_longer_than_its_size_by_a_thousandth_at_most(t: float) -> None:
     method = make_method("euler", step_size=0.01)
