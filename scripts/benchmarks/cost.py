@@ -2,21 +2,25 @@
 
 A step is forward, backward and SGD on 128 random images of MNIST's size; weights stay at their initial values. All
 networks take turns in one process, so that changes of the machine affect all of them; ratios are medians of those
-within a round. The peak is the most bytes of tensors that a step makes and holds at once (`memory/peak_mib`). It does
-not depend on the load of the machine.
+within a round. A solve from t = 0 to 1 by a method of k stages with the step size h takes k/h evaluations, of which
+`checkpoint` repeats k/h - k in backward; the time of a step is fitted to these counts. The peak is the most bytes of
+tensors that a step makes and holds at once (`memory/peak_mib`). It does not depend on the load of the machine.
 """
 
 from __future__ import annotations
 
 import statistics
+from collections.abc import Sequence
 from itertools import product
 
+import numpy as np
 import torch
+from torch import Tensor
 
 from benchmarks.gpu import a_batch, network, training_step
 from benchmarks.table import Figure
 from benchmarks.timing import interleaved, ratio
-from neuralode_exp.ode import Gradient, make_method
+from neuralode_exp.ode import TABLEAUS, Gradient, make_method
 from neuralode_exp.tracking.memory import Peaks, SavedTensors
 
 GRADIENTS: tuple[Gradient, ...] = ("backprop", "checkpoint", "adjoint", "reversible")
@@ -25,6 +29,10 @@ METHODS = {
     "one step of rk4": make_method("rk4", step_size=1.0),
     "four steps of rk4": make_method("rk4", step_size=0.25),
 }
+# Name, stages k and step size h of the methods of the fit.
+CELLS = [
+    (name, TABLEAUS[name].stages, h) for name in ("euler", "midpoint", "heun2", "heun3", "rk4") for h in (1, 0.5, 0.25)
+]
 
 
 def measure(quick: bool) -> list[Figure]:
@@ -61,4 +69,49 @@ def measure(quick: bool) -> list[Figure]:
     for name, found in details.items():
         figures.append(Figure(f"{name}: peak of a step, MiB", found["peak_mib"], details=found))
         figures.append(Figure(f"{name}: saved when backward starts, MiB", found["saved_mib"]))
-    return figures
+    return figures + evaluations(batch, rounds)
+
+
+def evaluations(batch: tuple[Tensor, Tensor], rounds: int) -> list[Figure]:
+    """Fit the time of a step to its evaluations, for `backprop` and for `checkpoint`."""
+    gradients: tuple[Gradient, ...] = ("backprop", "checkpoint")
+    steps = {}
+    for gradient, (name, _, h) in product(gradients, CELLS):
+        model = network("odenet", make_method(name, step_size=h), gradient, batch[0].device)
+        steps[f"{gradient}, {name}, {h}"] = training_step(model, *batch)
+    seconds = interleaved(steps, rounds)
+    stages = np.array([k for _, k, _ in CELLS], dtype=float)
+    counts = stages / np.array([h for _, _, h in CELLS])
+    figures = []
+    for gradient in gradients:
+        ms = 1e3 * np.array([seconds[f"{gradient}, {name}, {h}"] for name, _, h in CELLS])
+        figures += fit(f"{gradient}, ms a step = a + b k/h", ms, ["a", "b"], counts)
+    return figures + fit(
+        "checkpoint, ms a step = a + b k/h + c (k/h - k)", ms, ["a", "b", "c"], counts, counts - stages
+    )
+
+
+def fit(title: str, ms: np.ndarray, names: Sequence[str], *counts: np.ndarray) -> list[Figure]:
+    """Return the coefficients of a least-squares fit to the medians over the rounds, and its R^2.
+
+    Args:
+        title: the formula.
+        ms: times, shape (cells, rounds). The spread is that of a fit to each round.
+        names: names of the coefficients, of the constant first.
+        counts: what the time grows with, each of shape (cells,).
+    """
+
+    def fitted(y: np.ndarray) -> list[float]:
+        terms = np.stack([np.ones_like(y), *counts], axis=1)
+        coefficients = np.linalg.lstsq(terms, y)[0]
+        residuals = y - terms @ coefficients
+        return [*coefficients.tolist(), float(1 - (residuals**2).sum() / ((y - y.mean()) ** 2).sum())]
+
+    spreads = np.quantile([fitted(y) for y in ms.T], (0.25, 0.75), axis=0).T
+    goals = [*(None for _ in names), 0.98]
+    return [
+        Figure(f"{title}: {name}", value, at_least=goal, spread=(low, high))
+        for name, value, goal, (low, high) in zip(
+            [*names, "R^2"], fitted(np.median(ms, axis=1)), goals, spreads.tolist(), strict=True
+        )
+    ]
