@@ -42,7 +42,7 @@ def draw_clouds(box: Box, data: np.ndarray, drawn: np.ndarray) -> Figure:
             ax = figure.add_subplot(1, 4, 2 * i + j + 1, projection="3d")
             ax.scatter(*points[:, :3].T, s=4, c=colour, alpha=0.5, lw=0)
             ax.view_init(elevation, azimuth)
-            ax.set_box_aspect(box[1] - box[0], zoom=1.05)  # a unit is as long on every axis
+            ax.set_box_aspect((box[1] - box[0])[:3], zoom=1.05)  # a unit is as long on every axis
             ax.set(xlim=box[:, 0], ylim=box[:, 1], zlim=box[:, 2])
             ax.tick_params(labelsize=6, pad=-3)
             ax.set_title(f"{name}, view {j + 1}", fontsize=9)
