@@ -24,8 +24,13 @@ def default_columns(runs: Iterable[Run]) -> list[Tag]:
     return [tag for tag in TAGS.values() if tag.name in shown]
 
 
-def objective_tag(trainer: str, given: str | None) -> str:
-    """Return the tag that a run minimises: the given one, or its trainer's default."""
+def objective_tag(trainer: str, given: str | None, validation: float | None) -> str:
+    """Return the tag that a run minimises: the given one, or its trainer's default.
+
+    With nothing held out, `dataset.validation=0`, the default is the loss of training.
+    """
+    if given is None and validation == 0:
+        return "loss/train"
     return given or next((kind.objectives[0] for kind in KINDS.values() if kind.trainer == trainer), "objective")
 
 

@@ -78,7 +78,8 @@ def _dataset(run: Run) -> str:
 
 
 def _objective(run: Run) -> str:
-    tag = objective_tag(str(run.settings.get("trainer")), run.settings.get("objective"))
+    settings = run.settings
+    tag = objective_tag(str(settings.get("trainer")), settings.get("objective"), settings.get("dataset.validation"))
     assert run.objective is not None
     return with_unit(tag, run.objective)
 

@@ -16,7 +16,8 @@ def best(cells: Sequence[Cell], outcomes: Sequence[Outcome]) -> Iterator[str]:
     by_dataset: dict[tuple[str, str], list[tuple[float, Cell]]] = {}
     for cell, end in zip(cells, outcomes, strict=True):
         if cell.is_run and end.status == "completed" and end.objective is not None:
-            tag = objective_tag(cell.config.trainer.name, cell.config.objective)
+            held_out = getattr(cell.config.dataset, "validation", None)
+            tag = objective_tag(cell.config.trainer.name, cell.config.objective, held_out)
             by_dataset.setdefault((cell.config.dataset.name, tag), []).append((end.objective, cell))
     for (dataset, tag), found in by_dataset.items():
         if len(found) > 1:

@@ -121,6 +121,14 @@ def test_the_end_names_the_best_run_and_an_axis_that_changed_nothing(
     assert f"best on mnist: {said}\n" in out
 
 
+def test_without_held_out_images_the_best_run_is_that_of_the_training_loss(
+    grid: Grid, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert grid("dataset.validation=0", "seed=0,1") == 0
+    least = min(float(row["objective"]) for row in table())
+    assert f"best on mnist: training loss {least:.4g}, cell" in capsys.readouterr().out
+
+
 def test_ctrl_c_checkpoints_the_job_and_leaves_the_rest(
     grid: Grid, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
