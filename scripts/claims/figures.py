@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
-from neuralode_exp.tracking.figures.style import LOOKS, OBSERVED, label, new_figure
+from neuralode_exp.tracking.figures.style import LOOKS, label, new_figure
 
 
 def draw_powers(curves: Mapping[str, Mapping[float, float]], x: str, y: str) -> Figure:
@@ -37,17 +37,9 @@ def draw_curves(
     return figure
 
 
-def draw_scatter(
-    points: Mapping[str, Sequence[tuple[float, float, str]]],
-    x: str,
-    y: str,
-    *,
-    line: Mapping[float, float] | None = None,
-) -> Figure:
-    """Draw points (x, y, text beside the point) by group, and a fitted line through them."""
+def draw_scatter(points: Mapping[str, Sequence[tuple[float, float, str]]], x: str, y: str) -> Figure:
+    """Draw points (x, y, text beside the point) by group."""
     figure, (ax,) = new_figure(1, width=6.0, height=4.0)
-    if line:
-        ax.plot(list(line), list(line.values()), "-", color=OBSERVED, lw=1)
     for (name, group), (colour, look) in zip(points.items(), LOOKS, strict=False):
         ax.plot([p[0] for p in group], [p[1] for p in group], look[0], color=colour, ms=5, label=name)
         for place, value, text in group:

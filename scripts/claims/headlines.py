@@ -26,18 +26,22 @@ def with_headlines(page: str, folder: Path) -> str:
     return before + headlines(folder) + "\n" + rest.partition("\n\n")[2]
 
 
+def of_mnist(results: Results, model: str) -> list[Run]:
+    return mnist.of_latest_recipe(results.runs("mnist-table", model=model))
+
+
 def mnist_odenet(results: Results) -> str:
-    runs = results.runs("mnist-table", model="odenet (checkpoint)")
+    runs = of_mnist(results, "odenet (checkpoint)")
     return f"`checkpoint`, one step of rk4, ten epochs: {errors(runs)}, {runs[0].metrics['parameters']:,.0f} parameters"
 
 
 def mnist_resnet(results: Results) -> str:
-    runs = results.runs("mnist-table", model="resnet")
+    runs = of_mnist(results, "resnet")
     return f"ten epochs: {errors(runs)}, {runs[0].metrics['parameters']:,.0f} parameters"
 
 
 def mnist_rknet(results: Results) -> str:
-    rknet, adjoint, stem = (results.runs("mnist-table", model=name) for name in ("rknet", "odenet", "stem"))
+    rknet, adjoint, stem = (of_mnist(results, name) for name in ("rknet", "odenet", "stem"))
     return (
         f"one step of rk4, ten epochs: {errors(rknet)}; ODE-Net by `adjoint` {errors(adjoint)}; the stem alone, "
         f"without a block, {errors(stem)}"
@@ -45,7 +49,10 @@ def mnist_rknet(results: Results) -> str:
 
 
 def clothes(results: Results) -> str:
-    each = [f"{name} {errors(runs)}" for name, runs in mnist.by_name(results.runs("fashion-table")).items()]
+    each = [
+        f"{name} {errors(runs)}"
+        for name, runs in mnist.by_name(mnist.of_latest_recipe(results.runs("fashion-table"))).items()
+    ]
     return f"test error on Fashion-MNIST, ten epochs: {'; '.join(each)}"
 
 
@@ -74,9 +81,7 @@ def cost(results: Results) -> str:
         results.quartiles("train", f"odenet {name}, checkpoint, over our resnet", digits)
         for name, digits in (("rk4 one step", 2), ("dopri5", 1), ("dopri5 with first_step=previous", 1))
     )
-    to_one = [
-        mnist.to_one_percent(results.runs("mnist-table", model=name))[1] for name in ("odenet (checkpoint)", "resnet")
-    ]
+    to_one = [mnist.to_one_percent(of_mnist(results, name))[1] for name in ("odenet (checkpoint)", "resnet")]
     return (
         f"by turns in one process, median and quartiles: one step of rk4 {one}, dopri5 at 1e-3 {dopri5} times, "
         f"{previous} with `solver.first_step=previous` (`checkpoint`); time to 1 % test error "
@@ -104,9 +109,14 @@ def rknet_cost(results: Results) -> str:
 
 
 def k_over_h(results: Results) -> str:
-    alone, both = mnist.fits(results.runs("claim-k-over-h"))
+    def of(formula: str, name: str) -> float:
+        return results.value("cost", f"{formula}: {name}")
+
+    plain, both = "backprop, ms a step = a + b k/h", "checkpoint, ms a step = a + b k/h + c (k/h - k)"
     return (
-        f"a training step of one thread takes {alone}; with a term for the stages that `checkpoint` recomputes {both}"
+        f"a training step of one thread takes {of(plain, 'a'):.0f} ms + {of(plain, 'b'):.1f} ms k/h by `backprop` (R² "
+        f"{of(plain, 'R^2'):.3f}); `checkpoint` evaluates k/h - k stages again, and takes {of(both, 'a'):.0f} ms + "
+        f"{of(both, 'b'):.1f} ms k/h + {of(both, 'c'):.1f} ms (k/h - k) (R² {of(both, 'R^2'):.3f})"
     )
 
 

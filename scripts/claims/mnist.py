@@ -17,6 +17,7 @@ from neuralode_exp.report.runs import Run
 
 STAGES = {name: TABLEAUS[name].stages for name in ("euler", "midpoint", "heun2", "heun3", "rk4")}
 PEAK = "memory/peak_mib"  # earlier runs lack it and have only what autograd saved
+SMOOTHING = "trainer.label_smoothing"
 # Chen et al. 2018, https://arxiv.org/abs/1806.07366, table 1: one run each, adaptive solves, 160 epochs.
 PUBLISHED = {"mlp": 1.60, "resnet": 0.41, "rknet": 0.47, "odenet": 0.42}
 
@@ -40,8 +41,15 @@ def by_name(runs: Sequence[Run]) -> dict[str, list[Run]]:
     return {name: [run for run in runs if name_of(run) == name] for name in names}
 
 
+def of_latest_recipe(runs: Sequence[Run]) -> list[Run]:
+    """Leave out runs without label smoothing of models that have runs with it. Earlier recipes had none."""
+    smoothed = {name_of(run) for run in runs if run.settings.get(SMOOTHING)}
+    return [run for run in runs if run.settings.get(SMOOTHING) or name_of(run) not in smoothed]
+
+
 def table(runs: Sequence[Run], folder: Path) -> Iterator[str]:
     """Compare the published errors with ours, and list how long each model takes to 1 % test error."""
+    runs = of_latest_recipe(runs)
     groups = by_name(runs)
     to_one = {name: to_one_percent(group) for name, group in groups.items()}
     rows = [
@@ -60,6 +68,8 @@ def table(runs: Sequence[Run], folder: Path) -> Iterator[str]:
         "step, without the time of evaluations. The test error is measured every epoch. The picture shows one seed of "
         "each."
     )
+    if earlier := [name for name, group in groups.items() if not group[0].settings.get(SMOOTHING)]:
+        yield f"Trained without label smoothing, by an earlier recipe: {', '.join(earlier)}."
     yield from blocks(runs, folder)
     first = [group[0] for group in groups.values() if "error/test" in group[0].curves]
     curves = {_named(run): run.curves["error/test"] for run in first}
@@ -71,7 +81,8 @@ def table(runs: Sequence[Run], folder: Path) -> Iterator[str]:
 
 def blocks(runs: Sequence[Run], _: Path) -> Iterator[str]:
     """Say how many points of the test error the blocks take off the stem's, and how each ODE compares with resnet."""
-    errors = {name: [run.metrics["error/test"] for run in group] for name, group in by_name(runs).items()}
+    groups = by_name(of_latest_recipe(runs))
+    errors = {name: [run.metrics["error/test"] for run in group] for name, group in groups.items()}
     if "stem" in errors:
         stem = statistics.mean(errors["stem"])
         gains = [f"{k} {stem - statistics.mean(own):.2f}" for k, own in errors.items() if k not in ("stem", "mlp")]
@@ -166,37 +177,8 @@ def _growth(curves: Mapping[str, Mapping[float, float]]) -> str:
     )
 
 
-def _least_squares(y: np.ndarray, *columns: np.ndarray) -> tuple[np.ndarray, float]:
-    """Return the coefficients of y = c0 + c1 * columns[0] + ..., and the R^2 of the fit."""
-    terms = np.stack([np.ones_like(y), *columns], axis=1)
-    coefficients = np.linalg.lstsq(terms, y)[0]
-    residuals = y - terms @ coefficients
-    return coefficients, float(1 - (residuals**2).sum() / ((y - y.mean()) ** 2).sum())
-
-
-def _times(runs: Sequence[Run]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return k/h, the ms of a step and k of each run, with k stages and the step size h."""
-    k = np.array([STAGES[str(run.settings["solver"])] for run in runs])
-    h = np.array([float(run.settings["solver.step_size"]) for run in runs])
-    return k / h, np.array([run.metrics["time/step_ms"] for run in runs]), k
-
-
-def fits(runs: Sequence[Run]) -> tuple[str, str]:
-    """Return the fit of a step's time to k/h, and to k/h and the k/h - k stages that `checkpoint` recomputes."""
-    x, y, k = _times(runs)
-    (base, slope), r2 = _least_squares(y, x)
-    alone = f"{base:.0f} ms + {slope:.1f} ms * k/h, R^2 = {r2:.3f}"
-    (base, first, again), r2 = _least_squares(y, x, x - k)
-    return alone, f"{base:.0f} ms + {first:.1f} ms * k/h + {again:.1f} ms * (k/h - k), R^2 = {r2:.3f}"
-
-
-def k_over_h(runs: Sequence[Run], folder: Path) -> Iterator[str]:
-    """Fit time against stages over step size, with and without recomputed stages; list the error by both."""
-    alone, both = fits(runs)
-    yield (
-        f"Least squares: {alone} ({len(runs)} runs). The checkpointed gradient evaluates k/h - k stages a second time. "
-        f"With a term for these: {both}."
-    )
+def k_over_h(runs: Sequence[Run], _: Path) -> Iterator[str]:
+    """List the error by order and by step size. `scripts/benchmark.py cost` measures the time."""
     orders = sorted({STAGES[str(run.settings["solver"])] for run in runs})
     errors = [
         f"{k}: {mean([r for r in runs if STAGES[str(r.settings['solver'])] == k], 'error/test'):.2f} %" for k in orders
@@ -207,14 +189,6 @@ def k_over_h(runs: Sequence[Run], folder: Path) -> Iterator[str]:
         for h in sizes
     ]
     yield f"Mean test error after {_budget(runs)} by order {', '.join(errors)}; by step size {', '.join(by_size)}."
-    x, y, _ = _times(runs)
-    intercept, slope = _least_squares(y, x)[0]
-    line = {float(place): float(intercept + slope * place) for place in (x.min(), x.max())}
-    points = {
-        solver: [(k, ms, "") for k, ms, run in zip(x, y, runs, strict=True) if run.settings["solver"] == solver]
-        for solver in STAGES
-    }
-    yield _picture(draw_scatter(points, "k/h", "ms per training step", line=line), folder)
 
 
 def backward_over_forward(run: Run) -> float:
