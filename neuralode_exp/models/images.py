@@ -22,26 +22,6 @@ def make_norm(channels: int) -> nn.GroupNorm:
     return nn.GroupNorm(min(32, channels), channels)
 
 
-class FirstConv(nn.Conv2d):
-    """3x3 convolution without padding of images with few channels: weight (C, 9 c) times patches (9 c, h w).
-
-    Forward and backward of `F.conv2d` take 59 ms for 128 digits and 64 channels on one thread of a CPU, because it is
-    made for many channels. The product takes 12 ms. The patches that it keeps take 9 c / C of its result's memory, so
-    images of more than three channels do without it.
-    """
-
-    def __init__(self, in_channels: int, out_channels: int) -> None:
-        super().__init__(in_channels, out_channels, 3)
-
-    def forward(self, x: Tensor) -> Tensor:
-        if x.device.type != "cpu" or self.in_channels > 3:
-            return super().forward(x)
-        assert self.bias is not None
-        weight = self.weight.flatten(1).expand(len(x), -1, -1)
-        z = torch.baddbmm(self.bias[None, :, None], weight, F.unfold(x, 3))
-        return z.unflatten(2, (x.shape[2] - 2, x.shape[3] - 2))
-
-
 class Stem(nn.Module):
     """Three convolutions with norms between them: images (B, c, h, w) to features (B, C, h', w').
 
@@ -52,7 +32,7 @@ class Stem(nn.Module):
         super().__init__()
         side = min(image[1:]) - 2
         strides = (2 if side >= 8 else 1, 2 if side >= 16 else 1)
-        self.conv1 = FirstConv(image[0], channels)
+        self.conv1 = nn.Conv2d(image[0], channels, 3)
         self.norm1 = make_norm(channels)
         self.conv2 = nn.Conv2d(channels, channels, 4, strides[0], padding=1)
         self.norm2 = make_norm(channels)

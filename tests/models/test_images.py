@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from neuralode_exp.models.images import ConvField, FirstConv, Stem, image_model
+from neuralode_exp.models.images import ConvField, Stem, image_model
 from neuralode_exp.ode import make_method
 
 NAMES = ["mlp", "stem", "resnet", "rknet", "odenet"]
@@ -112,25 +112,11 @@ def test_time_conv_starts_like_a_convolution_of_one_more_channel():
 def test_stem_is_three_convolutions():
     torch.manual_seed(0)
     stem, x = perturbed(Stem((1, 28, 28), 64)), images()
-    z = F.relu(stem.norm1(F.conv2d(x, stem.conv1.weight, stem.conv1.bias)))
+    z = F.relu(stem.norm1(stem.conv1(x)))
     z = F.relu(stem.norm2(stem.conv2(z)))
     expected = stem.conv3(z)
     assert expected.shape == (3, 64, 6, 6)
     torch.testing.assert_close(stem(x), expected, **TOLERANCE)
-
-
-@pytest.mark.parametrize("shape", [(3, 1, 28, 28), (2, 3, 9, 5), (2, 4, 9, 5), (0, 1, 28, 28)])
-def test_first_convolution_and_its_derivatives_are_a_convolutions(shape):
-    torch.manual_seed(0)
-    conv = FirstConv(shape[1], 16).double()
-    x, weights = torch.randn(shape, dtype=torch.float64, requires_grad=True), (conv.weight, conv.bias)
-    z, expected = conv(x), F.conv2d(x, *weights)
-    assert z.is_contiguous()
-    torch.testing.assert_close(z, expected)
-    dz = torch.randn_like(z)
-    torch.testing.assert_close(
-        torch.autograd.grad(z, (x, *weights), dz), torch.autograd.grad(expected, (x, *weights), dz)
-    )
 
 
 def test_resnet_is_preactivation_blocks():
