@@ -6,8 +6,8 @@
     python scripts/results.py stale                                # results that today's code no longer reproduces
 
 A result keeps the losses of its first 20 steps and an evaluation after them. `stale` trains these steps again, which
-takes minutes, and lists results that differ by more than 1e-3, results without such a record, and tables with missing
-rows.
+takes minutes, and lists results that differ by more than 1e-3 and by more than rounding explains, results without
+such a record, and tables with missing rows.
 
 Exit status: 0 done, 1 something is stale, 2 the request is wrong.
 """

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 import staleness
@@ -50,6 +51,25 @@ def test_a_result_is_stale_when_its_first_steps_change(
         "some/refused.json: could not be run: seed must be at least 0, got -1",
         "some: 1 of its cells have no result",
     ]
+
+
+def test_a_difference_that_rounding_explains_is_no_change_of_the_code(tmp_path: Path) -> None:
+    config = {"trainer": {"lr": 0.1}}
+    kept = {"config": config, "opening": {"losses": [1.0, 2.0], "evaluation": {"error/test": 50.0}}}
+    (tmp_path / "some").mkdir()
+    (tmp_path / "some" / "a.json").write_text(json.dumps(kept))
+
+    def lines(loss: float, by_a_nudge: float) -> list[str]:
+        def reopen(config: Mapping[str, Any]) -> dict[str, Any]:
+            nudged = config["trainer"]["lr"] != 0.1
+            return {"losses": [1.0, loss + nudged * by_a_nudge], "evaluation": {"error/test": 50.0}}
+
+        return list(staleness.stale(tmp_path, reopen))
+
+    assert lines(2.001, by_a_nudge=0.0) == []
+    assert lines(2.01, by_a_nudge=0.0) == ["some/a.json: losses differ by 0.005"]
+    assert lines(2.01, by_a_nudge=0.0005) == ["some/a.json: losses differ by 0.005"]
+    assert lines(2.01, by_a_nudge=0.002) == []
 
 
 def test_the_cells_of_an_experiment_are_those_of_its_grid() -> None:
