@@ -71,7 +71,7 @@ def memory(results: Results) -> str:
     least = min(run.metrics["memory/peak_mib"] for run in results.runs("claim-memory", model="odenet"))
     peak, saved = (", ".join(parts) for parts in ratios.values())
     return (
-        f"peak of a training step, at NFE 64 over NFE 8: {peak}, of {least:.0f} MiB, which the stem takes; saved when "
+        f"peak of a training step, at NFE 64 over NFE 8: {peak} (the stem alone takes {least:.0f} MiB); saved when "
         f"backward starts: {saved}"
     )
 
