@@ -24,7 +24,7 @@ from typing import Any
 
 from claims.experiments import CLAIMS, FURTHER_COLUMNS, LEFT_OUT
 from claims.headlines import with_headlines
-from claims.kept import read
+from claims.kept import as_run
 from opening import opening
 from staleness import stale
 
@@ -154,8 +154,8 @@ def benchmark(content: dict[str, Any]) -> Iterator[str]:
 
 
 def experiment(folder: Path) -> Iterator[str]:
-    paths = sorted(folder.glob("*.json"))
-    contents, runs = [json.loads(path.read_text()) for path in paths], [read(path) for path in paths]
+    contents = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
+    runs = [as_run(folder, content) for content in contents]
     yield f"## Experiment `{folder.name}`"
     machines = ", ".join(sorted({content["device"] for content in contents}))
     dates = sorted({content["date"] for content in contents})

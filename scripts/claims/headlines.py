@@ -153,11 +153,11 @@ def unstable(results: Results) -> str:
 
 
 def matching(results: Results) -> str:
-    kl = [
-        f"{spread(results.runs('matching', dataset=name), 'density/kl', 4)} nat on {name}"
-        for name in ("two-moons", "two-circles", "eight-gaussians", "pinwheel")
-    ]
-    return f"2,000 steps of matching and 300 of likelihood, three seeds: KL {', '.join(kl)}"
+    kl = []
+    for name in ("two-moons", "two-circles", "eight-gaussians", "pinwheel"):
+        runs = results.runs("matching", dataset=name)
+        kl.append(f"{spread(runs, 'density/kl', 4)} nat on {name} ({seeds(runs)})")
+    return f"2,000 steps of matching and 300 of likelihood: KL {', '.join(kl)}"
 
 
 def penalties(results: Results) -> str:
@@ -176,10 +176,10 @@ def penalties(results: Results) -> str:
         nfe = [mnist.mean(group, "nfe/forward") for group in evaluations.values()]
         kl = [mnist.mean(group, "density/kl") for group in evaluations.values()]
         parts.append(
-            f"{name}, {mnist.mean(plain, 'nfe/forward'):.0f} evaluations a solve without a penalty and "
+            f"{name}, {seeds(plain)}, {mnist.mean(plain, 'nfe/forward'):.0f} evaluations a solve without a penalty and "
             f"{range_of(nfe, 0)} with one, at a KL of {mnist.mean(plain, 'density/kl'):.3f} and {range_of(kl, 3)} nat"
         )
-    return f"600 steps, three seeds: {'; '.join(parts)}"
+    return f"600 steps: {'; '.join(parts)}"
 
 
 def _set(run: Run) -> set[str]:

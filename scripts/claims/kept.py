@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,8 @@ class Results:
             LookupError: none is kept.
         """
         wanted = {key.replace("_", ".", 1): value for key, value in settings.items()}
-        kept = [read(path) for path in sorted((self.folder / experiment).glob("*.json"))]
+        folder = self.folder / experiment
+        kept = [as_run(folder, json.loads(path.read_text())) for path in sorted(folder.glob("*.json"))]
         found = [run for run in kept if all(run.settings.get(key) == value for key, value in wanted.items())]
         if not found:
             raise LookupError(f"results/{experiment} must have a run with {wanted}, got none; run the experiment")
@@ -44,11 +45,10 @@ class Results:
         return f"{figure['value']:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
 
 
-def read(path: Path) -> Run:
-    """Read a kept result as the run that it was."""
-    content = json.loads(path.read_text())
+def as_run(folder: Path, content: Mapping[str, Any]) -> Run:
+    """Return a kept result of a folder as the run that it was."""
     return Run(
-        path.parent,
+        folder,
         "completed",
         settings=content["settings"],
         metrics=content["metrics"],
