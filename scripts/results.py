@@ -128,8 +128,8 @@ def render() -> str:
         "The tables of experiments show mean ± standard deviation over the seeds, from the last weights. `seed` seeds "
         "the weights and the batches and leaves the data and the test set as they are, so the spread is that of "
         "training alone. No table shows `best.pt`, which is chosen by the objective, for known systems against "
-        "noise-free truth. `ms per step` is the median over a run's steps. Earlier runs have no peak of memory; their "
-        "`ms per step` is the median of the logged values on MNIST, and the last logged value elsewhere.",
+        "noise-free truth. `ms per step` is the median over a run's steps. Runs of images shared the two cores with "
+        "other work, so compare times in the benchmarks, which measure by turns.",
     ]
     for path in sorted(RESULTS.glob("benchmark-*.json")):
         parts += benchmark(json.loads(path.read_text()))

@@ -35,16 +35,3 @@ def draw_curves(
     label(ax, "", x, y)
     ax.legend(fontsize=8, framealpha=0.7)
     return figure
-
-
-def draw_scatter(points: Mapping[str, Sequence[tuple[float, float, str]]], x: str, y: str) -> Figure:
-    """Draw points (x, y, text beside the point) by group."""
-    figure, (ax,) = new_figure(1, width=6.0, height=4.0)
-    for (name, group), (colour, look) in zip(points.items(), LOOKS, strict=False):
-        ax.plot([p[0] for p in group], [p[1] for p in group], look[0], color=colour, ms=5, label=name)
-        for place, value, text in group:
-            ax.annotate(text, (place, value), xytext=(4, 3), textcoords="offset points", fontsize=6)
-    ax.margins(x=0.1, y=0.08)  # room for the text beside the points
-    label(ax, "", x, y)
-    ax.legend(fontsize=8, framealpha=0.7)
-    return figure

@@ -27,7 +27,7 @@ def with_headlines(page: str, folder: Path) -> str:
 
 
 def of_mnist(results: Results, model: str) -> list[Run]:
-    return mnist.of_latest_recipe(results.runs("mnist-table", model=model))
+    return results.runs("mnist-table", model=model)
 
 
 def mnist_odenet(results: Results) -> str:
@@ -49,10 +49,7 @@ def mnist_rknet(results: Results) -> str:
 
 
 def clothes(results: Results) -> str:
-    each = [
-        f"{name} {errors(runs)}"
-        for name, runs in mnist.by_name(mnist.of_latest_recipe(results.runs("fashion-table"))).items()
-    ]
+    each = [f"{name} {errors(runs)}" for name, runs in mnist.by_name(results.runs("fashion-table")).items()]
     return f"test error on Fashion-MNIST, ten epochs: {'; '.join(each)}"
 
 
@@ -81,11 +78,11 @@ def cost(results: Results) -> str:
         results.quartiles("train", f"odenet {name}, checkpoint, over our resnet", digits)
         for name, digits in (("rk4 one step", 2), ("dopri5", 1), ("dopri5 with first_step=previous", 1))
     )
-    to_one = [mnist.to_one_percent(of_mnist(results, name))[1] for name in ("odenet (checkpoint)", "resnet")]
+    times = mnist.times_to_one_percent(mnist.by_name(results.runs("mnist-table")), results)
     return (
         f"by turns in one process, median and quartiles: one step of rk4 {one}, dopri5 at 1e-3 {dopri5} times, "
         f"{previous} with `solver.first_step=previous` (`checkpoint`); time to 1 % test error "
-        f"{to_one[0] / to_one[1]:.2f} of ResNet's"
+        f"{times['odenet (checkpoint)']:.2f} of ResNet's"
     )
 
 

@@ -11,13 +11,13 @@ import numpy as np
 from matplotlib.figure import Figure
 from scipy.stats import ttest_ind
 
-from claims.figures import draw_curves, draw_powers, draw_scatter
+from claims.figures import draw_curves, draw_powers
+from claims.kept import Results
 from neuralode_exp.ode.tableaus import TABLEAUS
 from neuralode_exp.report.runs import Run
 
 STAGES = {name: TABLEAUS[name].stages for name in ("euler", "midpoint", "heun2", "heun3", "rk4")}
-PEAK = "memory/peak_mib"  # earlier runs lack it and have only what autograd saved
-SMOOTHING = "trainer.label_smoothing"
+PEAK = "memory/peak_mib"
 # Chen et al. 2018, https://arxiv.org/abs/1806.07366, table 1: one run each, adaptive solves, 160 epochs.
 PUBLISHED = {"mlp": 1.60, "resnet": 0.41, "rknet": 0.47, "odenet": 0.42}
 
@@ -32,56 +32,43 @@ def mean(runs: Iterable[Run], tag: str) -> float:
     return statistics.mean(run.metrics[tag] for run in runs)
 
 
-def have_peak(runs: Iterable[Run]) -> bool:
-    return all(PEAK in run.metrics for run in runs)
-
-
 def by_name(runs: Sequence[Run]) -> dict[str, list[Run]]:
     names = dict.fromkeys(map(name_of, runs))
     return {name: [run for run in runs if name_of(run) == name] for name in names}
 
 
-def of_latest_recipe(runs: Sequence[Run]) -> list[Run]:
-    """Leave out runs without label smoothing of models that have runs with it. Earlier recipes had none."""
-    smoothed = {name_of(run) for run in runs if run.settings.get(SMOOTHING)}
-    return [run for run in runs if run.settings.get(SMOOTHING) or name_of(run) not in smoothed]
-
-
 def table(runs: Sequence[Run], folder: Path) -> Iterator[str]:
     """Compare the published errors with ours, and list how long each model takes to 1 % test error."""
-    runs = of_latest_recipe(runs)
     groups = by_name(runs)
-    to_one = {name: to_one_percent(group) for name, group in groups.items()}
+    times = times_to_one_percent(groups, Results(folder.parent))
     rows = [
-        "| | gradient, solver | Chen et al. 2018 (%) | here (%) | seeds | steps to 1 % | seconds to 1 % |",
+        "| | gradient, solver | Chen et al. 2018 (%) | here (%) | seeds | steps to 1 % | time to 1 % over resnet's |",
         "|---|---|---|---|---|---|---|",
     ]
     for name, group in groups.items():
-        steps, seconds = to_one[name]
-        reached = f"{steps:.0f} | {seconds:.0f}" if math.isfinite(steps) else "not reached | "
+        steps = steps_to_one_percent(group)
+        reached = f"{steps:.0f}" if math.isfinite(steps) else "not reached"
+        time = f"{times[name]:.2f}" if name in times else ""
         published = PUBLISHED.get(name.split(" ")[0], "")
         errors = f"{published} | {mean(group, 'error/test'):.2f}"
-        rows.append(f"| {name} | {_how(group[0])} | {errors} | {len(group)} | {reached} |")
+        rows.append(f"| {name} | {_how(group[0])} | {errors} | {len(group)} | {reached} | {time} |")
     yield "\n".join(rows)
     yield (
-        f"Chen et al.: table 1, adaptive solves, 160 epochs. Here: {_budget(runs)}. Seconds are steps times ms per "
-        "step, without the time of evaluations. The test error is measured every epoch. The picture shows one seed of "
-        "each."
+        f"Chen et al.: table 1, adaptive solves, 160 epochs. Here: {_budget(runs)}. The test error is measured every "
+        "epoch. The runs shared the machine, so their own times compare nothing: the last column is the ratio of the "
+        "steps, times the ratio of a step's times by turns in one process (`scripts/benchmark.py cost`). The picture "
+        "shows one seed of each."
     )
-    if earlier := [name for name, group in groups.items() if not group[0].settings.get(SMOOTHING)]:
-        yield f"Trained without label smoothing, by an earlier recipe: {', '.join(earlier)}."
     yield from blocks(runs, folder)
     first = [group[0] for group in groups.values() if "error/test" in group[0].curves]
     curves = {_named(run): run.curves["error/test"] for run in first}
     if curves:
         yield _picture(draw_curves(curves, "training step", "test error (%)", log=True), folder)
-    if have_peak(runs):
-        yield from _front(groups, {name: seconds for name, (_, seconds) in to_one.items()}, folder)
 
 
 def blocks(runs: Sequence[Run], _: Path) -> Iterator[str]:
     """Say how many points of the test error the blocks take off the stem's, and how each ODE compares with resnet."""
-    groups = by_name(of_latest_recipe(runs))
+    groups = by_name(runs)
     errors = {name: [run.metrics["error/test"] for run in group] for name, group in groups.items()}
     if "stem" in errors:
         stem = statistics.mean(errors["stem"])
@@ -104,41 +91,20 @@ def blocks(runs: Sequence[Run], _: Path) -> Iterator[str]:
     )
 
 
-def _front(groups: Mapping[str, Sequence[Run]], to_one: Mapping[str, float], folder: Path) -> Iterator[str]:
-    """Name the models that no other beats in error, time and memory at once, and compare ODE-Net with ResNet."""
-    costs = {name: (mean(group, "error/test"), to_one[name], mean(group, PEAK)) for name, group in groups.items()}
-    front = [
-        name
-        for name, cost in costs.items()
-        if math.isfinite(cost[1])
-        and not any(other != cost and all(a <= b for a, b in zip(other, cost, strict=True)) for other in costs.values())
-    ]
-    yield (
-        "Among those that reach 1 %, these are not beaten in test error, seconds to 1 % and peak memory at once: "
-        f"{', '.join(front)}. Below is the error against the time of a step, with the peak beside it."
-    )
-    if costs.keys() >= {"odenet (checkpoint)", "resnet"}:
-        (_, seconds, peak), (_, base_seconds, base_peak) = costs["odenet (checkpoint)"], costs["resnet"]
-        if math.isfinite(seconds + base_seconds):
-            yield (
-                f"odenet (checkpoint) takes {seconds / base_seconds:.2f} of resnet's time to 1 % test error, and "
-                f"{peak / base_peak:.2f} of its peak memory."
-            )
-    points = {
-        _named(group[0]): [
-            (run.metrics["time/step_ms"], run.metrics["error/test"], "" if i else f"{costs[name][2]:.0f} MiB")
-            for i, run in enumerate(group)
-        ]
-        for name, group in groups.items()
-    }
-    yield _picture(draw_scatter(points, "ms per training step", "test error (%)"), folder, "front.png")
+def times_to_one_percent(groups: Mapping[str, Sequence[Run]], results: Results) -> dict[str, float]:
+    """Return the time of training to 1 % test error over resnet's, for the models that `cost` times by turns."""
+    steps = {name: steps_to_one_percent(group) for name, group in groups.items()}
+    times = {}
+    for name in steps:
+        if name.startswith(("rknet", "odenet")) and math.isfinite(steps[name] + steps.get("resnet", math.inf)):
+            step = results.value("cost", f"{name}, one step of rk4: time over resnet's")
+            times[name] = step * steps[name] / steps["resnet"]
+    return times
 
 
-def to_one_percent(group: Sequence[Run]) -> tuple[float, float]:
-    """Return the mean steps and the mean seconds of training to 1 % test error, infinite if a run does not reach it."""
-    steps = [steps_to(run, 1.0) for run in group]
-    seconds = [n * run.metrics["time/step_ms"] / 1e3 for n, run in zip(steps, group, strict=True)]
-    return statistics.mean(steps), statistics.mean(seconds)
+def steps_to_one_percent(group: Sequence[Run]) -> float:
+    """Return the mean number of training steps to 1 % test error, infinite if a run does not reach it."""
+    return statistics.mean(steps_to(run, 1.0) for run in group)
 
 
 def steps_to(run: Run, error: float) -> float:
@@ -155,8 +121,6 @@ def memory(runs: Sequence[Run], folder: Path) -> Iterator[str]:
         return
     saved = _by_nfe(groups, "memory/saved_mib")
     yield f"Saved by autograd when backward starts, ratio of most to fewest evaluations: {_growth(saved)}."
-    if not have_peak(runs):
-        return
     peaks = _by_nfe(groups, PEAK)
     yield (
         f"Peak of a training step, the same ratio: {_growth(peaks)}. The stem before the blocks sets a floor for it."
@@ -261,6 +225,6 @@ def _solver(run: Run) -> str:
     return f"{solver} h={float(run.settings['solver.step_size']):g}" if solver else ""
 
 
-def _picture(figure: Figure, folder: Path, name: str = "figure.png") -> str:
-    figure.savefig(folder / name)
-    return f"![{folder.name}](results/{folder.name}/{name})"
+def _picture(figure: Figure, folder: Path) -> str:
+    figure.savefig(folder / "figure.png")
+    return f"![{folder.name}](results/{folder.name}/figure.png)"
