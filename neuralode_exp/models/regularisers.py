@@ -5,10 +5,10 @@ integrand g. z has shape (..., *state), and an integral has shape (...).
 """
 
 import torch
-import torch.autograd.forward_ad as fwAD
 from torch import Tensor
 
 from neuralode_exp.models.neural_ode import Integrand, VectorField
+from neuralode_exp.models.tangents import push_forward
 
 
 def kinetic(f: VectorField, z0: Tensor, axes: int = 1) -> Integrand:
@@ -40,12 +40,7 @@ def taylor(f: VectorField, z0: Tensor, axes: int = 1) -> Integrand:
         # A convolution under autocast fails on a tensor with a tangent (torch 2.13): its tangent keeps the dtype of z.
         with torch.autocast(z.device.type, enabled=False):
             velocity = f(t, z)
-            # A solve also evaluates the field inside an autograd.Function, where tangents are switched off.
-            with fwAD.dual_level(), fwAD._set_fwd_grad_enabled(True):
-                moving = f(fwAD.make_dual(t, torch.ones_like(t)), fwAD.make_dual(z, velocity))
-                acceleration: Tensor | None = fwAD.unpack_dual(moving).tangent
-        if acceleration is None:  # f is constant
-            acceleration = torch.zeros_like(z)
+            _, acceleration = push_forward(f, (t, z), (torch.ones_like(t), velocity))
         return squared_norm(acceleration, axes)
 
     return integrand

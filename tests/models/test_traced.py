@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from neuralode_exp.models.fields.flow import FlowField
 from neuralode_exp.models.fields.traced import Traced
 from neuralode_exp.models.flows import Flow
+from neuralode_exp.models.regularisers import taylor
 from neuralode_exp.ode import make_method
 
 T = torch.tensor(0.3, dtype=torch.float64)
@@ -77,3 +78,29 @@ def test_a_constant_field_has_no_trace() -> None:
     dz, change = Traced(Constant()).with_trace(T, torch.zeros(4, 3), torch.eye(3)[:, None])
     assert dz.shape == (4, 3)
     assert torch.equal(change, torch.zeros(4))
+
+
+class Potential(nn.Module):
+    """The gradient of a potential, which detaches a state without a graph."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.matrix = nn.Parameter(torch.tensor([[1.0, 0.5], [0.5, -2.0]], dtype=torch.float64))
+
+    def forward(self, t: Tensor, z: Tensor) -> Tensor:
+        with torch.enable_grad():
+            z = z if z.requires_grad else z.detach().requires_grad_()
+            return torch.autograd.grad((z @ self.matrix * z).sum() / 2, z, create_graph=True)[0]
+
+
+@pytest.mark.parametrize("graph", [True, False])
+def test_a_field_that_differentiates_itself_has_its_trace_and_second_derivative(graph: bool) -> None:
+    t, z = torch.tensor(0.0, dtype=torch.float64), torch.rand(5, 2, dtype=torch.float64)
+    unit_vectors, f = torch.eye(2, dtype=torch.float64)[:, None], Potential()
+    with torch.set_grad_enabled(graph):
+        trace = Traced(f).with_trace(t, z, unit_vectors)[1]
+        bend = taylor(f, z)(t, z, z)
+    matrix = f.matrix.detach()
+    torch.testing.assert_close(trace.detach(), torch.full((5,), 1.0, dtype=torch.float64))  # -tr A
+    torch.testing.assert_close(bend.detach(), (z @ matrix @ matrix).square().sum(1))
+    assert trace.requires_grad == bend.requires_grad == graph

@@ -1,8 +1,9 @@
 """Any vector field, with the trace of its Jacobian by forward-mode derivatives."""
 
 import torch
-import torch.autograd.forward_ad as fwAD
 from torch import Tensor, nn
+
+from neuralode_exp.models.tangents import push_forward
 
 
 class Traced(nn.Module):
@@ -56,10 +57,5 @@ class Traced(nn.Module):
         """Evaluate dz/dt, shape (n, d), and (df/dz) v_k, shape (k, n, d), for the probes v_k of `with_trace`."""
         shape = (len(probes), *z.shape)
         copies, tangents = (x.expand(shape).reshape(-1, z.shape[1]) for x in (z, probes))
-        # A solve also evaluates the field inside an autograd.Function, where tangents are switched off. (torch.func.jvp
-        # would switch them on, but the tensors that it saves for backward have no storage that could be measured.)
-        with fwAD.dual_level(), fwAD._set_fwd_grad_enabled(True):
-            dz, products = fwAD.unpack_dual(self.field(t, fwAD.make_dual(copies, tangents)))
-        if products is None:  # the field does not depend on z
-            products = torch.zeros_like(dz)
+        dz, products = push_forward(lambda z: self.field(t, z), (copies,), (tangents,))
         return dz.view(shape)[0], products.view(shape)
