@@ -106,12 +106,17 @@ class NeuralODE(nn.Module, Generic[Field]):
             states at the times t, shape (T, *z0.shape), or a tuple of such tensors.
 
         Raises:
+            ValueError: t requires a gradient, which is not known with inputs, nor while `steer` draws the end time.
             SolverError: if the solve cannot be finished.
         """
+        steered = self.steer and self.training and len(t) == 2
+        if (u is not None or steered) and isinstance(t, Tensor) and t.requires_grad and torch.is_grad_enabled():
+            what = "`steer` draws its end" if u is None else "inputs are read at it"
+            raise ValueError(f"`t` must not require a gradient where {what}, got one that does; detach it")
         if u is not None:
             given = Input.of(torch.as_tensor(t), u, self.input)
             return self._solve(z0, t, lambda t, z: self.field(t, z, given(t)), parameters, stops=given.stops)
-        if self.steer and self.training and len(t) == 2:
+        if steered:
             t = [float(t[0]), float(t[1]) + self.steer * (2 * float(torch.rand(())) - 1)]
         state: State = (self._with_integrals if self.integrals else self._solve)(z0, t, f or self.field, parameters)
         return state
@@ -168,7 +173,8 @@ class NeuralODE(nn.Module, Generic[Field]):
         """Solve from t = 0 to a duration that each state has for itself.
 
         It is one solve on [0, D] of dz/ds = (duration / D) f(s, z), where D is the longest duration, so no step is
-        longer than the method's step size. If f does not depend on t, the result is z(duration).
+        longer than the method's step size. If f does not depend on t, the result is z(duration). Its gradient with
+        respect to the duration is that at a constant D, on which z(duration) does not depend.
 
         Args:
             z0: shape (..., d).
@@ -180,7 +186,7 @@ class NeuralODE(nn.Module, Generic[Field]):
         Raises:
             SolverError: if the solve cannot be finished.
         """
-        longest = duration.max()
+        longest = duration.detach().max()
         pace = duration / longest
         return self(z0, [0.0, float(longest)], lambda s, z: pace * self.field(s, z))[-1]
 
@@ -201,7 +207,7 @@ class NeuralODE(nn.Module, Generic[Field]):
         Raises:
             SolverError: if the solve cannot be finished.
         """
-        longest = durations.flatten(1).amax(1)
+        longest = durations.detach().flatten(1).amax(1)
         knots = [0.0, *longest.cumsum(0).tolist()]
         paces = durations / longest.view(-1, *[1] * (durations.dim() - 1))
         u, pace = Input(knots, pieces), Input(knots, paces[:, None])

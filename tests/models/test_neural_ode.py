@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from neuralode_exp.data.inputs import coefficients
 from neuralode_exp.models.fields.mlp import MLPField
 from neuralode_exp.models.fields.scaled import Scaled, Units
 from neuralode_exp.models.neural_ode import NeuralODE
@@ -171,3 +172,37 @@ def test_weights_fit_a_solver_that_keeps_no_first_step() -> None:
     kept.load_state_dict(other.state_dict())
     for name, value in other.state_dict().items():
         assert torch.equal(kept.state_dict()[name], value)
+
+
+@pytest.mark.parametrize("reading", ["hold", "linear"])
+def test_gradients_of_durations(reading: str) -> None:
+    """A state that has the longest duration gets its gradient too."""
+    ode = NeuralODE(Driven(), make_method("rk4", step_size=0.05))
+    durations = torch.tensor([[[0.97], [0.53]], [[0.43], [0.81]]], dtype=torch.float64, requires_grad=True)
+    z0, u = torch.ones(2, 1, dtype=torch.float64), torch.tensor([0.3, -0.2, 0.7], dtype=torch.float64)
+    pieces = coefficients(torch.arange(3.0), u.view(3, 1, 1).expand(3, 2, 1), reading)
+    torch.autograd.gradcheck(lambda d: ode.advance_driven(z0, d, pieces), durations)
+    free = NeuralODE(Quadratic(), make_method("rk4", step_size=0.05))
+    torch.autograd.gradcheck(lambda d: free.advance(z0, d), durations[0])
+
+
+def test_times_whose_gradient_is_unknown_are_refused() -> None:
+    t = torch.tensor([0.0, 1.0], dtype=torch.float64, requires_grad=True)
+    z0, u = torch.ones(2, 1, dtype=torch.float64), torch.ones(2, 2, 1, dtype=torch.float64)
+    ode = NeuralODE(Driven(), make_method("rk4", step_size=0.1))
+    with pytest.raises(ValueError, match="`t` must not require a gradient where inputs"):
+        ode(z0, t, u=u)
+    free = NeuralODE(Quadratic(), make_method("rk4", step_size=0.1))
+    free.steer = 0.1
+    with pytest.raises(ValueError, match="`t` must not require a gradient where `steer`"):
+        free(z0, t)
+
+
+class Driven(nn.Module):
+    def forward(self, t: Tensor, z: Tensor, u: Tensor) -> Tensor:
+        return u - z**2
+
+
+class Quadratic(nn.Module):
+    def forward(self, t: Tensor, z: Tensor) -> Tensor:
+        return -(z**2)
