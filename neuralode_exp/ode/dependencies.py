@@ -209,7 +209,7 @@ def _met(root: GradientEdge, start: Node | None, known: dict[Edge, Tensor]) -> l
 
 def _show(t: object) -> str:
     single = not isinstance(t, Tensor) or t.numel() == 1
-    return f"{float(t):.6g}" if single else "several times"  # type: ignore[arg-type]
+    return f"{float(t.detach() if isinstance(t, Tensor) else t):.6g}" if single else "several times"  # type: ignore[arg-type]
 
 
 def _is_leaf(node: Node) -> bool:

@@ -16,12 +16,14 @@ from typing import Any
 
 import torch
 import torchdiffeq
-from torch import Tensor, nn
+from torch import Tensor
+from torch.autograd.graph import get_gradient_edge
 
 from neuralode_exp.ode.control import Norm
 from neuralode_exp.ode.errors import MaxStepsExceeded, NonFiniteState, StepSizeUnderflow, all_finite
 from neuralode_exp.ode.field import Stage, VectorField, time_like
 from neuralode_exp.ode.gradients import Adjoint, Backprop, SolveGradient
+from neuralode_exp.ode.gradients.gradient import refuse_again
 from neuralode_exp.ode.methods import FixedStep, Method, TorchdiffeqMethod
 from neuralode_exp.ode.solvers import SOLVERS
 from neuralode_exp.ode.stats import Stats
@@ -41,11 +43,14 @@ def solve_with_torchdiffeq(
     stats: Stats,
 ) -> Tensor:
     """Return the states, shape (len(times), *z0.shape), by `odeint`, or for the adjoint by `odeint_adjoint`."""
-    _check(f, z0, method, gradient, adjoint_method)
+    _check(gradient, adjoint_method)
     if len(times) == 1:
         return z0[None]
     t = torch.tensor(times, dtype=torch.float64, device=z0.device)
-    first = _find_dependencies(f, times[0], z0, parameters) if isinstance(gradient, Adjoint) else None
+    first = None
+    if torch.is_grad_enabled() and (isinstance(gradient, Adjoint) or method.is_scipy):
+        first = f.find_dependencies(time_like(times[0], z0), z0.detach(), parameters)
+        _check_dependencies(f, z0, method, gradient)
     t0, t1 = times[0], times[-1]
     floor = 4e-16 * max(abs(t0), abs(t1), abs(t1 - t0))  # in float64 t + dt equals t for a smaller dt
     backwards = adjoint_method if isinstance(adjoint_method, TorchdiffeqMethod) else method
@@ -75,21 +80,45 @@ def solve_with_torchdiffeq(
     if not all_finite(z.detach()):
         raise NonFiniteState(t=watched.t, dt=watched.dt, steps=watched.steps, z=z0, state=z)
     watched.turn_backwards()
-    return z
+    once: Tensor = z if isinstance(gradient, Backprop) else _Once.apply(z)
+    return once
 
 
-def _check(
-    f: VectorField, z0: Tensor, method: TorchdiffeqMethod, gradient: SolveGradient, adjoint_method: Method | None
-) -> None:
+class _Once(torch.autograd.Function):
+    """Return z. Its gradient cannot be differentiated again: torchdiffeq's adjoint would leave out a part."""
+
+    @staticmethod
+    def forward(ctx: Any, z: Tensor) -> Tensor:
+        return z.view_as(z)
+
+    @staticmethod
+    def backward(ctx: Any, adj: Tensor) -> Tensor:
+        refuse_again("adjoint")
+        return adj
+
+
+def _check(gradient: SolveGradient, adjoint_method: Method | None) -> None:
     if not isinstance(gradient, Backprop | Adjoint):
         name = type(gradient).__name__.lower()
         raise ValueError(f"torchdiffeq has no gradient={name!r}; use engine='native', or gradient='adjoint'")
-    if method.is_scipy and isinstance(gradient, Backprop) and torch.is_grad_enabled() and _needs_gradient(f, z0):
-        raise ValueError(
-            f"{method.name} runs outside autograd; use gradient='adjoint', or call it under torch.no_grad()"
-        )
     if adjoint_method is not None and not isinstance(adjoint_method, TorchdiffeqMethod):
         raise ValueError("`adjoint_method` must be of the engine of `method`, torchdiffeq, got a native one")
+
+
+def _check_dependencies(f: VectorField, z0: Tensor, method: TorchdiffeqMethod, gradient: SolveGradient) -> None:
+    """Refuse an f, whose dependencies are known, if its gradient would be wrong."""
+    if isinstance(gradient, Backprop):
+        if z0.requires_grad or f.depends_on:
+            raise ValueError(
+                f"{method.name} runs outside autograd; use gradient='adjoint', or call it under torch.no_grad()"
+            )
+        return
+    f.generators.refuse_draws()
+    if f.dependencies.tangled:
+        raise ValueError(
+            "torchdiffeq's adjoint must have an f that depends on no tensor together with what that was made from, got "
+            "one whose gradient would count twice; use engine='native'"
+        )
 
 
 def _adjoint_arguments(f: VectorField, method: TorchdiffeqMethod, starts: Tensor) -> dict[str, Any]:
@@ -142,10 +171,23 @@ class _WatchedField:
         self.nfe += 1
         self.stats.nfe_backward += self.forward_done
         first, self.first = self.first, None  # every method evaluates f at the start first
-        dz = self.f(t, z) if first is None else first.value
+        if first is not None:
+            dz = first.value
+        elif self.forward_done and z.requires_grad:
+            dz = self._differentiated(t, z)
+        else:
+            dz = self.f(t, z)
         self.last_dz = dz.detach()
         if self.method.is_scipy and not all_finite(self.last_dz):  # SciPy would fail in LAPACK, or go on with NaN
             raise NonFiniteState(t=float(t.detach()), dt=0.0, steps=self.nfe, z=z, state=self.last_dz)
+        return dz
+
+    def _differentiated(self, t: Tensor, z: Tensor) -> Tensor:
+        """Evaluate f in backward, and refuse a tensor that the first evaluation did not use."""
+        start = z.view_as(z)
+        dz = self.f(t.detach(), start)  # the gradient of the times is ours
+        if dz.requires_grad:
+            self.f.dependencies.check(get_gradient_edge(dz), start.grad_fn, t)
         return dz
 
     def _step(self, t: Tensor, z: Tensor, dt: Tensor) -> None:
@@ -179,25 +221,6 @@ class _WatchedField:
 
     def _reject(self, t: Tensor, z: Tensor, dt: Tensor) -> None:
         self.stats.record(float(t.detach()), float(dt.detach()), math.nan, False)
-
-
-def _find_dependencies(f: VectorField, t0: float, z0: Tensor, listed: Sequence[Tensor]) -> Stage | None:
-    """Find what f depends on, for `f.depends_on`, and return the first evaluation of f, which the solve then uses."""
-    if not torch.is_grad_enabled():
-        return None
-    first = f.find_dependencies(time_like(t0, z0), z0.detach(), listed)
-    f.generators.refuse_draws()
-    if f.dependencies.tangled:
-        raise ValueError(
-            "torchdiffeq's adjoint must have an f that depends on no tensor together with what that was made from, got "
-            "one whose gradient would count twice; use engine='native'"
-        )
-    return first
-
-
-def _needs_gradient(f: VectorField, z0: Tensor) -> bool:
-    parameters = f.of_module.parameters() if isinstance(f.of_module, nn.Module) else ()
-    return z0.requires_grad or any(p.requires_grad for p in parameters)
 
 
 def _options(method: TorchdiffeqMethod, stops: Tensor) -> tuple[str, dict[str, Any]]:

@@ -207,3 +207,24 @@ def test_warnings_of_others_are_still_heard() -> None:
         solve(TimeMLP(), Z0, [0.0, 1.0], engine("radau"))
     with pytest.warns(UserWarning, match="something else"):
         warnings.warn("something else", stacklevel=1)
+
+
+def test_scipy_sees_a_weight_that_is_no_parameter() -> None:
+    w = torch.tensor(1.0, dtype=torch.float64, requires_grad=True)
+    with pytest.raises(ValueError, match="lsoda runs outside autograd"):
+        solve(lambda t, z: -w * z, Z0, [0.0, 1.0], make_method("lsoda", engine="torchdiffeq"))
+
+
+def test_the_adjoint_is_differentiated_once() -> None:
+    z0 = Z0.clone().requires_grad_()
+    z = solve(lambda t, z: -(z**2), z0, [0.0, 1.0], make_method("dopri5", engine="torchdiffeq"), "adjoint").z[-1]
+    with pytest.raises(RuntimeError, match="can be differentiated once"):
+        torch.autograd.grad(z.sum(), z0, create_graph=True)
+
+
+def test_the_adjoint_refuses_a_weight_that_only_later_times_use() -> None:
+    a, b = (torch.tensor(x, dtype=torch.float64, requires_grad=True) for x in (1.0, 2.0))
+    method = make_method("dopri5", engine="torchdiffeq")
+    z = solve(lambda t, z: -(a if t < 0.5 else b) * z, Z0, [0.0, 0.5, 1.0], method, "adjoint").z[-1]
+    with pytest.raises(ValueError, match="no other tensors than at its first evaluation"):
+        z.sum().backward()

@@ -78,12 +78,7 @@ class _Repeat(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, adj_output: Tensor | None, *adj_errors: Tensor | None) -> tuple[Any, ...]:
-        if torch.is_grad_enabled():  # true exactly if create_graph=True
-            name = type(ctx.gradient).__name__.lower()
-            raise RuntimeError(
-                f"gradient={name!r} can be differentiated once, got backward(create_graph=True); "
-                "use gradient='backprop' for higher derivatives"
-            )
+        refuse_again(type(ctx.gradient).__name__.lower())
         walk, f = ctx.walk, ctx.walk.field
         kept = ctx.saved_tensors[: ctx.count]
         nfe = f.nfe
@@ -98,6 +93,15 @@ class _Repeat(torch.autograd.Function):
             finally:
                 walk.stats.nfe_backward += f.nfe - nfe
         return (None, None, adj_z, *terms)
+
+
+def refuse_again(name: str) -> None:
+    """Refuse, within backward, a gradient that is to be differentiated again."""
+    if torch.is_grad_enabled():  # true exactly if create_graph=True
+        raise RuntimeError(
+            f"gradient={name!r} can be differentiated once, got backward(create_graph=True); "
+            "use gradient='backprop' for higher derivatives"
+        )
 
 
 def no_terms(walk: Walk) -> list[Tensor | None]:
