@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from neuralode_exp.ode.errors import MaxStepsExceeded as MaxStepsExceeded
     from neuralode_exp.ode.errors import NonFiniteState as NonFiniteState
     from neuralode_exp.ode.errors import SolverError as SolverError
+    from neuralode_exp.ode.errors import StatesApart as StatesApart
     from neuralode_exp.ode.errors import StepSizeUnderflow as StepSizeUnderflow
     from neuralode_exp.ode.gradients import GRADIENTS as GRADIENTS
     from neuralode_exp.ode.gradients import Reversible as Reversible
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from neuralode_exp.ode.tableaus import TABLEAUS as TABLEAUS
 
 _HOME = {
-    "errors": ("MaxStepsExceeded", "NonFiniteState", "SolverError", "StepSizeUnderflow"),
+    "errors": ("MaxStepsExceeded", "NonFiniteState", "SolverError", "StatesApart", "StepSizeUnderflow"),
     "gradients": ("GRADIENTS", "Reversible"),
     "methods": ("Adaptive", "FixedStep", "Method", "TorchdiffeqMethod", "make_method"),
     "solution": ("Gradient", "Solution", "solve"),

@@ -60,6 +60,13 @@ class MaxStepsExceeded(SolverError):
     advice = "raise max_steps, loosen the tolerances (or enlarge step_size), or use an implicit method if it is stiff"
 
 
+class StatesApart(SolverError):
+    """The two states of `gradient="reversible"` drifted apart by far more than the tolerance allows."""
+
+    what = "the two states of gradient='reversible' drifted apart"
+    advice = "f contracts faster than its coupling draws them together: use smaller steps, or gradient='checkpoint'"
+
+
 def _restore(kind: type[SolverError], args: tuple[object, ...], attributes: dict[str, object]) -> SolverError:
     error = kind.__new__(kind, *args)
     error.__dict__.update(attributes)

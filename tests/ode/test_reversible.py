@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from neuralode_exp.models.images import ConvField
-from neuralode_exp.ode import Adaptive, FixedStep, Reversible, Stats, make_method, solve
+from neuralode_exp.ode import Adaptive, FixedStep, NonFiniteState, Reversible, SolverError, Stats, make_method, solve
 from neuralode_exp.ode.field import VectorField
 from neuralode_exp.ode.state import SingleState
 from neuralode_exp.ode.steppers.reversible import ReversibleStepper
@@ -218,3 +218,29 @@ def test_what_cannot_be_is_refused() -> None:
         Reversible(stored_states=-1)
     with pytest.raises(ValueError, match="torchdiffeq has no gradient='reversible'"):
         solve(TimeMLP(), Z0, [0.0, 1.0], make_method("dopri5", engine="torchdiffeq"), "reversible")
+
+
+@pytest.mark.parametrize("graph", [True, False])
+@pytest.mark.parametrize("tolerance", [1e-3, 1e-6, 1e-9])
+def test_adaptive_states_that_drift_apart_are_refused(tolerance: float, graph: bool) -> None:
+    """z' = -3 (z - 1 - cos(3 t) / 2): y and z drift apart as exp(3 t), to 1e7, 1e4 and 16 at the end."""
+    z0 = torch.full((1,), 3.0, dtype=torch.float64, requires_grad=graph)
+    method = make_method("dopri5", rtol=tolerance)
+    with torch.set_grad_enabled(graph), pytest.raises(SolverError, match="drifted apart"):
+        solve(lambda t, z: -3.0 * (z - 1.0 - torch.cos(3.0 * t) / 2.0), z0, [0.0, 8.0], method, "reversible")
+
+
+def test_a_solve_that_diverges_fails_as_in_the_other_gradients() -> None:
+    z0 = torch.full((2,), 1.5, dtype=torch.float64, requires_grad=True)
+    with pytest.raises(NonFiniteState):
+        solve(lambda t, z: 40.0 * z, z0, [0.0, 100.0], make_method("rk4", step_size=0.05), "reversible")
+
+
+@pytest.mark.parametrize("z0", [torch.zeros(3), torch.ones(0, 3), torch.tensor(1.0)], ids=["rest", "empty", "scalar"])
+def test_states_without_a_size(z0: torch.Tensor) -> None:
+    z0 = z0.double().requires_grad_()
+    w = torch.tensor(1.0, dtype=torch.float64, requires_grad=True)
+    z = solve(lambda t, z: -w * z, z0, [0.0, 1.0], make_method("rk4", step_size=0.1), "reversible").z[-1]
+    adj_z, adj_w = torch.autograd.grad(z.sum(), (z0, w))
+    torch.testing.assert_close(adj_z, torch.full_like(z0, math.exp(-1.0)), rtol=1e-5, atol=0.0)
+    torch.testing.assert_close(adj_w, -math.exp(-1.0) * z0.detach().sum(), rtol=1e-5, atol=1e-12)

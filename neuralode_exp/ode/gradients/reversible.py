@@ -19,8 +19,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from neuralode_exp.ode.errors import StatesApart
 from neuralode_exp.ode.field import accumulate
 from neuralode_exp.ode.gradients.gradient import Repeating, no_terms
+from neuralode_exp.ode.methods import Adaptive
 from neuralode_exp.ode.state import same_format
 from neuralode_exp.ode.steppers.reversible import ReversibleStepper
 from neuralode_exp.ode.walk import Noted, Step, Walk, note
@@ -40,7 +42,13 @@ class Reversible(Repeating):
         self.coupling, self.stored_states = coupling, stored_states
 
     def observations(self, walk: Walk, listed: Sequence[Tensor]) -> Tensor:
-        return super().observations(walk.by(ReversibleStepper(walk.method.stepper, self.coupling)), listed)
+        stepper = ReversibleStepper(walk.method.stepper, self.coupling)
+        walk, z0 = walk.by(stepper), walk.z0.detach()
+        z = super().observations(walk, listed)
+        if isinstance(walk.method, Adaptive) and stepper.last is not None:
+            pair, stepper.last = stepper.last.detach(), None
+            _refuse_apart(walk, walk.method, z0, pair)
+        return z
 
     def check(self, walk: Walk) -> None:
         base = _reversible(walk).base
@@ -92,6 +100,14 @@ class _Notes:
 
     steps: list[Noted]
     starts: list[int]
+
+
+def _refuse_apart(walk: Walk, method: Adaptive, z0: Tensor, pair: Tensor) -> None:
+    """Refuse a solve whose two states are further apart at its end than APART tolerances, which no error test sees."""
+    y = pair[0]
+    tolerance = method.absolute_tolerance + method.rtol * torch.maximum(y.abs(), z0.abs())
+    if bool(walk.norm((y - pair[1]) / tolerance) > APART):
+        raise StatesApart(t=walk.times[-1], dt=0.0, steps=walk.stats.trials, z=y)
 
 
 def _reversible(walk: Walk) -> ReversibleStepper:
@@ -155,6 +171,7 @@ class _Backwards:
         return states
 
 
+APART = 100.0  # y - z is of the size of the method's error: some tolerances after many steps
 # Powers of eps. Between kept states round-off may grow from eps to eps^ENLARGED: 3e-13 in float64, 3e-6 in float32. It
 # adds up over the steps, so a reconstructed state may have a relative error of eps^RECONSTRUCTED: 1e-10 and 4e-5.
 ENLARGED = 0.8
@@ -203,6 +220,8 @@ class _ByContraction:
             numbers.append(torch.sum(apart * (self.slope_y1 - pair.slope_z)))
         self.slope_y1 = pair.slope_y1
         size, moved, distance, *parting = torch.stack(numbers).tolist()
+        if not all(map(math.isfinite, (size, moved, distance, *parting))):
+            return None, None
         noise = 1e3 * torch.finfo(y.dtype).eps * size
         rate = abs(parting[0]) / distance**2 if parting and distance > noise else None
         return rate, moved / abs(step.span.dt) if moved > noise else None
@@ -226,6 +245,6 @@ class _Evenly:
 
 
 def _relative(difference: Tensor, state: Tensor) -> float:
-    """Return the larger one of the relative differences of y and z."""
-    parts = torch.linalg.vector_norm(difference.flatten(1), dim=1) / torch.linalg.vector_norm(state.flatten(1), dim=1)
-    return float(parts.max())
+    """Return the larger one of the relative differences of y and z; of a state at 0 the absolute ones, over tiny."""
+    norms = [torch.linalg.vector_norm(x.reshape(2, -1), dim=1) for x in (difference, state)] if state.numel() else []
+    return float((norms[0] / norms[1].clamp(min=torch.finfo(state.dtype).tiny)).max()) if norms else 0.0

@@ -51,10 +51,14 @@ class ReversibleStepper(Stepper):
     Args:
         base: any stepper. The error estimate is that of its step from z.
         coupling: l.
+
+    Attributes:
+        last: the pair after the latest step.
     """
 
     base: Stepper
     coupling: float = 0.999
+    last: Tensor | None = None
 
     def __post_init__(self) -> None:
         if not 0.0 < self.coupling <= 1.0:
@@ -81,7 +85,8 @@ class ReversibleStepper(Stepper):
         carry_back = plain.start(f, back.t, y1)
         z1 = z + y1 - plain.trial(f, back, y1, carry_back).z1
         slopes = self.base.known_slope(carry), plain.known_slope(carry_back)
-        return Trial(torch.stack([y1, z1]), ahead.error, None, Pair(ahead, *slopes))
+        self.last = torch.stack([y1, z1])
+        return Trial(self.last, ahead.error, None, Pair(ahead, *slopes))
 
     def close(self, f: Field, span: Span, z: Tensor, trial: Trial, *, dense: bool) -> Trial:
         if not dense:
