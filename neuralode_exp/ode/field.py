@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.forward_ad import unpack_dual
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from neuralode_exp.ode.dependencies import Dependencies
@@ -19,6 +20,7 @@ from neuralode_exp.ode.repeats import Repeats
 if TYPE_CHECKING:
     from neuralode_exp.ode.compiled import Compiler
 
+WATCHED = 8  # number of first evaluations in which changes in place are looked for: those of the first step
 Terms = tuple[Tensor | None, ...]  # a gradient for each tensor that f depends on; None is zero
 
 
@@ -81,7 +83,7 @@ class VectorField:
         self.dependencies = Dependencies(())
         self._differentiates_itself = self._needs_no_graph = False
         self._special = self._autocast.enabled
-        self._last: tuple[weakref.ref[Tensor], int] | None = None
+        self._returned: list[tuple[weakref.ref[Tensor], int]] = []
         self.repeats = Repeats(self._autocast.dtype or self.dtype)
         self.compiler: Compiler | None = None
 
@@ -104,7 +106,7 @@ class VectorField:
                 return compiled
         watch = self.compiler is not None and self.nfe == 1
         before = self.generators.state() if watch else ()
-        evaluate = self._watched if self.nfe <= 2 else self._specially if self._special else self._try
+        evaluate = self._watched if self.nfe <= WATCHED else self._specially if self._special else self._try
         dz = evaluate(t, z)
         if watch and self.generators.moved_from(before):
             self._compile_no_draws()
@@ -164,6 +166,11 @@ class VectorField:
             x = z.detach().requires_grad_()
             start = x.view_as(x)
             dz = self(t, start)
+            if unpack_dual(dz).tangent is not None:
+                raise ValueError(
+                    "f(t, z) must depend on no tensor with a tangent (forward mode), which a solve would lose, got one "
+                    "that does; differentiate by backward"
+                )
             root = get_gradient_edge(dz) if dz.requires_grad else None
             if root is not None and self.dependencies.find(root, start.grad_fn):
                 # Autograd gives the node of a captured tensor, not the tensor. A second evaluation looks for the
@@ -183,12 +190,12 @@ class VectorField:
         if versions and z._version != version:
             raise ValueError("f(t, z) must not change z in place, got a z that it has written to; compute a new tensor")
         if versions and isinstance(dz, Tensor):
-            last, self._last = self._last, (weakref.ref(dz), dz._version)
-            if last is not None and last[0]() is dz and last[1] != dz._version:
+            if any((x := earlier()) is not None and x._version != v for earlier, v in self._returned):
                 raise ValueError(
                     "f(t, z) must return a new tensor at each call, got one that it returned before and has written to "
                     "since; leave out=, or return a clone"
                 )
+            self._returned.append((weakref.ref(dz), dz._version))
         return dz
 
     def _specially(self, t: Tensor, z: Tensor) -> Tensor:

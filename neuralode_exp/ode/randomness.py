@@ -66,13 +66,17 @@ class Generators:
         elif self.log is not None:
             self.log.append(self.state())
 
-    def refuse_draws(self) -> None:
-        """Refuse an f whose first evaluation drew random numbers, for a gradient that solves a continuous equation.
+    def refuse_draws(self, since: State | None = None) -> None:
+        """Refuse an f that drew random numbers, for a gradient that solves a continuous equation.
+
+        Args:
+            since: a state of the generators, which tells whether later evaluations drew; None: only the first one is
+                known.
 
         Raises:
             ValueError: with what to do instead.
         """
-        if self.draws:
+        if self.draws or (since is not None and self.moved_from(since)):
             raise ValueError(
                 "gradient='adjoint' solves a continuous equation, which f(t, z) must define, got an f that draws "
                 "random numbers; fix the noise for a whole solve, or use gradient='checkpoint'"

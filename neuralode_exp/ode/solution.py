@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
+from torch.autograd.forward_ad import unpack_dual
 
 from neuralode_exp.ode.errors import NonFiniteState, SolverError, all_finite
 from neuralode_exp.ode.field import VectorField, time_like
@@ -73,6 +74,12 @@ def solve(
     right is refused with a ValueError. This happens if f keeps a tensor from one call to the next, or if only later
     calls use a tensor that is neither a parameter of the module f nor in `parameters`.
 
+    Two things are left to the caller. Between a solve and its backward, f must stay the same: `checkpoint` and
+    `reversible` refuse an f that has changed, but `adjoint` notices a changed attribute or buffer only at the last
+    time, and only with a method whose steps end with an evaluation there (bosh3, dopri5, tsit5). And an adaptive method
+    controls the error of z, not that of its derivatives: where z rests at a point while dz/dz0 changes fast, no
+    gradient but the adjoint's sees small steps, and `max_step` helps.
+
     Args:
         f: vector field, called with a scalar t in [t[0], t[-1]] and a z of z0's shape. It may call
             `torch.autograd.grad` itself, and return a lower precision under autocast.
@@ -97,6 +104,7 @@ def solve(
     Raises:
         ValueError: for wrong arguments, an f that returns a wrong shape, or a gradient that would be wrong.
         NonFiniteState, StepSizeUnderflow, MaxStepsExceeded: if the solve cannot be finished, also in backward.
+        StatesApart: `reversible` with adaptive steps, if its states at the last time are not the solution.
 
     Example:
         >>> import torch
@@ -125,6 +133,8 @@ def solve(
     given = [p for p in parameters if p.requires_grad]
     if errors:
         _check_errors(method, way, t)
+    if isinstance(t, Tensor) and unpack_dual(t).tangent is not None:
+        raise ValueError("`t` must carry no tangent (forward mode), got one; differentiate by backward")
     along = _AlongTimes(field, times, jumps, t)
     start = along.start(state)
     found: Sequence[Tensor] | None = None

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import gc
+import itertools
+import math
 import pickle
 import threading
 
 import pytest
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from neuralode_exp.ode import NonFiniteState, SolverError, StepSizeUnderflow, make_method, solve
 from tests.ode.problems import Z0, Linear, Spy, TimeMLP
@@ -111,6 +114,32 @@ def test_f_must_not_write_to_what_it_got_or_gave(method: object) -> None:
         solve(lambda t, z: torch.mul(z, -1, out=buffer), ONES, [0.0, 1.0], method)
     with pytest.raises(ValueError, match="must not change z in place"):
         solve(lambda t, z: z.neg_(), ONES.clone(), [0.0, 1.0], method)
+
+
+def test_two_buffers_in_turn_are_refused() -> None:
+    buffers = itertools.cycle([torch.empty_like(ONES), torch.empty_like(ONES)])
+    with torch.no_grad(), pytest.raises(ValueError, match="must return a new tensor at each call"):
+        solve(lambda t, z: torch.neg(z, out=next(buffers)), ONES, [0.0, 1.0], make_method("rk4", step_size=0.1))
+
+
+@pytest.mark.parametrize("graph", [True, False])
+def test_observations_of_a_channels_last_state(graph: bool) -> None:
+    z0 = torch.rand(2, 3, 4, 5, dtype=torch.float64).to(memory_format=torch.channels_last)
+    with torch.set_grad_enabled(graph):
+        z = solve(lambda t, z: -z, z0, [0.0, 0.3, 0.6, 1.0], make_method("dopri5", rtol=1e-9)).z
+    torch.testing.assert_close(z[2], math.exp(-0.6) * z0, rtol=1e-8, atol=0.0)
+    assert z[2].is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("gradient", ["checkpoint", "adjoint", "reversible"])
+def test_forward_mode_is_refused(gradient: str) -> None:
+    z0, method = ONES.clone().requires_grad_(), make_method("rk4", step_size=0.1)
+    with forward_ad.dual_level():
+        w, t = forward_ad.make_dual(ONES, ONES), forward_ad.make_dual(torch.tensor([0.0, 1.0]), torch.ones(2))
+        with pytest.raises(ValueError, match="forward mode"):
+            solve(lambda t, z: -w * z, z0, [0.0, 1.0], method, gradient)
+        with pytest.raises(ValueError, match="forward mode"):
+            solve(lambda t, z: -z, z0, t, method, gradient)
 
 
 @pytest.mark.parametrize("gradient", MODES)

@@ -98,6 +98,13 @@ def test_adjoint_of_a_random_field_is_refused(name: str, method: str) -> None:
         gradients(USES[name], runner(METHODS[method], "adjoint"))
 
 
+def test_the_adjoint_of_a_field_that_is_random_later_is_refused() -> None:
+    z0 = torch.ones(3, dtype=torch.float64, requires_grad=True)
+    method = make_method("rk4", step_size=0.1)
+    with pytest.raises(ValueError, match="got an f that draws random numbers"):
+        solve(lambda t, z: -z * (torch.rand(()) if t > 0.5 else 1.0), z0, [0.0, 1.0], method, "adjoint")
+
+
 @pytest.mark.parametrize("gradient", ["backprop", "checkpoint"])
 def test_random_numbers_after_backward_are_those_of_backprop(gradient: str) -> None:
     """Backward draws the masks of the forward solve again and leaves the generator where it was."""

@@ -52,7 +52,9 @@ class Adjoint(Repeating):
                 closing = step.trial.carry
                 yield step
 
+        before = walk.f.generators.state()
         z = walk.observe(noted())
+        walk.f.generators.refuse_draws(before)
         # A method with closing derivatives knows f at the end, where the backward solve begins: it can be compared.
         return z, (z,), fingerprint(closing.value) if isinstance(closing, Stage) else None
 

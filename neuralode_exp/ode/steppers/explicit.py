@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from neuralode_exp.ode.field import Stage, Terms, Time, VectorField, accumulate, time_like
+from neuralode_exp.ode.state import memory_order, permute_back
 from neuralode_exp.ode.steppers.stepper import Cotangents, Dense, Field, Span, Stepper, Trial
 from neuralode_exp.ode.tableau import Sparse, Tableau, sparse
 
@@ -105,11 +106,13 @@ class ExplicitRungeKutta(Stepper):
             rows = [self.tableau.dense_weights(x) for x in step.fractions]
             weights.append(rows + [none] * (most - len(rows)))
             k += step.trial.data[1]
-        z = torch.stack([step.z for step in steps])
+        order = memory_order(steps[0].z)
+        z = torch.stack([step.z.permute(order) for step in steps])
         dt = torch.tensor([step.span.dt for step in steps], dtype=z.dtype, device=z.device)
         w = torch.tensor(weights, dtype=z.dtype, device=z.device) * dt[:, None, None]
-        stages = torch.stack(k).view(len(steps), -1, z[0].numel())
-        states = torch.baddbmm(z.flatten(1)[:, None], w, stages).view(len(steps), most, *z.shape[1:])
+        stages = torch.stack([k_i.permute(order) for k_i in k]).reshape(len(steps), -1, z[0].numel())
+        states = torch.baddbmm(z.reshape(len(steps), 1, -1), w, stages).view(len(steps), most, *z.shape[1:])
+        states = permute_back(states, order, 2)
         return [x for step, row in zip(steps, states, strict=True) for x in row[: len(step.fractions)].unbind()]
 
     def keep(self, trial: Trial, *, dense: bool) -> list[Stage]:
