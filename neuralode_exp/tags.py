@@ -145,7 +145,8 @@ for _tag in (
     Tag("dynamics/valid_time", "time until the error in the longer test exceeds 0.4 of the spread, in Lyapunov times",
         less_is_better=False, final=True, title="valid time (Lyapunov times)"),
     Tag("dynamics/energy_drift",
-        "largest relative change of the true energy along learned trajectories, over 100 periods", final=True,
+        "largest change of the true energy along a learned trajectory over 100 periods, the mean over trajectories, "
+        "relative to the mean energy", final=True,
         title="energy drift", column=True),
     Tag("dynamics/active_replicas", "number of networks that did not diverge", less_is_better=False),
     Tag("least_squares/eigenvalue_error", "eigenvalue error of a linear field fitted by least squares"),
@@ -211,7 +212,8 @@ for _tag in (
     Tag("solver/consistency", "relative change of the final state, or of trajectories, under an accurate solve",
         final=True, title="solver consistency"),
     Tag("solver/consistency_error", "change of the test metric under that accurate solve", final=True),
-    Tag("seconds", "time of the whole run; in summary.json alone", "s", title="seconds", column=True),
+    Tag("seconds", "time of training with its evaluations, over all processes of a run; in summary.json alone", "s",
+        title="seconds", column=True),
 ):  # fmt: skip
     add_tag(_tag)
 

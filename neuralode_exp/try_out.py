@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from neuralode_exp import registry, user_files
 from neuralode_exp.config.errors import Mistake
-from neuralode_exp.config.options import has_inputs, known_of
+from neuralode_exp.config.options import has_inputs, known_of, number_of_inputs
 from neuralode_exp.config.readable import dimension
 from neuralode_exp.config.schema import Config, DensityKeys, SystemKeys
 from neuralode_exp.models.fields.traced import Traced
@@ -58,10 +58,17 @@ def _of_data(config: Config) -> int | None:
 def _of_system(config: Config) -> int:
     entry, options = registered_data(config)
     dim = _call("dataset.system", entry, lambda: entry.setting("dim", options))
+    if not isinstance(dim, int) or dim < 1:
+        raise Wrong(Mistake("dataset.system", "must have dim, a whole number above 0", repr(dim), f"see {entry.place}"))
     z = torch.full((ROWS, dim), 0.1, dtype=torch.float64)
     t = torch.zeros((), dtype=torch.float64)
-    dz = _call("dataset.system", entry, lambda: entry.make(t, z, **options))
+    u = [torch.full((ROWS, len(entry.settings["inputs"])), 0.1, dtype=torch.float64)] if entry.driven else []
+    dz = _call("dataset.system", entry, lambda: entry.make(t, z, *u, **options))
     _must_be("dataset.system", entry, "dz/dt of the shape of z", dz, tuple(z.shape))
+    _must_have_dtype("dataset.system", entry, dz, z.dtype)
+    if entry.settings["energy"] is not None:
+        energy = _call("dataset.system", entry, lambda: entry.setting("energy", options)(z))
+        _must_be("dataset.system", entry, "one number for each state by its energy", energy, (ROWS,))
     return int(dim)
 
 
@@ -92,18 +99,22 @@ def _of_density(config: Config) -> int:
 
 def _of_field(entry: Registered, config: Config, dim: int) -> None:
     key, n = "model.field", config.trainer.replicas
-    fields = [_call(key, entry, lambda: entry.make(dim, **config.model.options)) for _ in range(min(n, 2))]
+    inputs = number_of_inputs(config)
+    given = [dim, inputs] if entry.driven else [dim]
+    fields = [_call(key, entry, lambda: entry.make(*given, **config.model.options)) for _ in range(min(n, 2))]
     if not isinstance(fields[0], nn.Module):
         raise Wrong(Mistake(key, "must be an nn.Module", f"{entry.name} ({entry.place})", "derive the class from it"))
     t, z = torch.zeros(()), torch.full((ROWS, dim, *SIDES) if config.dataset.kind == "images" else (ROWS, dim), 0.1)
-    dz = _call(key, entry, lambda: fields[0](t, z))
+    u = [torch.full((ROWS, inputs), 0.1)] if entry.driven and inputs else []
+    dz = _call(key, entry, lambda: fields[0](t, z, *u))
     _must_be(key, entry, "dz/dt of the shape of z", dz, tuple(z.shape))
+    _must_have_dtype(key, entry, dz, z.dtype)
     if config.dataset.kind == "densities":
         _must_have_tangents(entry, fields[0], t, torch.randn(ROWS, dim))
     if n == 1:
         return
     try:
-        stack(fields, Replicas(2))(t, z.expand(2, *z.shape))
+        stack(fields, Replicas(2))(t, *(x.expand(2, *x.shape) for x in (z, *u)))
     except Exception as error:  # of torch.func, or of the user's code under it
         rule = f"must be 1, as model.field={entry.name} cannot be stacked by torch.func"
         why = str(error).strip().split("\n")[0]
@@ -137,3 +148,13 @@ def _must_be(key: str, entry: Registered, what: str, got: object, shape: tuple[i
     if not isinstance(got, Tensor) or got.shape != shape:
         rule = f"must give {what}, {shape} in a trial"
         raise Wrong(Mistake(key, rule, found, f"correct {entry.name} in {entry.place}"))
+
+
+def _must_have_dtype(key: str, entry: Registered, got: Tensor, dtype: torch.dtype) -> None:
+    if got.dtype != dtype:
+        rule, found = f"must give dz/dt of the dtype of z, {_name(dtype)} in a trial", _name(got.dtype)
+        raise Wrong(Mistake(key, rule, found, f"correct {entry.name} in {entry.place}"))
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")

@@ -239,6 +239,79 @@ def test_a_wrong_request_is_one_line(words: str) -> None:
     assert mistakes("extensions=[my_fields.py]", *separate).startswith(WRONG[words])
 
 
+DRIVEN = """
+import torch
+from torch import nn
+from neuralode_exp.extend import field, system
+
+@system("pushed", dim=2, inputs=[(-1.0, 1.0)])
+def pushed(t, z, u, *, length: float = 1.0):
+    angle, speed = z.unbind(-1)
+    return torch.stack((speed, u[..., 0] - torch.sin(angle) / length), -1)
+
+@field("led")
+class Led(nn.Module):
+    def __init__(self, dim: int, inputs: int):
+        super().__init__()
+        self.net = nn.Linear(dim + inputs, dim)
+
+    def forward(self, t, z, u):
+        return self.net(torch.cat((z, u), -1))
+
+@field("doubled")
+class Doubled(Led):
+    def forward(self, t, z, u):
+        return super().forward(t, z, u).double()
+
+@system("vector-energy", dim=2, energy=lambda: lambda z: z**2)
+def vector_energy(t, z):
+    return -z
+
+@system("root", dim=1)
+def root(t, z):
+    return z.sqrt()
+"""
+
+
+PUSHED = ("dataset=system", "dataset.system=pushed")
+
+
+@pytest.fixture
+def driven(here: Path) -> str:
+    (here / "driven.py").write_text(DRIVEN)
+    return "extensions=[driven.py]"
+
+
+@pytest.mark.parametrize("words", [PUSHED, (*PUSHED, "model.field=led", "trainer.replicas=2"), ("dataset=duffing",)])
+def test_inputs_of_ones_own_code(words: tuple[str, ...], driven: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    field = () if words == PUSHED else ("model.field=led",)
+    assert train_here(monkeypatch, driven, *words, *field, *FEW, "hydra.run.dir=out") == 0
+    summary = read_summary("out")
+    assert summary is not None
+    assert summary["metrics"]["dynamics/field_error"] > 0.0
+
+
+def test_what_a_trial_sees(driven: str) -> None:
+    doubled = mistakes(driven, "dataset=duffing", "model.field=doubled")
+    assert "of the dtype of z, float32 in a trial, got float64" in doubled
+    energy = mistakes(driven, "dataset=system", "dataset.system=vector-energy")
+    assert "its energy, (3,) in a trial, got (3, 2)" in energy
+
+
+def test_a_system_that_is_not_a_number_ends(
+    driven: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train_here(monkeypatch, driven, "dataset=system", "dataset.system=root", *FEW, "hydra.run.dir=out") == 1
+    assert "must be finite at its initial states" in "".join(capsys.readouterr())
+
+
+@pytest.mark.parametrize("text", ["", "[1]", '{"status": "completed"}'])
+def test_a_damaged_summary_is_named(text: str, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert train_here(monkeypatch, *SWING, "extensions=[my_fields.py]", *FEW, "hydra.run.dir=out") == 0
+    (here / "out" / "summary.json").write_text(text)
+    assert "resume must have a summary that can be read" in mistakes("resume=out", "extensions=[my_fields.py]")
+
+
 def test_a_name_that_is_taken_is_refused_with_both_places(here: Path) -> None:
     (here / "more.py").write_text(
         textwrap.dedent("""

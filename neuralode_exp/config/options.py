@@ -102,6 +102,14 @@ def has_inputs(config: Config) -> bool:
     return given and input_of(config.dataset) is not None
 
 
+def number_of_inputs(config: Config) -> int:
+    """Return how many inputs the field gets from the data."""
+    if not has_inputs(config):
+        return 0
+    found = data_of(config.dataset, config.extensions)
+    return len(found[0].settings["inputs"] if found else config.dataset.inputs)  # type: ignore[attr-defined]
+
+
 def annotation_of(option: Parameter) -> Any:
     """Return the type of an option, by its annotation or its default, or None if YAML has no such type."""
     if option.annotation is not Parameter.empty:

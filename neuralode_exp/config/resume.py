@@ -76,7 +76,12 @@ def _require_unfinished(given: str, folder: Path) -> None:
     if (who := held_by(folder)) is not None:
         got = f"{given}, which {who} is running"
         raise ConfigError([Mistake("resume", "must be a run that has stopped", got, "wait for it or end it first")])
-    summary = read_summary(folder)
+    try:
+        summary = read_summary(folder)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        got = f"{given}/summary.json, which is damaged ({type(error).__name__})"
+        fix = "delete that file; the checkpoints have what the run needs"
+        raise ConfigError([Mistake("resume", "must have a summary that can be read", got, fix)]) from error
     if summary is None or summary["status"] not in ("completed", "running", "skipped"):
         return
     if summary["status"] == "running":

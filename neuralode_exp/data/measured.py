@@ -171,12 +171,16 @@ def split(trajectories: Sequence[Trajectory], validation: float = 0.2, seed: int
                 "only trajectory"
             )
         elif ends:
-            notes.append(f"the last part of {len(ends)} others" if whole else f"the last part of {len(ends)}")
+            notes.append(
+                f"the last part of {len(ends)} other{'s' * (len(ends) > 1)}"
+                if whole
+                else f"the last part of {len(ends)}"
+            )
     if not whole and not ends:
         longest = max(trajectories, key=lambda x: len(x.t))
         raise ValueError(
             f"a {'single ' if n == 1 else ''}trajectory must have at least 4 observations to hold out its last part, "
-            f"{longest.name!r} has {len(longest.t)}; add rows, or use validation=0"
+            f"{longest.name!r} has {len(longest.t)}; add rows, or use dataset.validation=0"
         )
     return Split(train, [*map(Part, whole), *ends], f"held out: {' and '.join(notes)}")
 

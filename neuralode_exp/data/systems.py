@@ -132,6 +132,11 @@ def _solve(f: VectorField, z0: np.ndarray, t: np.ndarray) -> np.ndarray:
     from scipy.integrate import solve_ivp  # the import takes half a second, and linear systems do not need it
 
     largest = math.sqrt(np.finfo(np.float64).max)
+    if not bool(torch.isfinite(f(float(t[0]), torch.from_numpy(z0))).all()):  # SciPy would look for a step for ever
+        raise ValueError(
+            f"dz/dt of the system must be finite at its initial states, got NaN or infinity at t={t[0]:g}; correct it, "
+            "or draw the states from another box (low, high)"
+        )
 
     def rhs(t: float, y: np.ndarray) -> np.ndarray:
         return f(t, torch.from_numpy(y).view(z0.shape)).reshape(-1).numpy()

@@ -71,13 +71,13 @@ def valid_time(learned: Tensor, true: Tensor, t: Tensor, lyapunov: float) -> Ten
 
 
 def energy_drift(energy: Tensor) -> Tensor:
-    """Return the mean over trajectories of the largest change of energy since t = 0, over the mean energy then.
+    """Return the mean over trajectories of the largest change of energy since t = 0, over the mean |energy| then.
 
     Args:
         energy: energy along learned trajectories, shape (T, n). Its least possible value is 0.
     """
     energy = energy.double()
-    return (energy - energy[0]).abs().amax(0).mean(-1) / energy[0].mean(-1)
+    return (energy - energy[0]).abs().amax(0).mean(-1) / energy[0].abs().mean(-1)
 
 
 def _known(learned: Tensor, true: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -93,6 +93,7 @@ class Truth:
         flow = copy.deepcopy(flow).double()
         if isinstance(flow, NeuralODE):
             flow.method = make_method("dop853", rtol=PRECISE, atol=PRECISE, max_steps=100_000)
+            flow.gradient = "backprop"  # `reversible` would take steps of its own
         try:
             learned = lead_on(flow, known, known.z[0].double(), self.energy_times)
         except SolverError:
