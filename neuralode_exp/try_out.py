@@ -69,7 +69,7 @@ def _of_system(config: Config) -> int:
     if entry.settings["energy"] is not None:
         energy = _call("dataset.system", entry, lambda: entry.setting("energy", options)(z))
         _must_be("dataset.system", entry, "one number for each state by its energy", energy, (ROWS,))
-    return int(dim)
+    return dim
 
 
 def _of_hybrid(config: Config, dim: int) -> None:

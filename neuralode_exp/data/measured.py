@@ -171,11 +171,8 @@ def split(trajectories: Sequence[Trajectory], validation: float = 0.2, seed: int
                 "only trajectory"
             )
         elif ends:
-            notes.append(
-                f"the last part of {len(ends)} other{'s' * (len(ends) > 1)}"
-                if whole
-                else f"the last part of {len(ends)}"
-            )
+            others = f" other{'s' * (len(ends) > 1)}" if whole else ""
+            notes.append(f"the last part of {len(ends)}{others}")
     if not whole and not ends:
         longest = max(trajectories, key=lambda x: len(x.t))
         raise ValueError(
