@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import subprocess
@@ -77,7 +78,12 @@ def train(*words: str, cwd: Path | None = None, timeout: float = 120.0) -> subpr
 def train_here(patch: pytest.MonkeyPatch, *words: str) -> int:
     """Exit status of `python train.py words` in this process, which saves the seconds of its imports."""
     patch.setattr(sys, "argv", ["train.py", *words])
+    root = logging.getLogger()  # Hydra sets its level and handlers, and a later test would see them
+    level, handlers = root.level, root.handlers[:]
     try:
         return int(command_line())
     except SystemExit as end:
         return int(end.code or 0)
+    finally:
+        root.setLevel(level)
+        root.handlers[:] = handlers
