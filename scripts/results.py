@@ -4,6 +4,7 @@
     python scripts/results.py add SWEEP ... --as NAME --replace    # the same, and delete what else was kept before
     python scripts/results.py render                               # both pages from all of results/
     python scripts/results.py stale                                # results that today's code no longer reproduces
+    python scripts/results.py stale energy chaos                   # the same, of these experiments
 
 A result keeps the losses of its first 20 steps and an evaluation after them. `stale` trains these steps again, which
 takes minutes, and lists results that differ by more than 1e-3 and by more than rounding explains, results without
@@ -53,7 +54,8 @@ def main(argv: list[str] | None = None) -> int:
     add.add_argument("--as", dest="name", required=True, help="name of the experiment")
     add.add_argument("--replace", action="store_true", help="then delete what else is kept of this experiment")
     commands.add_parser("render", help="write RESULTS.md and README's table of results")
-    commands.add_parser("stale", help="list results that today's code no longer reproduces")
+    check = commands.add_parser("stale", help="list results that today's code no longer reproduces")
+    check.add_argument("names", nargs="*", metavar="NAME", help="experiments to check (default: all)")
     args = parser.parse_args(argv)
     if args.command == "render":
         PAGE.write_text(render())
@@ -61,8 +63,13 @@ def main(argv: list[str] | None = None) -> int:
         print(PAGE, README, sep="\n")
         return 0
     if args.command == "stale":
+        folders = sorted(path for path in RESULTS.iterdir() if path.is_dir())
+        if unknown := sorted(set(args.names) - {folder.name for folder in folders}):
+            known = ", ".join(folder.name for folder in folders)
+            print(f"NAME must be an experiment with results, got {', '.join(unknown)}; known: {known}", file=sys.stderr)
+            return 2
         lines = 0
-        for line in stale(RESULTS):
+        for line in stale([folder for folder in folders if not args.names or folder.name in args.names]):
             print(line, flush=True)
             lines += 1
         return int(lines > 0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +15,16 @@ TOLERANCE = 1e-3  # relative
 NUDGE, MARGIN = 1e-6, 10.0
 
 
-def stale(results: Path, reopen: Callable[[Mapping[str, Any]], dict[str, Any]] = opening) -> Iterator[str]:
+def stale(folders: Iterable[Path], reopen: Callable[[Mapping[str, Any]], dict[str, Any]] = opening) -> Iterator[str]:
     """Yield a line for each result without a record or with another one today, and for each missing row.
 
     What today's code refuses to run is a line too.
 
     Args:
-        results: a folder for each experiment, a file for each run.
+        folders: one for each experiment, named after it, with a file for each run.
         reopen: what trains the first steps of a config.
     """
-    for folder in sorted(path for path in results.iterdir() if path.is_dir()):
+    for folder in folders:
         kept = sorted(folder.glob("*.json"))
         for path in kept:
             if why := _changed(json.loads(path.read_text()), reopen):

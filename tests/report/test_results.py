@@ -45,7 +45,7 @@ def test_a_result_is_stale_when_its_first_steps_change(
     (tmp_path / "some" / "older.json").write_text(json.dumps({"config": config}))
     refused = {"config": {**config, "seed": -1}, "opening": record}
     (tmp_path / "some" / "refused.json").write_text(json.dumps(refused))
-    assert list(staleness.stale(tmp_path)) == [
+    assert list(staleness.stale([tmp_path / "some"])) == [
         "some/older.json: has no record of its first steps",
         "some/other.json: losses differ by 0.0099",
         "some/refused.json: could not be run: seed must be at least 0, got -1",
@@ -64,12 +64,17 @@ def test_a_difference_that_rounding_explains_is_no_change_of_the_code(tmp_path: 
             nudged = config["trainer"]["lr"] != 0.1
             return {"losses": [1.0, loss + nudged * by_a_nudge], "evaluation": {"error/test": 50.0}}
 
-        return list(staleness.stale(tmp_path, reopen))
+        return list(staleness.stale([tmp_path / "some"], reopen))
 
     assert lines(2.001, by_a_nudge=0.0) == []
     assert lines(2.01, by_a_nudge=0.0) == ["some/a.json: losses differ by 0.005"]
     assert lines(2.01, by_a_nudge=0.0005) == ["some/a.json: losses differ by 0.005"]
     assert lines(2.01, by_a_nudge=0.002) == []
+
+
+def test_an_experiment_without_results_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    assert results.main(["stale", "energy", "enrgy"]) == 2
+    assert "got enrgy; known: augment, " in capsys.readouterr().err
 
 
 def test_the_cells_of_an_experiment_are_those_of_its_grid() -> None:
