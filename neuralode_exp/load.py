@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-import yaml
 from torch import nn
 
 from neuralode_exp.build import build_model, build_task
@@ -81,11 +80,11 @@ def completed_run(folder: Path | str, extensions: Sequence[str] = ()) -> tuple[C
         config = stored_config(folder)
     except ConfigError as error:
         reason = str(error).splitlines()[0]
-        raise NotLoadable(f"{folder} was written by another version: {reason}") from error
+        raise NotLoadable(f"{folder} is damaged or was written by another version: {reason}") from error
     except FileNotFoundError:
         summary = None
-    except (ValueError, KeyError, TypeError, AttributeError, AssertionError, yaml.YAMLError) as error:
-        raise NotLoadable(f"{folder} is damaged: its summary or config cannot be read; run it again") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise NotLoadable(f"{folder} is damaged: its summary cannot be read; run it again") from error
     if summary is None:
         what = "no run in it" if folder.is_dir() else "no such folder"
         raise NotLoadable(f"RUN must be the folder of a run, got {folder} ({what})")

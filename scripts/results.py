@@ -63,13 +63,12 @@ def main(argv: list[str] | None = None) -> int:
         print(PAGE, README, sep="\n")
         return 0
     if args.command == "stale":
-        folders = sorted(path for path in RESULTS.iterdir() if path.is_dir())
-        if unknown := sorted(set(args.names) - {folder.name for folder in folders}):
-            known = ", ".join(folder.name for folder in folders)
-            print(f"NAME must be an experiment with results, got {', '.join(unknown)}; known: {known}", file=sys.stderr)
+        known = sorted(path.name for path in RESULTS.iterdir() if path.is_dir())
+        if unknown := ", ".join(name for name in args.names if name not in known):
+            print(f"NAME must have results, got {unknown}; known: {', '.join(known)}", file=sys.stderr)
             return 2
         lines = 0
-        for line in stale([folder for folder in folders if not args.names or folder.name in args.names]):
+        for line in stale([RESULTS / name for name in args.names or known]):
             print(line, flush=True)
             lines += 1
         return int(lines > 0)

@@ -136,7 +136,7 @@ def widen(folder: Path) -> None:
         (lambda folder: (folder / "summary.json").unlink(), "RUN must be the folder of a run"),
         (lambda folder: (folder / "summary.json").write_text("{"), "is damaged"),
         (lambda folder: (folder / ".hydra" / "config.yaml").write_text("seed: ["), "is damaged"),
-        (lambda folder: (folder / ".hydra" / "config.yaml").write_text("seed: 0"), "written by another version"),
+        (lambda folder: (folder / ".hydra" / "config.yaml").write_text("seed: 0"), "or was written by another"),
         (lambda folder: (folder / "checkpoints" / "last.pt").unlink(), "cannot be read: No such file"),
         (lambda folder: (folder / "checkpoints" / "last.pt").write_bytes(b"PK"), "it is damaged"),
         (widen, "last.pt must fit the model"),

@@ -15,6 +15,7 @@ from pathlib import Path
 from neuralode_exp import commands
 from neuralode_exp.config import ConfigError
 from neuralode_exp.report.report import html, make_report, markdown, text
+from neuralode_exp.tracking.metrics import DamagedMetrics
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -31,15 +32,15 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     try:
         report = make_report(args.folders, _names(args.by), _names(args.columns))
-    except (ConfigError, FileNotFoundError) as error:
+        pages = {"report.html": html(report), "report.md": markdown(report)}
+    except (ConfigError, DamagedMetrics, FileNotFoundError) as error:
         print(error, file=sys.stderr)
         return 2
     out: Path = args.out or args.folders[0]
     out.mkdir(parents=True, exist_ok=True)
-    (out / "report.html").write_text(html(report), encoding="utf-8")
-    (out / "report.md").write_text(markdown(report), encoding="utf-8")
-    print(text(report))
-    print(f"\n{out / 'report.html'}\n{out / 'report.md'}")
+    for name, page in pages.items():
+        (out / name).write_text(page, encoding="utf-8")
+    print(text(report), "", *(out / name for name in pages), sep="\n")
     return 0
 
 

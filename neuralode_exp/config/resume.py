@@ -71,6 +71,7 @@ def _require_unfinished(given: str, folder: Path) -> None:
         fix = f"use its command with hydra.sweep.dir={given}" if grid else "a run's first lines name its folder"
         raise ConfigError([Mistake("resume", "must be the folder of a run", f"{given} ({what})", fix)])
     from neuralode_exp.tracking.lock import held_by
+    from neuralode_exp.tracking.metrics import DamagedMetrics, read_metrics
     from neuralode_exp.tracking.summary import read_summary  # imports torch, which a wrong request does not need
 
     if (who := held_by(folder)) is not None:
@@ -83,6 +84,10 @@ def _require_unfinished(given: str, folder: Path) -> None:
         fix = "delete that file; the checkpoints have what the run needs"
         raise ConfigError([Mistake("resume", "must have a summary that can be read", got, fix)]) from error
     if summary is None or summary["status"] not in ("completed", "running", "skipped"):
+        try:
+            read_metrics(folder)
+        except DamagedMetrics as error:
+            raise ConfigError([Mistake("resume", f"cannot go on: {error}")]) from error
         return
     if summary["status"] == "running":
         process = summary["process"]

@@ -8,7 +8,8 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
-from omegaconf import OmegaConf
+import yaml
+from omegaconf import DictConfig, OmegaConf
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
@@ -75,9 +76,17 @@ def stored_config(folder: Path | str) -> Config:
 
     Raises:
         FileNotFoundError: the folder is not that of a run.
-        ConfigError: another version of the program wrote the config, with other keys.
+        ConfigError: the file is damaged, or another version of the program wrote it, with other keys.
     """
-    return validate(plain(OmegaConf.load(Path(folder) / ".hydra" / "config.yaml")))
+    path = Path(folder) / ".hydra" / "config.yaml"
+    try:
+        stored = OmegaConf.load(path)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        got = f"a damaged file ({type(error).__name__})"
+        raise ConfigError([Mistake(str(path), "must be YAML", got, "start the run again in a new folder")]) from error
+    if not isinstance(stored, DictConfig):
+        raise ConfigError([Mistake(str(path), "must hold keys", "a list", "start the run again in a new folder")])
+    return validate(plain(stored))
 
 
 def _check_dataset(values: object, mistakes: list[Mistake]) -> Dataset | None:

@@ -79,6 +79,8 @@ def find_runs(folders: Iterable[Path]) -> list[Run]:
 def read_run(folder: Path) -> Run:
     """Read the run of a folder; its status and reason say what is damaged or missing."""
     settings = _settings(folder)
+    if settings is None:
+        return Run(folder, "unreadable", f"{CONFIG} is missing or damaged")
     try:
         summary = read_summary(folder)
     except (ValueError, KeyError, TypeError, AttributeError):
@@ -114,12 +116,12 @@ def _reason(summary: Summary) -> str | None:
     return None
 
 
-def _settings(folder: Path) -> dict[str, Any]:
-    """Return the keys on which the result depends; all keys if the config is that of another version."""
+def _settings(folder: Path) -> dict[str, Any] | None:
+    """Return the keys on which the result depends; all keys of a config of another version; None if it is damaged."""
     try:
         values = resolved(yaml.load((folder / CONFIG).read_text(encoding="utf-8"), Loader))
     except (OSError, ValueError, AttributeError, yaml.YAMLError):  # damaged, or not a mapping
-        return {}
+        return None
     try:
         config = validate(values)
     except ConfigError:

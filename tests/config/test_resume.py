@@ -83,6 +83,21 @@ def test_the_folder_of_another_run_is_refused_with_the_keys_that_differ(tmp_path
     )
 
 
+def test_a_run_with_a_damaged_file_is_refused_with_its_name(tmp_path: Path, compose) -> None:
+    folder = tmp_path / "run"
+    stop(folder, compose(), "interrupted")
+    metrics, config = folder / "metrics.csv", folder / ".hydra" / "config.yaml"
+    metrics.write_text("step,tag,value\n1,loss/train,0.5\n2,loss/train\n")
+    line = f"resume cannot go on: {metrics}:3 must be step,tag,value, got '2,loss/train'; delete that line"
+    assert mistakes(f"resume={folder}") == line
+    metrics.unlink()
+    config.write_text("seed: [")
+    line = f"{config} must be YAML, got a damaged file (ParserError); start the run again in a new folder"
+    assert mistakes(f"resume={folder}") == line
+    config.write_text("- seed")
+    assert mistakes(f"resume={folder}").startswith(f"{config} must hold keys, got a list; ")
+
+
 def test_a_grid_is_no_run(tmp_path: Path) -> None:
     (tmp_path / "multirun.yaml").touch()
     assert mistakes(f"resume={tmp_path}") == (

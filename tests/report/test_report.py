@@ -168,6 +168,22 @@ def test_wrong_requests_are_one_line(tmp_path: Path, make_run: MakeRun, capsys: 
     assert not (tmp_path / "report.html").exists()
 
 
+def test_a_damaged_file_is_named_and_does_not_hide_the_other_runs(
+    tmp_path: Path, make_run: MakeRun, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = (*MNIST, "model=mlp")
+    make_run(tmp_path / "0", *words, metrics={"error/test": 1.0}, curves={"error/test": [2.0, 1.0]})
+    bad = make_run(tmp_path / "1", *words, "seed=1", metrics={"error/test": 3.0}, curves={"error/test": [4.0, 3.0]})
+    with open(bad / "metrics.csv", "a") as file:
+        file.write("2,error/test,abc\n")
+    assert main([str(tmp_path)]) == 2
+    message = f"{bad / 'metrics.csv'}:4 must be step,tag,value, got '2,error/test,abc'; delete that line\n"
+    assert capsys.readouterr().err == message
+    (bad / ".hydra" / "config.yaml").write_text("seed: [")
+    assert main([str(tmp_path)]) == 0
+    assert ".hydra/config.yaml is missing or damaged" in capsys.readouterr().out
+
+
 class Outline(HTMLParser):
     """What a page has, and that its tags are closed."""
 
