@@ -52,6 +52,30 @@ def test_the_source_and_its_hash_are_in_the_identity(tmp_path: Path, source: Pat
     assert identity(of_copy) != before
 
 
+@pytest.mark.parametrize(
+    ("words", "differs"),
+    [
+        ("dataset=circle model.width=16", "model.width=8, not 16"),
+        ("dataset=circle model=resnet model.width=8", "model.name=rknet, not resnet"),
+        ("dataset=two-moons model=rknet model.width=8", "dataset.kind=dynamics, not densities"),
+    ],
+)
+def test_weights_of_another_model_are_refused_before_a_folder_is_made(
+    source: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    words: str,
+    differs: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["train.py", *words.split(), f"weights={source}"])
+    assert program.command_line() == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"weights must be of a run with the same model, got {source} with {differs}" in line
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_missing_folder_is_refused_in_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from hydra.core.override_parser.types import Glob, IntervalSweep, Override
 from omegaconf import DictConfig, OmegaConf
@@ -18,7 +19,7 @@ from neuralode_exp.config.compose import CONF, Composer
 from neuralode_exp.config.errors import ConfigError, Mistake, spell
 from neuralode_exp.config.folders import wrong_output
 from neuralode_exp.config.hydra_internals import command_line_parser, make_loader
-from neuralode_exp.config.identity import WEIGHTS, identity_differences
+from neuralode_exp.config.identity import WEIGHTS, identity_differences, with_effect
 from neuralode_exp.config.kinds import KINDS
 from neuralode_exp.config.launchers import ELSEWHERE, class_name, wrong_settings
 from neuralode_exp.config.machine import of_machine
@@ -26,6 +27,9 @@ from neuralode_exp.config.resume import go_on
 from neuralode_exp.config.schema import Config
 from neuralode_exp.config.validation import stored_config
 from neuralode_exp.outcome import command
+
+OF_WEIGHTS = {"dataset.kind", "model.name", "model.field", "model.augment", "model.features"}
+OF_WEIGHTS |= {"model.channels", "model.blocks", "model.hidden", "model.width", "model.depth", "model.layers"}
 
 
 @dataclass(frozen=True)
@@ -204,10 +208,27 @@ def _needs_multirun(override: Override) -> Mistake:
 
 
 def _of_weights(config: Config) -> list[Mistake]:
-    if config.weights is None or (Path(config.weights) / WEIGHTS).is_file():
+    if config.weights is None:
         return []
-    fix = f"it must hold {WEIGHTS}; a relative path starts at {Path.cwd()}"
-    return [Mistake("weights", "must be the folder of a run with weights", config.weights, fix)]
+    if not (Path(config.weights) / WEIGHTS).is_file():
+        fix = f"it must hold {WEIGHTS}; a relative path starts at {Path.cwd()}"
+        return [Mistake("weights", "must be the folder of a run with weights", config.weights, fix)]
+    try:
+        source = stored_config(config.weights)
+    except (FileNotFoundError, ConfigError):  # weights without their config, or of another version, may fit
+        return []
+    theirs, ours = _structure(source), _structure(config)
+    differ = [key for key in theirs if key in ours and theirs[key] != ours[key]]
+    fix = "the model must be the same, and all else may differ"
+    got = ", ".join(f"{key}={spell(theirs[key])}, not {spell(ours[key])}" for key in differ)
+    rule = "must be of a run with the same model"
+    return [Mistake("weights", rule, f"{config.weights} with {got}", fix)] if differ else []
+
+
+def _structure(config: Config) -> dict[str, Any]:
+    """Return the keys that shape a model's weights, without those that are null and that the field fills in."""
+    values = {key: value for key, value in with_effect(config).items() if key in OF_WEIGHTS and value is not None}
+    return values | ({"model.name": "rknet"} if config.model.name == "odenet" else {})  # the same network
 
 
 def _of_own_code(config: Config) -> list[Mistake]:
