@@ -106,9 +106,16 @@ def _of_field(entry: Registered, config: Config, dim: int) -> None:
         raise Wrong(Mistake(key, "must be an nn.Module", f"{entry.name} ({entry.place})", "derive the class from it"))
     t, z = torch.zeros(()), torch.full((ROWS, dim, *SIDES) if config.dataset.kind == "images" else (ROWS, dim), 0.1)
     u = [torch.full((ROWS, inputs), 0.1)] if entry.driven and inputs else []
+    before = torch.get_rng_state()
     dz = _call(key, entry, lambda: fields[0](t, z, *u))
     _must_be(key, entry, "dz/dt of the shape of z", dz, tuple(z.shape))
     _must_have_dtype(key, entry, dz, z.dtype)
+    if not dz.isfinite().all():
+        raise Wrong(Mistake(key, "must give finite dz/dt in a trial", f"{entry.name} ({entry.place})", "correct it"))
+    adjoint = config.solves_ode and config.model.gradient == "adjoint"
+    if adjoint and not torch.equal(before, torch.get_rng_state()):  # for example, Dropout
+        rule = "must not be adjoint with a field that draws random numbers, as its equation changes with them"
+        raise Wrong(Mistake("model.gradient", rule, f"{entry.name} ({entry.place})", "use model.gradient=checkpoint"))
     if config.dataset.kind == "densities":
         _must_have_tangents(entry, fields[0], t, torch.randn(ROWS, dim))
     if n == 1:

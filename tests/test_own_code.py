@@ -72,6 +72,16 @@ class Detached(Damped):
     def forward(self, t, z):
         return super().forward(t, z.detach())
 
+@field("infinite")
+class Infinite(Damped):
+    def forward(self, t, z):
+        return z / 0
+
+@field("noisy")
+class Noisy(Damped):
+    def forward(self, t, z):
+        return nn.functional.dropout(super().forward(t, z))
+
 @system("swing", dim=2)
 def swing(t, z, *, length: float = 1.0):
     angle, speed = z.unbind(-1)
@@ -205,7 +215,7 @@ def test_the_hash_and_the_options_are_in_the_identity_and_the_place_is_not(here:
 OF_PACKAGE = ", ".join(entry.name for entry in of_package("field"))
 WRONG = {
     "model.field=dampd": f"model.field must be one of {OF_PACKAGE}, damped, narrow, broken, no-module, unstackable, "
-    "detached, got dampd; did you mean damped?",
+    "detached, infinite, noisy, got dampd; did you mean damped?",
     "model.field=damped model.options.dampng=1": "model.options.dampng is not a key; did you mean "
     "model.options.damping?",
     "model.field=damped model.options.width=a": "model.options.width must be a whole number, got a; damped is in "
@@ -222,12 +232,15 @@ WRONG = {
     "stacked by torch.func, got 3: vmap: It looks like you're calling .item() on a Tensor.",
     "model.field=detached dataset=two-moons": "model.field must have forward-mode derivatives for the trace of a "
     "density, got one that is 100% off the field's differences; do not detach z in detached (my_fields.py, line 40)",
+    "model.field=infinite": "model.field must give finite dz/dt in a trial, got infinite (my_fields.py, line 45); ",
+    "model.field=noisy": "model.gradient must not be adjoint with a field that draws random numbers, as its equation "
+    "changes with them, got noisy (my_fields.py, line 50); use model.gradient=checkpoint",
     "model.options.damping=1": "model.options are not read by model.field=mlp; leave them out, or choose a registered "
     "field",
     "dataset=system dataset.system=swng": "dataset.system must be one of swing, flat, got swng; did you mean swing?",
     "dataset=system": "dataset.system must be given; add dataset.system=VALUE",
     "dataset=system dataset.system=flat": "dataset.system must give dz/dt of the shape of z, (3, 3) in a trial, got "
-    "(3, 2); correct flat in my_fields.py, line 50",
+    "(3, 2); correct flat in my_fields.py, line 60",
     "dataset=system dataset.system=swing dataset.options.lenght=1": "dataset.options.lenght is not a key; did you mean "
     "dataset.options.length?",
 }
@@ -403,6 +416,18 @@ def test_a_metric_is_recorded_shown_and_may_be_the_objective(
     alone = one["swing/last_angle_error"]
     assert min(abs(lower - alone), abs(upper - alone)) < 1e-3 * alone
     assert mistakes("extensions=[more.py]", *FEW, "objective=mean/likelihood").startswith("objective must be a tag of")
+
+
+@pytest.mark.parametrize("result", ["'good'", "z[-1, 0]", "{'a': None}"])
+def test_a_metric_that_gives_no_number_is_named(
+    result: str, here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (here / "more.py").write_text(
+        MORE.replace("return (z[-1, :, 0] - known.z[-1, :, 0]).abs().mean()", f"return {result}")
+    )
+    assert train_here(monkeypatch, "extensions=[more.py]", *FEW, "hydra.run.dir=run") == 1
+    rule = "ValueError: the metric swing/last_angle_error must give a number, or numbers by their names, got "
+    assert rule in "".join(capsys.readouterr())
 
 
 @pytest.mark.parametrize("trace", ["exact", "hutchinson"])

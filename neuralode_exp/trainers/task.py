@@ -127,7 +127,15 @@ class Task(ABC):
                 error.add_note(f"in your own metric {tag}")
                 raise
             found = result if isinstance(result, Mapping) else {tag: result}
-            values |= {str(name): float(value) for name, value in found.items()}
+            try:
+                values |= {str(name): float(value) for name, value in found.items()}
+            except (
+                TypeError,
+                ValueError,
+                RuntimeError,
+            ) as error:  # the last one is that of a tensor of several numbers
+                rule = f"the metric {tag} must give a number, or numbers by their names"
+                raise ValueError(f"{rule}, got {str(result)[:60]}") from error
         return values
 
     def penalised_loss(self, step: int) -> tuple[Tensor, Tensor]:
