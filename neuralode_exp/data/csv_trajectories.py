@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -121,6 +121,10 @@ def _roles(
             for c in columns
             if c.values is None
         ]
+        problems += [
+            f"`{key}` must be a column with values, got {c.name}, all empty; leave it out" for c in columns if _empty(c)
+        ]
+    problems += _given_twice({"time": times, "states": picked, "inputs": driving})
     if time is not None and step is not None:
         problems.append(f"`step` must be left out where there is a column of times, got {step:g} and {time}")
     if not problems and time is None and step is None:
@@ -130,8 +134,25 @@ def _roles(
             problems.append(str(error))
     if problems:
         raise ValueError("\n".join([*problems, *table.problems([*times, *picked])]))
-    others = [c for c in table.numbers() if c not in times and c not in labels and c not in driving]
+    others = [c for c in table.numbers() if c not in (*times, *labels, *driving) and not _empty(c)]
     return Roles(times[0] if times else None, picked if states else others, labels, driving)
+
+
+def _empty(column: Column) -> bool:
+    return column.values is not None and bool(np.isnan(column.values.astype(np.float64)).all())
+
+
+def _given_twice(columns: Mapping[str, Sequence[Column]]) -> list[str]:
+    """Return a line for each column that has two roles, or one role twice."""
+    roles: dict[int, str] = {}
+    problems = []
+    for key, column in ((key, column) for key, of_key in columns.items() for column in of_key):
+        if (before := roles.setdefault(id(column), key)) != key:
+            got = f"{column.name}, which `{before}` has too; leave it out of one"
+            problems.append(f"`{key}` must be columns without another role, got {got}")
+        elif sum(other is column for other in columns[key]) > 1:
+            problems.append(f"`{key}` must name each column once, got {column.name} twice; leave one out")
+    return list(dict.fromkeys(problems))
 
 
 def _plain(name: str) -> str:

@@ -33,7 +33,8 @@ def read_table(path: str | Path, missing: Iterable[str] = ()) -> Table:
     if not path.is_file() and path.name == str(path) and (BUNDLED / path).is_file():
         path = BUNDLED / path
     if not path.is_file():
-        raise ValueError(f"`path` must name a file, got {path}, which does not exist")
+        what = "is a folder" if path.is_dir() else "does not exist"
+        raise ValueError(f"`path` must name a file, got {path}, which {what}")
     read = READERS.get(path.suffix.lower())
     try:
         table = read(path) if read else _read_text(path, frozenset(missing))

@@ -188,14 +188,26 @@ def test_repeated_times_may_be_averaged_cell_by_cell(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("columns", "message"),
     [
-        ({"time": "tt"}, '`time` must be a column of FILE, got tt; it has "t", "x", "who"'),
-        ({"states": ("x", "9")}, '`states` must be a column of FILE, got 9; it has "t", "x", "who"'),
+        ({"time": "tt"}, '`time` must be a column of FILE, got tt; it has "t", "x", "who", "gone"'),
+        ({"states": ("x", "9")}, '`states` must be a column of FILE, got 9; it has "t", "x", "who", "gone"'),
         ({"states": ("who",)}, "`states` must be a column of numbers, got who with 'a'"),
         ({"step": 0.1, "time": "t"}, "`step` must be left out where there is a column of times, got 0.1 and t"),
+        ({"states": ("x", "x")}, "`states` must name each column once, got x twice; leave one out"),
+        (
+            {"states": ("x",), "inputs": ("x",)},
+            "`inputs` must be columns without another role, got x, which `states` has too; leave it out of one",
+        ),
+        (
+            {"time": "1", "states": ("t", "x")},
+            "`states` must be columns without another role, got t, which `time` has too; leave it out of one",
+        ),
+        ({"states": ("x", "gone")}, "`states` must be a column with values, got gone, all empty; leave it out"),
     ],
 )
 def test_wrong_columns(tmp_path: Path, columns: Mapping[str, Any], message: str) -> None:
-    assert problems(write(tmp_path, "t,x,who\n0,1,a\n1,2,b\n"), **columns) == [message]
+    text = "t,x,who,gone\n0,1,a,\n1,2,b,\n"
+    assert problems(write(tmp_path, text), **columns) == [message]
+    assert read_trajectories(write(tmp_path, text)).states == ["x"]  # what is empty is no state
 
 
 @pytest.mark.parametrize(
