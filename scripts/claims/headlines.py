@@ -99,7 +99,7 @@ def rknet_cost(results: Results) -> str:
         for what in (peak, saved, time)
     }
     return (
-        f"dopri5 at 1e-3, 26 evaluations: the peak of RK-Net's training step is {of('rknet', peak):.0f} MiB, and "
+        f"dopri5 at 1e-3: the peak of RK-Net's training step is {of('rknet', peak):.0f} MiB, and "
         f"ODE-Net's takes of it {ratios[peak]}; of what is saved when backward starts, {of('rknet', saved):.0f} MiB, "
         f"{ratios[saved]}. The time of a step over RK-Net's, by turns: {ratios[time]} (`scripts/benchmark.py cost`)"
     )

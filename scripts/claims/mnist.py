@@ -20,6 +20,7 @@ STAGES = {name: TABLEAUS[name].stages for name in ("euler", "midpoint", "heun2",
 PEAK = "memory/peak_mib"
 # Chen et al. 2018, https://arxiv.org/abs/1806.07366, table 1: one run each, adaptive solves, 160 epochs.
 PUBLISHED = {"mlp": 1.60, "resnet": 0.41, "rknet": 0.47, "odenet": 0.42}
+MODELS = ("mlp", "stem", "resnet", "rknet", "odenet")  # the order of the rows
 
 
 def name_of(run: Run) -> str:
@@ -33,7 +34,7 @@ def mean(runs: Iterable[Run], tag: str) -> float:
 
 
 def by_name(runs: Sequence[Run]) -> dict[str, list[Run]]:
-    names = dict.fromkeys(map(name_of, runs))
+    names = sorted(set(map(name_of, runs)), key=lambda name: (MODELS.index(name.split(" ")[0]), name))
     return {name: [run for run in runs if name_of(run) == name] for name in names}
 
 
