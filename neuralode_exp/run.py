@@ -214,6 +214,7 @@ def _train(
         raise
     except Exception as error:
         recorder.hparams_end("failed")
+        summary |= {"steps": loop.step, "seconds": loop.seconds}
         if isinstance(error, NonFiniteGradient) or (isinstance(error, SolverError) and task.advice != Task.advice):
             error.add_note(task.advice)  # a failed solve gives general advice itself
         raise

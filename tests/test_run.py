@@ -166,6 +166,8 @@ def test_a_failure_has_one_line_and_a_record(tmp_path: Path, compose: Compose) -
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert summary["status"] == "failed"
     assert summary["error"]["type"] == "MaxStepsExceeded"
+    assert summary["steps"] == 3
+    assert summary["seconds"] > 0
 
 
 def test_a_diverging_run_fails_and_says_so(tmp_path: Path, compose: Compose) -> None:
