@@ -98,14 +98,12 @@ FURTHER_COLUMNS: dict[str, tuple[str, ...]] = {
     ),
     "hundred-seeds": ("dynamics/active_replicas", "dynamics/field_error_std", "dynamics/eigenvalue_error_std"),
 }
-# Experiment -> columns that its table leaves out because they mean nothing there.
+# Experiment -> columns that its table leaves out.
+# Runs that shared the machine: `scripts/benchmark.py cost` measures times by turns, and `claim-memory` the memory.
+SHARED = ("time/step_ms", "memory/peak_mib", "memory/saved_mib", "seconds")
 LEFT_OUT: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(("mnist-table", "fashion-table", "claim-continuous", "claim-k-over-h"), SHARED),
     "measured": ("time/step_ms", "seconds"),  # the machine was busy with other work
-    # `claim-memory` and `scripts/benchmark.py cost` measure memory and times, with nothing else on the machine.
-    "mnist-table": ("time/step_ms", "memory/peak_mib", "memory/saved_mib", "seconds"),
-    "fashion-table": ("time/step_ms", "memory/peak_mib", "memory/saved_mib", "seconds"),
-    "claim-continuous": ("time/step_ms", "memory/peak_mib", "memory/saved_mib", "seconds"),
-    "claim-k-over-h": ("time/step_ms", "seconds"),  # `scripts/benchmark.py cost` measures times by turns
     # Its runs have two steps, whose memory is measured: too few to train, and slowed by the measurement.
     "claim-memory": ("time/step_ms", "solver/consistency", "error/test", "loss/train", "seconds"),
 }
