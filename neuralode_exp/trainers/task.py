@@ -129,11 +129,7 @@ class Task(ABC):
             found = result if isinstance(result, Mapping) else {tag: result}
             try:
                 values |= {str(name): float(value) for name, value in found.items()}
-            except (
-                TypeError,
-                ValueError,
-                RuntimeError,
-            ) as error:  # the last one is that of a tensor of several numbers
+            except (TypeError, ValueError, RuntimeError) as error:  # RuntimeError: a tensor of several numbers
                 rule = f"the metric {tag} must give a number, or numbers by their names"
                 raise ValueError(f"{rule}, got {str(result)[:60]}") from error
         return values
