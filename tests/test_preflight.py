@@ -216,6 +216,23 @@ def test_a_directory_of_the_user_adds_options(tmp_path: Path) -> None:
     assert "dataset=swing" in str(request.answer)
 
 
+@pytest.mark.parametrize(
+    ("words", "note"),
+    [
+        ("trainer.loss=flow-matching", "trainer.loss will have no effect: this run does not read it"),
+        (
+            "solver=rk4 solver.rtol=1e-5 trainer.momentum=0.5 trainer.lr=0.1",
+            "solver.rtol, trainer.momentum will have no effect: this run does not read them",
+        ),
+        ("-m solver=rk4,euler solver.rtol=1e-5", "solver.rtol will have no effect: no run reads it"),
+        ("-m solver=rk4,dopri5 solver.rtol=1e-5", None),
+        ("trainer.loss=likelihood device=cpu log_every=5 dataset.step_size=0.5 hydra.run.dir=out", None),
+    ],
+)
+def test_a_key_that_will_have_no_effect_is_named(words: str, note: str | None) -> None:
+    assert preflight(words.split()).note == note
+
+
 def test_check_says_what_would_run(compose) -> None:
     name = identity(compose("seed=3"))
     assert preflight(["seed=3", "check=true"]).answer == (

@@ -80,6 +80,8 @@ def command_line(argv: Sequence[str] | None = None) -> int | str:
         with StopAtOnce():
             register_plugins()
             request = preflight(sys.argv[1:] if argv is None else list(argv))
+            if request.note is not None:
+                print(request.note, file=sys.stderr)
             if request.answer is not None:
                 print(request.answer)
                 return 0

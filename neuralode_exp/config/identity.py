@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,12 @@ def identity_differences(a: Config, b: Config) -> dict[str, tuple[Any, Any]]:
     of_a, of_b = with_effect(a), with_effect(b)
     pairs = {key: (of_a.get(key), of_b.get(key)) for key in sorted(of_a.keys() | of_b.keys())}
     return {key: (x, y) for key, (x, y) in pairs.items() if x != y}
+
+
+def unread(config: Config, keys: Iterable[str]) -> list[str]:
+    """Return those of some dotted keys that the task, model and solver of a run do not read."""
+    flat, read = flatten(config.model_dump()), with_effect(config).keys() | WITHOUT_EFFECT
+    return [key for key in keys if key in flat and key not in read and not is_neutral(key, flat[key])]
 
 
 def with_effect(config: Config) -> dict[str, Any]:

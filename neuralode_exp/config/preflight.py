@@ -19,7 +19,7 @@ from neuralode_exp.config.compose import CONF, Composer
 from neuralode_exp.config.errors import ConfigError, Mistake, spell
 from neuralode_exp.config.folders import wrong_output
 from neuralode_exp.config.hydra_internals import command_line_parser, make_loader
-from neuralode_exp.config.identity import WEIGHTS, identity_differences, with_effect
+from neuralode_exp.config.identity import WEIGHTS, identity_differences, unread, with_effect
 from neuralode_exp.config.kinds import KINDS
 from neuralode_exp.config.launchers import ELSEWHERE, class_name, wrong_settings
 from neuralode_exp.config.machine import of_machine
@@ -39,10 +39,12 @@ class Request:
     Args:
         argv: the arguments for Hydra.
         answer: what `check=true` prints instead of running; None for a run.
+        note: which of the given keys will have no effect; None if all have one.
     """
 
     argv: list[str]
     answer: str | None = None
+    note: str | None = None
 
 
 def preflight(argv: list[str], conf: Path = CONF) -> Request:
@@ -67,25 +69,37 @@ def preflight(argv: list[str], conf: Path = CONF) -> Request:
     overrides = composer.parse(flags.overrides, mistakes)
     arguments = [str(override.input_line) for override in overrides]
     given = {override.key_or_group: override.value() for override in overrides}
+    is_grid, configs = flags.multirun or given.get("hydra.mode") == "MULTIRUN", []
     try:
         if given.get("resume") is not None:
             arguments, config = go_on(str(given["resume"]), overrides, conf, is_grid=flags.multirun)
             mistakes += of_what_is_there(config)
-            said = answer.of_run(config) if config.check else None
-        elif flags.multirun or given.get("hydra.mode") == "MULTIRUN":
-            said = _grid(composer, overrides)
+            is_grid, configs = False, [config]
         else:
-            said = _single(composer, overrides)
+            configs = _grid(composer, overrides) if is_grid else [_single(composer, overrides)]
     except ConfigError as error:
         mistakes += error.mistakes
     if mistakes:
         raise ConfigError(mistakes)
     # Flags come first, because Hydra's parser accepts no flag between two overrides.
     further = ["--config-dir", flags.config_dir] if flags.config_dir else []
-    return Request([*(["--multirun"] if flags.multirun else []), *further, *arguments], said)
+    argv = [*(["--multirun"] if flags.multirun else []), *further, *arguments]
+    asked = any(config.check for config in configs)
+    said = (answer.of_grid(configs) if is_grid else answer.of_run(configs[0])) if asked else None
+    return Request(argv, said, _without_effect(given, configs))
 
 
-def _single(composer: Composer, overrides: list[Override]) -> str | None:
+def _without_effect(keys: Iterable[str], configs: Sequence[Config]) -> str | None:
+    """Name the given keys that none of the runs reads, in one line."""
+    names = list(keys)
+    for config in configs:
+        if not (names := unread(config, names)):
+            return None
+    reads = "this run does not read" if len(configs) == 1 else "no run reads"
+    return f"{', '.join(names)} will have no effect: {reads} {'it' if len(names) == 1 else 'them'}"
+
+
+def _single(composer: Composer, overrides: list[Override]) -> Config:
     mistakes = [_needs_multirun(override) for override in overrides if override.is_sweep_override()]
     try:
         config = composer.config(override for override in overrides if not override.is_sweep_override())
@@ -99,7 +113,7 @@ def _single(composer: Composer, overrides: list[Override]) -> str | None:
         raise ConfigError([*mistakes, *([gap] if gap else [])])
     if mistakes := of_what_is_there(config):
         raise ConfigError(mistakes)
-    return answer.of_run(config) if config.check else None
+    return config
 
 
 def of_what_is_there(config: Config, *, elsewhere: bool = False) -> list[Mistake]:
@@ -112,8 +126,8 @@ def of_what_is_there(config: Config, *, elsewhere: bool = False) -> list[Mistake
     return first or [*_of_own_code(config), *KINDS[config.dataset.kind].data(config)]
 
 
-def _grid(composer: Composer, overrides: list[Override]) -> str | None:
-    """Check every cell. A cell without a meaning is no mistake: the grid skips it."""
+def _grid(composer: Composer, overrides: list[Override]) -> list[Config]:
+    """Check every cell and return all of them. A cell without a meaning is no mistake: the grid skips it."""
     mistakes: Counter[Mistake] = Counter()
     of_hydra = [override for override in overrides if override.is_hydra_override()]
     wrong = [override for override in of_hydra if override.is_sweep_override()]
@@ -137,9 +151,7 @@ def _grid(composer: Composer, overrides: list[Override]) -> str | None:
         raise ConfigError([*of_request, *(_counted(mistake, n, len(cells)) for mistake, n in mistakes.items())])
     if not meant:
         raise ConfigError(gaps)
-    if not any(config.check for config in configs):
-        return None
-    return answer.of_grid(configs)
+    return configs
 
 
 def axes_of(composer: Composer, overrides: list[Override]) -> list[Override]:
