@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullLocator
+from matplotlib.ticker import LogLocator, NullLocator
 
 from neuralode_exp.tracking.figures.style import LOOKS, label, new_figure
 
@@ -32,6 +32,9 @@ def draw_curves(
         ax.plot(*points, look[1:], color=colour, lw=1.4, label=name)
     if log:
         ax.set_yscale("log")
+        ax.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        ax.yaxis.set_major_formatter("{x:g}")  # 0.5, where 5 x 10^-1 would push the label out of the picture
+        ax.yaxis.set_minor_locator(NullLocator())
     label(ax, "", x, y)
     ax.legend(fontsize=8, framealpha=0.7)
     return figure
