@@ -71,7 +71,8 @@ def seeds(runs: list[Run]) -> str:
 def errors(runs: list[Run]) -> str:
     """Return a test error in percent, and each seed's if there are several."""
     each = ", ".join(f"{run.metrics['error/test']:.2f}" for run in runs)
-    return f"{spread(runs, 'error/test', 2)} % ({each if len(runs) > 1 else 'one seed'})"
+    several = len(runs) > 1
+    return f"{spread(runs, 'error/test', 3 if several else 2)} % ({each if several else 'one seed'})"
 
 
 def range_of(values: Iterable[float], digits: int) -> str:

@@ -57,7 +57,7 @@ def test_the_table_has_published_and_measured_errors(tmp_path: Path) -> None:
     runs += [run("resnet", metrics=step(60.0), curves=reaching(100)), run("stem", metrics=step(50.0))]
     said = "\n".join(mnist.table(runs, folder))
     # 150 steps over 100, each in 0.9 of the time. The runs' own 250 and 60 ms do not count.
-    assert "| odenet (checkpoint) | checkpoint, rk4 h=1 | 0.42 | 2.00 | 2 | 150 | 1.35 |" in said
+    assert "| odenet (checkpoint) | checkpoint, rk4 h=1 | 0.42 | 2.000 ± 0.000 | 2 | 150 | 1.35 |" in said
     assert "| resnet |  | 0.41 | 2.00 | 1 | 100 |  |" in said
     assert "| stem |  |  | 2.00 | 1 | not reached |  |" in said
     assert "Here: 10 epochs" in said

@@ -22,7 +22,7 @@ def test_runs_are_found_by_their_settings_and_ordered_by_seed(tmp_path: Path) ->
         keep(tmp_path, "table", f"{model}{seed}", settings=settings, metrics={"error/test": error})
     results = Results(tmp_path)
     runs = results.runs("table", model="resnet", model_width=8)
-    assert errors(runs) == "0.35 ± 0.07 % (0.30, 0.40)"  # a standard deviation of 0.1 / sqrt(2)
+    assert errors(runs) == "0.350 ± 0.071 % (0.30, 0.40)"  # a standard deviation of 0.1 / sqrt(2)
     assert errors(results.runs("table", model="stem")) == "0.70 % (one seed)"
     with pytest.raises(LookupError, match="results/table must have a run with"):
         results.runs("table", model="mlp")
