@@ -97,7 +97,7 @@ REFUSED = {
     "dataset=csv dataset.path=empty.csv": ["dataset.path cannot be used: empty.csv must have rows, it has none"],
     "dataset=csv dataset.path=bytes.csv": ["dataset.path cannot be used: bytes.csv must be text in UTF-8, UTF-16 or"],
     "dataset=csv dataset.path=spiral.csv dataset.states=x": ["dataset.states must be a column of spiral.csv, got x; "],
-    "dataset=csv dataset.path=.": ["dataset.path must name a file, got ., which does not exist"],
+    "dataset=csv dataset.path=.": ["dataset.path must name a file, got ., which is a folder"],
     "dataset=csv dataset.path=null": ["dataset.path must be text, got null; add dataset.path=VALUE"],
     "dataset=points": ["dataset.path must be given; add dataset.path=VALUE"],
     "dataset=points dataset.path=nowhere.npy": ["dataset.path must name a file, got nowhere.npy, which does not"],
