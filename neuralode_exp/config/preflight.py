@@ -7,6 +7,7 @@ import itertools
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -222,19 +223,25 @@ def _needs_multirun(override: Override) -> Mistake:
 def _of_weights(config: Config) -> list[Mistake]:
     if config.weights is None:
         return []
-    if not (Path(config.weights) / WEIGHTS).is_file():
+    path = Path(config.weights) / WEIGHTS
+    if not path.is_file():
         fix = f"it must hold {WEIGHTS}; a relative path starts at {Path.cwd()}"
         return [Mistake("weights", "must be the folder of a run with weights", config.weights, fix)]
-    try:
-        source = stored_config(config.weights)
-    except (FileNotFoundError, ConfigError):  # weights without their config, or of another version, may fit
-        return []
-    theirs, ours = _structure(source), _structure(config)
+    theirs, ours = _structure_at(Path(config.weights).absolute(), path.stat().st_mtime_ns), _structure(config)
     differ = [key for key in theirs if key in ours and theirs[key] != ours[key]]
     fix = "the model must be the same, and all else may differ"
     got = ", ".join(f"{key}={spell(theirs[key])}, not {spell(ours[key])}" for key in differ)
     rule = "must be of a run with the same model"
     return [Mistake("weights", rule, f"{config.weights} with {got}", fix)] if differ else []
+
+
+@cache  # all cells of a grid start from the same weights
+def _structure_at(folder: Path, _changed: int) -> dict[str, Any]:
+    """Return `_structure` of a run; nothing for weights without their config, or of another version, which may fit."""
+    try:
+        return _structure(stored_config(folder))
+    except (FileNotFoundError, ConfigError):
+        return {}
 
 
 def _structure(config: Config) -> dict[str, Any]:
