@@ -68,7 +68,7 @@ def cell(group: Group, column: Tag) -> str:
 def spread(statistic: Statistic) -> str:
     """Write a mean, rounded to the second digit of its standard deviation."""
     mean, std = statistic.mean, statistic.std
-    if not std or std < 1e-14 * abs(mean):  # one value, or equal values up to the rounding of their mean
+    if not std:  # one value, or equal values, such as the number of parameters
         return number(mean)
     decimals = 1 - math.floor(math.log10(std))
     if not -5 < decimals < 6:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -32,8 +33,9 @@ class Statistic:
             return None
         if not all(map(math.isfinite, values)):
             return Statistic(len(values), sum(values), None)
-        n, mean = len(values), math.fsum(values) / len(values)
-        return Statistic(n, mean, math.sqrt(math.fsum((x - mean) ** 2 for x in values) / (n - 1)) if n > 1 else None)
+        # `stdev` is exact, so equal values have the deviation 0 whatever the rounding of their mean.
+        deviation = statistics.stdev(values) if len(values) > 1 else None
+        return Statistic(len(values), statistics.fmean(values), deviation)
 
 
 @dataclass(frozen=True)
