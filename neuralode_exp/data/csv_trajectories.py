@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -144,15 +145,16 @@ def _empty(column: Column) -> bool:
 
 def _given_twice(columns: Mapping[str, Sequence[Column]]) -> list[str]:
     """Return a line for each column that has two roles, or one role twice."""
-    roles: dict[int, str] = {}
+    roles: dict[Column, str] = {}
     problems = []
-    for key, column in ((key, column) for key, of_key in columns.items() for column in of_key):
-        if (before := roles.setdefault(id(column), key)) != key:
-            got = f"{column.name}, which `{before}` has too; leave it out of one"
-            problems.append(f"`{key}` must be columns without another role, got {got}")
-        elif sum(other is column for other in columns[key]) > 1:
-            problems.append(f"`{key}` must name each column once, got {column.name} twice; leave one out")
-    return list(dict.fromkeys(problems))
+    for key, of_key in columns.items():
+        for column, times in Counter(of_key).items():
+            if (before := roles.setdefault(column, key)) != key:
+                got = f"{column.name}, which `{before}` has too; leave it out of one"
+                problems.append(f"`{key}` must be columns without another role, got {got}")
+            elif times > 1:
+                problems.append(f"`{key}` must name each column once, got {column.name} twice; leave one out")
+    return problems
 
 
 def _plain(name: str) -> str:
