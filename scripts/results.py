@@ -63,7 +63,7 @@ def main(argv: list[str] | None = None) -> int:
         print(PAGE, README, sep="\n")
         return 0
     if args.command == "stale":
-        known = sorted(path.name for path in RESULTS.iterdir() if path.is_dir())
+        known = [folder.name for folder in kept_folders()]
         if unknown := ", ".join(name for name in args.names if name not in known):
             print(f"NAME must have results, got {unknown}; known: {', '.join(known)}", file=sys.stderr)
             return 2
@@ -86,6 +86,11 @@ def main(argv: list[str] | None = None) -> int:
         for path in set((RESULTS / args.name).glob("*.json")) - kept:
             path.unlink()
     return 0
+
+
+def kept_folders() -> list[Path]:
+    """Return the folder of each experiment with results, in the order of their names."""
+    return sorted(path for path in RESULTS.iterdir() if path.is_dir())
 
 
 def keep(run: Run, name: str) -> Path:
@@ -139,7 +144,7 @@ def render() -> str:
     ]
     for path in sorted(RESULTS.glob("benchmark-*.json")):
         parts += benchmark(json.loads(path.read_text()))
-    for folder in sorted(path for path in RESULTS.iterdir() if path.is_dir()):
+    for folder in kept_folders():
         parts += experiment(folder)
     return "\n\n".join(parts) + "\n"
 

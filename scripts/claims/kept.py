@@ -71,8 +71,12 @@ def seeds(runs: list[Run]) -> str:
 def errors(runs: list[Run]) -> str:
     """Return a test error in percent, and each seed's if there are several."""
     each = ", ".join(f"{run.metrics['error/test']:.2f}" for run in runs)
-    several = len(runs) > 1
-    return f"{spread(runs, 'error/test', 3 if several else 2)} % ({each if several else 'one seed'})"
+    return f"{error_of(runs)} % ({each if len(runs) > 1 else 'one seed'})"
+
+
+def error_of(runs: list[Run]) -> str:
+    """Return a test error in percent, which has two digits, and a third one as a mean."""
+    return spread(runs, "error/test", 3 if len(runs) > 1 else 2)
 
 
 def range_of(values: Iterable[float], digits: int) -> str:

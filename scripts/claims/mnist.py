@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from scipy.stats import ttest_ind
 
 from claims.figures import draw_curves, draw_powers
-from claims.kept import Results, spread
+from claims.kept import Results, error_of
 from neuralode_exp.ode.tableaus import TABLEAUS
 from neuralode_exp.report.runs import Run
 
@@ -51,7 +51,7 @@ def table(runs: Sequence[Run], folder: Path) -> Iterator[str]:
         reached = f"{steps:.0f}" if math.isfinite(steps) else "not reached"
         time = f"{times[name]:.2f}" if name in times else ""
         published = PUBLISHED.get(name.split(" ")[0], "")
-        errors = f"{published} | {spread(group, 'error/test', 3 if len(group) > 1 else 2)}"
+        errors = f"{published} | {error_of(group)}"
         rows.append(f"| {name} | {_how(group[0])} | {errors} | {len(group)} | {reached} | {time} |")
     yield "\n".join(rows)
     yield (
