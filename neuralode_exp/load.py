@@ -16,7 +16,7 @@ from neuralode_exp.models.in_user_units import InUserUnits
 from neuralode_exp.models.shape import Shape
 from neuralode_exp.outcome import command
 from neuralode_exp.tracking import checkpoints
-from neuralode_exp.tracking.summary import Summary, read_summary
+from neuralode_exp.tracking.summary import DamagedSummary, Summary, read_summary
 from neuralode_exp.trainers import earlier
 
 Weights = Literal["last", "best"]
@@ -83,8 +83,8 @@ def completed_run(folder: Path | str, extensions: Sequence[str] = ()) -> tuple[C
         raise NotLoadable(f"{folder} is damaged or was written by another version: {reason}") from error
     except FileNotFoundError:
         summary = None
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise NotLoadable(f"{folder} is damaged: its summary cannot be read; run it again") from error
+    except DamagedSummary as error:
+        raise NotLoadable(str(error)) from error
     if summary is None:
         what = "no run in it" if folder.is_dir() else "no such folder"
         raise NotLoadable(f"RUN must be the folder of a run, got {folder} ({what})")

@@ -33,7 +33,7 @@ from neuralode_exp.tracking import checkpoints
 from neuralode_exp.tracking.lock import Held, Lock, lock
 from neuralode_exp.tracking.progress import Progress, final_table, progress
 from neuralode_exp.tracking.recorder import Recorder
-from neuralode_exp.tracking.summary import RunError, Summary, new_summary, read_summary, write_summary
+from neuralode_exp.tracking.summary import DamagedSummary, RunError, Summary, new_summary, read_summary, write_summary
 from neuralode_exp.trainers.failures import NonFiniteGradient
 from neuralode_exp.trainers.loop import Cadence, Loop, Prune, averaged
 from neuralode_exp.trainers.task import Task
@@ -83,7 +83,10 @@ def run(
 
 
 def _run(config: Config, folder: Path, values: Mapping[str, Any], held: Lock, show: Show, prune: Prune | None) -> float:
-    before = read_summary(folder)
+    try:
+        before = read_summary(folder)
+    except DamagedSummary as error:
+        raise RunFailed(str(error)) from error
     if before is not None and before["identity"] != identity(config):
         raise RunFailed(f"{folder} holds another run ({before['identity']}); choose another folder")
     if before is not None and before["status"] == "completed" and before["objective"] is not None:

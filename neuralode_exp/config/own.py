@@ -18,6 +18,7 @@ from neuralode_exp.config.schema import DATASETS, Config, Dataset, DensityKeys, 
 from neuralode_exp.data import dysts_systems
 from neuralode_exp.registry import ExtensionError, Kind, Registered
 from neuralode_exp.tags import TAGS
+from neuralode_exp.tracking.summary import read_summary
 
 # Names that are taken, beside those that the package registers.
 OTHERS: dict[Kind, tuple[str, ...]] = {
@@ -158,8 +159,6 @@ def again(folder: Path | str, config: Config, given: Sequence[str], how: str) ->
     """
     if not config.extensions and not given:
         return config
-    from neuralode_exp.tracking.summary import read_summary
-
     summary = read_summary(folder)
     had = dict(summary.get("extensions", {})) if summary else {}
     now = {word: user_files.sha256(word) for word in given}

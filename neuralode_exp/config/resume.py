@@ -14,6 +14,9 @@ from neuralode_exp.config.identity import identity_differences
 from neuralode_exp.config.own import again, given_extensions, spell_extensions
 from neuralode_exp.config.schema import Config
 from neuralode_exp.config.validation import stored_config
+from neuralode_exp.tracking.lock import held_by
+from neuralode_exp.tracking.metrics import DamagedMetrics, read_metrics
+from neuralode_exp.tracking.summary import DamagedSummary, read_summary
 
 
 def go_on(given: str, overrides: Iterable[Override], conf: Path, *, is_grid: bool) -> tuple[list[str], Config]:
@@ -70,25 +73,16 @@ def _require_unfinished(given: str, folder: Path) -> None:
         what = "the folder of a grid" if grid else "no such folder" if not folder.is_dir() else "no run in it"
         fix = f"use its command with hydra.sweep.dir={given}" if grid else "a run's first lines name its folder"
         raise ConfigError([Mistake("resume", "must be the folder of a run", f"{given} ({what})", fix)])
-    from neuralode_exp.tracking.lock import held_by
-    from neuralode_exp.tracking.metrics import DamagedMetrics, read_metrics
-    from neuralode_exp.tracking.summary import read_summary  # imports torch, which a wrong request does not need
-
     if (who := held_by(folder)) is not None:
         got = f"{given}, which {who} is running"
         raise ConfigError([Mistake("resume", "must be a run that has stopped", got, "wait for it or end it first")])
     try:
         summary = read_summary(folder)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        got = f"{given}/summary.json, which is damaged ({type(error).__name__})"
-        fix = "delete that file; the checkpoints have what the run needs"
-        raise ConfigError([Mistake("resume", "must have a summary that can be read", got, fix)]) from error
-    if summary is None or summary["status"] not in ("completed", "running", "skipped"):
-        try:
+        if summary is None or summary["status"] not in ("completed", "running", "skipped"):
             read_metrics(folder)
-        except DamagedMetrics as error:
-            raise ConfigError([Mistake("resume", f"cannot go on: {error}")]) from error
-        return
+            return
+    except (DamagedSummary, DamagedMetrics) as error:
+        raise ConfigError([Mistake("resume", f"cannot go on: {error}")]) from error
     if summary["status"] == "running":
         process = summary["process"]
         got = f"{given}, which process {process['pid']} on {process['host']} is running"

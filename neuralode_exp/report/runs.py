@@ -15,7 +15,7 @@ import yaml
 from neuralode_exp.config import Config, ConfigError, flatten, validate
 from neuralode_exp.config.identity import WITHOUT_EFFECT, with_effect
 from neuralode_exp.config.values import resolved
-from neuralode_exp.tracking.summary import Summary, read_summary
+from neuralode_exp.tracking.summary import DamagedSummary, Summary, read_summary
 
 CONFIG = Path(".hydra") / "config.yaml"
 
@@ -83,7 +83,7 @@ def read_run(folder: Path) -> Run:
         return Run(folder, "unreadable", f"{CONFIG} is missing or damaged")
     try:
         summary = read_summary(folder)
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except DamagedSummary:
         return Run(folder, "unreadable", "summary.json is damaged", settings)
     if summary is None:
         return Run(folder, "not started", "the job left no summary.json", settings)

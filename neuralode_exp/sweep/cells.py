@@ -14,7 +14,7 @@ from neuralode_exp.config import Config, identity, label, without_meaning
 from neuralode_exp.config.compose import Composer, open_options, quoted
 from neuralode_exp.config.label import joined
 from neuralode_exp.config.preflight import expand
-from neuralode_exp.tracking.summary import Summary, read_summary
+from neuralode_exp.tracking.summary import DamagedSummary, Summary, read_summary
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,10 @@ def outcome(cell: Cell, said: Outcome | None = None) -> Outcome:
     """Return how a cell stands by its folder, or as the launcher `said` if the folder has no summary."""
     if cell.gap is not None:
         return Outcome("skipped", reason=cell.gap)
-    summary = read_summary(cell.folder)
+    try:
+        summary = read_summary(cell.folder)
+    except DamagedSummary as error:
+        return Outcome("failed", reason=str(error))
     if summary is None:
         return said or Outcome("not started")
     return Outcome(summary["status"], summary["objective"], summary["seconds"], _reason(cell, summary))

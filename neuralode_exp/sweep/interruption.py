@@ -14,7 +14,7 @@ from hydra.plugins.launcher import Launcher
 
 from neuralode_exp.interruption import StopAtOnce
 from neuralode_exp.sweep.processes import HAS_GROUPS, has_own_processes
-from neuralode_exp.tracking.summary import read_summary
+from neuralode_exp.tracking.summary import DamagedSummary, Summary, read_summary
 
 
 class PassedOn(StopAtOnce):
@@ -45,7 +45,7 @@ class PassedOn(StopAtOnce):
 
     def _running(self) -> set[int]:
         """Return the process numbers of the running jobs on this machine, without jobs of another launcher."""
-        summaries = [summary for folder in self._folders if (summary := read_summary(folder))]
+        summaries = [summary for folder in self._folders if (summary := _read(folder))]
         running = {
             summary["process"]["pid"]
             for summary in summaries
@@ -54,3 +54,10 @@ class PassedOn(StopAtOnce):
         if self._elsewhere or not running:
             return running
         return running & {process.pid for process in psutil.Process().children(recursive=True)}
+
+
+def _read(folder: Path) -> Summary | None:
+    try:
+        return read_summary(folder)
+    except DamagedSummary:
+        return None  # no job runs in this folder, because a job refuses such a file

@@ -19,6 +19,10 @@ FILE_NAME = "summary.json"
 Status = Literal["running", "completed", "failed", "interrupted", "pruned", "skipped", "killed"]
 
 
+class DamagedSummary(ValueError):
+    """A summary.json is not what `write_summary` writes."""
+
+
 class RunError(TypedDict):
     """Why a run failed: the exception's class and its text."""
 
@@ -81,17 +85,30 @@ def read_summary(folder: Path | str) -> Summary | None:
 
     The status `running` is returned as `killed` if the process is not alive. A process on another host counts as alive
     while the lock of the folder is held.
+
+    Raises:
+        DamagedSummary: the file is not what `write_summary` writes. The message names it and says what to do.
     """
+    path = Path(folder) / FILE_NAME
     try:
-        text = (Path(folder) / FILE_NAME).read_text(encoding="utf-8")
+        summary = _parse(path.read_bytes())
     except FileNotFoundError:
         return None
-    summary: Summary = json.loads(text)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:  # no JSON, or JSON of another structure
+        got = f"{path} is damaged ({type(error).__name__}); delete it, and the run can go on from its checkpoint"
+        raise DamagedSummary(got) from error
+    if summary["status"] == "running" and not _is_running(summary["process"], Path(folder)):
+        summary["status"] = "killed"
+    return summary
+
+
+def _parse(content: bytes) -> Summary:
+    summary: Summary = json.loads(content)
+    if missing := Summary.__annotations__.keys() - {"extensions"} - summary.keys():
+        raise KeyError(*missing)
     summary["metrics"] = {tag: float(value) for tag, value in summary["metrics"].items()}
     if summary["objective"] is not None:
         summary["objective"] = float(summary["objective"])
-    if summary["status"] == "running" and not _is_running(summary["process"], Path(folder)):
-        summary["status"] = "killed"
     return summary
 
 

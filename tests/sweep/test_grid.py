@@ -45,6 +45,20 @@ def test_a_finished_grid_is_left_as_it_is(grid: Grid) -> None:
     assert stamps() == before
 
 
+def test_a_damaged_summary_costs_only_its_run(grid: Grid) -> None:
+    assert grid("seed=0,1") == 0
+    damaged = Path("grid") / table()[1]["run"] / "summary.json"
+    damaged.write_text('{"status": "completed"}')
+    assert grid("seed=0,1,2") == 1
+    assert statuses() == ["completed", "failed", "completed"]
+    assert table()[1]["reason"].endswith(
+        "summary.json is damaged (KeyError); delete it, and the run can go on from its checkpoint"
+    )
+    damaged.unlink()
+    assert grid("seed=0,1,2") == 0
+    assert statuses() == ["completed"] * 3
+
+
 def test_a_longer_command_extends_the_grid(grid: Grid) -> None:
     assert grid("seed=1") == 0
     before = {path: stamp for path, stamp in stamps().items() if path.name not in ("sweep.csv", "multirun.yaml")}

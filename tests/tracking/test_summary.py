@@ -1,6 +1,7 @@
 import json
 import math
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -14,7 +15,7 @@ import torch
 
 from neuralode_exp.tracking import provenance
 from neuralode_exp.tracking.lock import FILE_NAME, LOST_SECONDS
-from neuralode_exp.tracking.summary import Summary, new_summary, read_summary, write_summary
+from neuralode_exp.tracking.summary import DamagedSummary, Summary, new_summary, read_summary, write_summary
 
 RUN = (
     "import sys, time, torch\n"
@@ -45,6 +46,13 @@ def test_start_and_end(tmp_path: Path, summary: Summary) -> None:
     write_summary(tmp_path, summary)
     assert read_summary(tmp_path) == summary
     assert [path.name for path in tmp_path.iterdir()] == ["summary.json"]
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[1]", b"\xff", b'{"status": "completed"}', b'{"metrics": 1}'])
+def test_a_damaged_file_is_named_with_what_to_do(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "summary.json").write_bytes(content)
+    with pytest.raises(DamagedSummary, match=re.escape(str(tmp_path / "summary.json")) + " is damaged .*; delete it"):
+        read_summary(tmp_path)
 
 
 def test_nonfinite_metrics_are_valid_json_and_come_back(tmp_path: Path, summary: Summary) -> None:
