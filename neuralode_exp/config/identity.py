@@ -43,6 +43,11 @@ def unread(config: Config, keys: Iterable[str]) -> list[str]:
 
 
 def with_effect(config: Config) -> dict[str, Any]:
+    """Return the dotted keys and values of the identity: what a run reads, but for later keys of a neutral value."""
+    return {key: value for key, value in read_keys(config).items() if not is_neutral(key, value)}
+
+
+def read_keys(config: Config) -> dict[str, Any]:
     """Return the dotted keys and values that the result depends on, without keys that the cell does not read."""
     sections = config.model_dump()
     keys = KINDS[config.dataset.kind].models.get(config.model.name)
@@ -70,8 +75,7 @@ def with_effect(config: Config) -> dict[str, Any]:
     if config.weights is not None:
         flat["weights.sha256"] = _sha256(Path(config.weights) / WEIGHTS)
     # JSON turns tuples into lists, so that a stored config equals a new one.
-    read = {key: x for key, x in flat.items() if key not in WITHOUT_EFFECT and not is_neutral(key, x)}
-    return json.loads(json.dumps(read))
+    return json.loads(json.dumps({key: value for key, value in flat.items() if key not in WITHOUT_EFFECT}))
 
 
 def _sha256(path: Path) -> str | None:

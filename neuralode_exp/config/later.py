@@ -74,4 +74,4 @@ def with_later_keys(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def is_neutral(key: str, value: object) -> bool:
     """Return whether a dotted key was added later and has its neutral value."""
-    return key in NEUTRAL and value == NEUTRAL[key]
+    return key in NEUTRAL and (tuple(value) if isinstance(value, list) else value) == NEUTRAL[key]

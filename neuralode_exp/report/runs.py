@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from neuralode_exp.config import Config, ConfigError, flatten, validate
-from neuralode_exp.config.identity import WITHOUT_EFFECT, with_effect
+from neuralode_exp.config.identity import WITHOUT_EFFECT, read_keys
 from neuralode_exp.config.values import resolved
 from neuralode_exp.tracking.summary import DamagedSummary, Summary, read_summary
 
@@ -132,7 +132,7 @@ def _settings(folder: Path) -> dict[str, Any] | None:
 
 def settings_of(config: Config) -> dict[str, Any]:
     """Return the keys on which a result depends. The model has its name in tables, such as `odenet (checkpoint)`."""
-    settings = {_short(key): value for key, value in with_effect(config).items()}
+    settings = {_short(key): value for key, value in read_keys(config).items()}
     gradient = config.model.gradient
     named = config.model.name == "odenet" and gradient in ("checkpoint", "reversible")
     return settings | {"model": f"odenet ({gradient})" if named else config.model.name}

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 
 from claims import mnist
-from neuralode_exp.config.later import NEUTRAL
 from neuralode_exp.report.runs import Run
 
 Points = Mapping[float, float]  # y by x
@@ -79,8 +78,7 @@ def planar(runs: Sequence[Run], folder: Path) -> Iterator[str]:
         parts = []
         for name, key in (("continuous", "model.width"), ("planar", "model.layers")):
             of_name = [run for run in here if (run.settings["model"] == "planar") == (name == "planar")]
-            # A key at its neutral value stays out of what is stored.
-            kl = {int(run.settings.get(key, NEUTRAL.get(key))): run.metrics["density/kl"] for run in of_name}
+            kl = {int(run.settings[key]): run.metrics["density/kl"] for run in of_name}
             parts.append(f"{name} {', '.join(f'{kl[n]:.2f} ({n})' for n in sorted(kl))}")
         yield f"{dataset}, KL in nat (hidden units or layers): {'; '.join(parts)}."
 

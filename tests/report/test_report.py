@@ -102,6 +102,20 @@ def test_cells_that_left_no_folder_are_read_from_the_table_of_the_grid(tmp_path:
     assert "model=resnet has no density" in text(report)
 
 
+def test_a_default_value_is_shown_and_a_key_that_is_not_read_is_not(tmp_path: Path, make_run: MakeRun) -> None:
+    moons = ("dataset=two-moons", "model=planar")
+    make_run(tmp_path / "0", *moons, metrics={"density/nll": 2.0})
+    make_run(tmp_path / "1", *moons, "model.layers=8", metrics={"density/nll": 2.0})
+    make_run(tmp_path / "2", "dataset=two-moons", "model=rknet", metrics={"density/nll": 2.0})
+    report = make_report([tmp_path])
+    model, layers = (report.keys.index(key) for key in ("model", "model.layers"))
+    assert {(group.values[model], group.values[layers]) for group in report.groups} == {
+        ("planar", "8"),
+        ("planar", "32"),
+        ("rknet", "-"),
+    }
+
+
 def test_keys_are_those_that_differ_and_that_no_earlier_key_decides(tmp_path: Path, make_run: MakeRun) -> None:
     # trainer, tolerance and much more differ with the dataset; a resnet reads no solver.
     for i, words in enumerate(
