@@ -22,7 +22,7 @@ def test_errors_of_huge_states_do_not_overflow() -> None:
 def test_trajectories_count_alike_at_any_size() -> None:
     true = torch.ones(5, 2, 3) * torch.tensor([1.0, 1e6])[:, None]  # two trajectories, five times
     learned = true[:, None] * torch.tensor([1.1, 1.3])[:, None]
-    torch.testing.assert_close(trajectory_error(learned, true).float(), torch.tensor([0.2]))
+    torch.testing.assert_close(trajectory_error([(learned, true)]).float(), torch.tensor([0.2]))
 
 
 def test_eigenvalues_are_matched() -> None:
@@ -38,16 +38,21 @@ def test_eigenvalues_that_are_not_finite_are_infinitely_wrong() -> None:
     assert eigenvalue_error(learned, true).tolist() == [torch.inf, 0.0]
 
 
-def test_spread_error_is_a_root_mean_square_of_what_is_known() -> None:
-    true = torch.tensor([[0.0, 1.0], [2.0, torch.nan]])[:, None]  # (T, 1, d)
-    learned = torch.tensor([[0.0, 4.0], [6.0, 9.0]])[:, None]
+def test_spread_error_is_a_root_mean_square_of_what_is_known_and_forecast() -> None:
+    true = torch.tensor([[7.0, 7.0], [0.0, 1.0], [2.0, torch.nan]])[:, None]  # (T, 1, d)
+    learned = torch.tensor([[7.0, 7.0], [0.0, 4.0], [6.0, 9.0]])[:, None]
     plain = Scale(["x", "y"], torch.zeros(2), torch.ones(2), 1.0)
-    assert float(spread_error(learned, true, plain)) == pytest.approx((25 / 3) ** 0.5)
-    assert float(trajectory_error(learned, true)) == pytest.approx(5**0.5)
+    assert float(spread_error([(learned, true)], plain)) == pytest.approx((25 / 3) ** 0.5)
+    more = (torch.full((2, 2, 2), 3.0), torch.full((2, 2, 2), 4.0))  # four forecast values, each off by 1
+    unknown = (torch.zeros(2, 1, 2), torch.tensor([[0.0, 0.0], [torch.nan, torch.nan]])[:, None])
+    pairs = [(learned, true), more, unknown]
+    assert float(spread_error(pairs, plain)) == pytest.approx(((25 + 4) / 7) ** 0.5)
+    expected = (5 / 103**0.5 + 2 / 8 + 2 / 8) / 3
+    assert float(trajectory_error([(learned, true), more])) == pytest.approx(expected)
     replicas = torch.stack([learned, learned + 1], 1)
-    assert spread_error(replicas, true, plain).shape == (2,)
-    learned[0, 0, 0] = torch.nan  # a failed fit is no missing cell
-    assert spread_error(learned, true, plain).isnan()
+    assert spread_error([(replicas, true)], plain).shape == (2,)
+    learned[1, 0, 0] = torch.nan  # a failed fit is no missing cell
+    assert spread_error([(learned, true)], plain).isnan()
 
 
 def test_errors_of_logarithms_are_in_spreads_of_the_columns_themselves() -> None:
@@ -58,7 +63,7 @@ def test_errors_of_logarithms_are_in_spreads_of_the_columns_themselves() -> None
     torch.testing.assert_close(scale.outward(x), z)
     off = z + torch.tensor([3.0, 0.0])
     expected = 3 / float(z[:, 0].std(correction=0)) / 2**0.5
-    assert float(spread_error(scale.inward(off)[:, None], x[:, None], scale)) == pytest.approx(expected)
+    assert float(spread_error([(scale.inward(off)[:, None], x[:, None])], scale)) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("d", [1, 2, 3, 4])

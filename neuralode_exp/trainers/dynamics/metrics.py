@@ -4,12 +4,17 @@ Shapes are given for one network. R replicas have an axis of length R before (n,
 computed in float64, where the square of a float32 number cannot overflow.
 """
 
+from collections.abc import Sequence
 from itertools import permutations
 
 import torch
 from torch import Tensor
 
 from neuralode_exp.data.observed import Scale
+
+Pair = tuple[
+    Tensor, Tensor
+]  # learned and true trajectories, (T, n, d); NaN for unknown true values, which do not count
 
 
 def relative_error(learned: Tensor, true: Tensor) -> Tensor:
@@ -23,32 +28,35 @@ def relative_error(learned: Tensor, true: Tensor) -> Tensor:
     return torch.linalg.vector_norm(learned - true, dim=(-2, -1)) / torch.linalg.vector_norm(true)
 
 
-def trajectory_error(learned: Tensor, true: Tensor) -> Tensor:
-    """Return the mean over trajectories of ||z' - z|| / ||z||, with norms over times and components.
+def trajectory_error(pairs: Sequence[Pair]) -> Tensor:
+    """Return the mean over all trajectories of ||z' - z|| / ||z||, with norms over times and components.
 
     Dividing by each trajectory's norm weights small and large trajectories alike.
-
-    Args:
-        learned: z', shape (T, n, d).
-        true: z, shape (T, n, d), with NaN for unknown values, which are left out.
     """
-    off, true, _ = _known(learned, true)
-    size = torch.linalg.vector_norm(true, dim=(0, -1))
-    return (torch.linalg.vector_norm(off, dim=(0, -1)) / size).mean(dim=-1)
+    errors = []
+    for learned, true in pairs:
+        off, known, _ = _known(learned, true)
+        size = torch.linalg.vector_norm(known, dim=(0, -1))
+        errors.append(torch.linalg.vector_norm(off, dim=(0, -1)) / size)
+    return torch.cat(errors, -1).mean(dim=-1)
 
 
-def spread_error(learned: Tensor, true: Tensor, scale: Scale) -> Tensor:
-    """Return the mean over trajectories of the root mean square of z' - z over times and components.
+def spread_error(pairs: Sequence[Pair], scale: Scale) -> Tensor:
+    """Return the root mean square of z' - z over all forecast values.
 
-    The unit is the standard deviation of each column of the table. A model that always predicts the mean has error 1.
+    The first state of a trajectory does not count, because the forecast starts from it. The unit is the standard
+    deviation of each column of the table.
 
     Args:
-        learned: z', shape (T, n, d).
-        true: z, shape (T, n, d), with NaN for unknown values, which are left out.
+        pairs: learned and true trajectories.
         scale: the units of both.
     """
-    off, _, known = _known(scale.spreads(learned), scale.spreads(true))
-    return (off.square().sum(dim=(0, -1)) / known.sum(dim=(0, -1))).sqrt().mean(dim=-1)
+    squares, counts = [], []
+    for learned, true in pairs:
+        off, _, known = _known(scale.spreads(learned[1:]), scale.spreads(true[1:]))
+        squares.append(off.square().sum(dim=(0, -2, -1)))
+        counts.append(known.sum())
+    return (torch.stack(squares).sum(0) / torch.stack(counts).sum()).sqrt()
 
 
 def valid_time(learned: Tensor, true: Tensor, t: Tensor, lyapunov: float) -> Tensor:

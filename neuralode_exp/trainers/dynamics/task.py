@@ -22,7 +22,7 @@ from neuralode_exp.models.shape import Shape
 from neuralode_exp.ode import SolverError, Stats
 from neuralode_exp.trainers.consistency import SAMPLES, consistency
 from neuralode_exp.trainers.dynamics.curvature import curvature
-from neuralode_exp.trainers.dynamics.metrics import spread_error, trajectory_error
+from neuralode_exp.trainers.dynamics.metrics import Pair, spread_error, trajectory_error
 from neuralode_exp.trainers.dynamics.shooting import MultipleShooting, SingleShooting
 from neuralode_exp.trainers.dynamics.truth import Flow, Truth
 from neuralode_exp.trainers.task import Solved, Task, seeded
@@ -68,7 +68,7 @@ class LearnDynamics(Task):
     long: Trajectories | None
     truth: Truth | None
     _: KW_ONLY
-    error: Callable[[Tensor, Tensor], Tensor] = trajectory_error
+    error: Callable[[Sequence[Pair]], Tensor] = trajectory_error
     shape: Shape
     replicas: Replicas = field()  # required here; other tasks may have None
     start: Callable[[], None] | None = None
@@ -149,8 +149,8 @@ class LearnDynamics(Task):
         """Return the error of persistence, the forecast that stays at the first held-out state, for measured data."""
         if self.truth is not None or self.test or not self.validation:
             return {}
-        errors = [self.error(x.z[:1].expand_as(x.z), x.judged).sum() for x in self.validation]
-        return {"dynamics/persistence_error": float(sum(errors)) / sum(x.z.shape[1] for x in self.validation)}
+        stays = self.error([(x.z[:1].expand_as(x.z), x.judged) for x in self.validation])
+        return {"dynamics/persistence_error": float(stays)}
 
     def _warn_of_persistence(self, summary: Mapping[str, float]) -> None:
         learned, held = (summary.get(f"dynamics/{name}_error", 0.0) for name in ("validation", "persistence"))
@@ -174,17 +174,12 @@ class LearnDynamics(Task):
         return values | ({"dynamics/constants_error": torch.stack(off).amax(0)} if off else {})
 
     def _trajectory_error(self, trajectories: Sequence[Trajectories]) -> Tensor:
-        """Return the mean error over all trajectories for each replica. It is infinite if the solve fails."""
-        errors, counts = [], []
-        for known in trajectories:
-            try:
-                learned = self.lead_on(self.flow, known, known.z[0], known.t)
-                errors.append(self.error(learned, known.judged).cpu())
-            except SolverError:
-                errors.append(self.replicas.expand(torch.tensor(torch.inf, dtype=torch.float64)))
-            counts.append(known.z.shape[1])
-        weights = torch.tensor(counts, dtype=torch.float64) / sum(counts)
-        return torch.tensordot(weights, torch.stack(errors), 1)
+        """Return the error over all trajectories for each replica. It is infinite if a solve fails."""
+        try:
+            learned = [self.lead_on(self.flow, known, known.z[0], known.t) for known in trajectories]
+        except SolverError:
+            return self.replicas.expand(torch.tensor(torch.inf, dtype=torch.float64))
+        return self.error([(z, known.judged) for z, known in zip(learned, trajectories, strict=True)]).cpu()
 
     def hardness(self) -> dict[str, float]:
         # Regularisers need a field of t and z alone, and a known equation cannot be made easier.
@@ -222,9 +217,7 @@ class LearnDynamics(Task):
             learned.append(self.lead_on(self.flow, known, known.z[0], known.t))
             nfe.append(self.flow.stats.nfe_forward)
         seconds = time.perf_counter() - began
-        errors = [float(self.error(z, x.judged).mean()) for z, x in zip(learned, trajectories, strict=True)]
-        counts = [x.z.shape[1] for x in trajectories]
-        error = sum(e * n for e, n in zip(errors, counts, strict=True)) / sum(counts)
+        error = float(self.error([(z, x.judged) for z, x in zip(learned, trajectories, strict=True)]).mean())
         return Solved(tag, error, torch.cat([z.flatten() for z in learned]), statistics.fmean(nfe), seconds)
 
     def _summarise(self, values: Mapping[str, Tensor]) -> dict[str, float]:
@@ -244,7 +237,7 @@ class LearnDynamics(Task):
 
         def measure(flow: Flow) -> tuple[Tensor, Tensor]:
             learned = self.lead_on(flow, known[0], z[0], t)
-            return learned, self.error(learned, judged).mean()
+            return learned, self.error([(learned, judged)]).mean()
 
         return consistency(self.flow, measure)
 
