@@ -14,12 +14,8 @@ from neuralode_exp.data.inputs import Input, random_samples
 from neuralode_exp.data.systems import System, make_system
 
 SAMPLINGS = ("regular", "random")
-STREAMS = (
-    "times",
-    "train",
-    "validation",
-    "test",
-)  # append only: an index here is part of a seed
+# Append only, because an index here is part of a seed.
+STREAMS = ("times", "train", "validation", "test", "train inputs", "validation inputs", "test inputs")
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,7 +110,8 @@ def make_dynamics(
     box = torch.stack((low_, high_))
     z0 = {name: system.initial(box, _uniform(streams[name], size, system.dim)) for name, size in sizes.items()}
     steps = round(test_horizon * (points - 1))
-    u = {name: _inputs(system, size, max(points, steps + 1), _generator(seed, name)) for name, size in sizes.items()}
+    rows = max(points, steps + 1)
+    u = {name: _inputs(system, size, rows, streams[f"{name} inputs"]) for name, size in sizes.items()}
 
     def flow(name: str, t: Tensor) -> Tensor:
         given = u[name]

@@ -89,6 +89,8 @@ def test_every_trajectory_has_an_input_of_its_own_that_is_held_for_a_while() -> 
     assert (u[:HELD_FOR] == u[0]).all()
     assert u[:, 0].unique().numel() == 4
     assert not torch.equal(u[:, 0], u[:, 1])
+    # Both are uniform on [0.2, 1], so the same random numbers would give the same values.
+    assert (data.train.clean[0].flatten()[:, None] - u.flatten()).abs().min() > 1e-6
 
 
 def test_a_driven_table_is_learned_loaded_and_led_on_by_other_inputs(tmp_path: Path) -> None:
