@@ -66,7 +66,7 @@ def system(
     numpy: bool = False,
     inputs: Sequence[tuple[float, float]] = (),
     start: Sequence[float] | None = None,
-    lyapunov: float | None = None,
+    lyapunov: Setting[float | None] = None,
     energy: Callable[..., Callable[[Any], Any]] | None = None,
 ) -> Callable[[Made], Made]:
     """Register a function as a known system dz/dt = f(t, z): `dataset=system dataset.system=NAME`.
@@ -76,7 +76,8 @@ def system(
     with the function itself. The program looks for a fixed point near the box, and recognises a linear system from
     values of f.
 
-    Each argument from dim to stiff may also be a function of the options, as `t_max=lambda length: 6 * length**0.5`.
+    Each argument from dim to stiff, and lyapunov, may also be a function of the options, as `t_max=lambda length: 6 *
+    length**0.5`.
 
     Args:
         name: the value of `dataset.system` that selects it.
@@ -90,7 +91,8 @@ def system(
             inputs from them. The function takes (t, z, u), with u of shape (..., number of inputs).
         start: a state whose trajectory goes to an attractor. Initial states are then drawn from the attractor, not from
             the box.
-        lyapunov: the largest Lyapunov exponent, in 1 / time. With it the run reports the valid prediction time.
+        lyapunov: the largest Lyapunov exponent, in 1 / time. With it the run reports the valid prediction time. A
+            function of the options may return None where the exponent is not known.
         energy: a conserved quantity whose least value is 0. It is given as a function of the options that returns a
             function of states (..., dim): `energy=lambda length: lambda z: ...`. With it the run reports how far the
             energy of learned trajectories drifts.

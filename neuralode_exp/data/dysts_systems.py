@@ -59,13 +59,19 @@ def register(name: str) -> None:
     options = [Parameter(key, Parameter.KEYWORD_ONLY, default=value) for key, value in numbers.items()]
     f.__signature__ = Signature([*given, *options])  # type: ignore[attr-defined]
     f.__doc__ = known["description"]
+
+    def exponent(**given: Any) -> float | None:
+        at_defaults = all(given[key] == value for key, value in numbers.items())
+        return known["maximum_lyapunov_estimated"] * known["period"] if at_defaults else None
+
+    exponent.__signature__ = Signature([option.replace(default=Parameter.empty) for option in options])  # type: ignore[attr-defined]
     at = zip(known["initial_conditions"], known["mean"], known["std"], strict=True)
     system(
         name,
         dim=known["embedding_dimension"],
         t_max=PERIODS,
         start=[(x - mean) / std for x, mean, std in at],
-        lyapunov=known["maximum_lyapunov_estimated"] * known["period"],
+        lyapunov=exponent,
     )(f)
 
 

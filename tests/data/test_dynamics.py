@@ -291,3 +291,8 @@ def test_the_fastest_decay_is_that_of_the_jacobian():
     assert make_system("unstable").fastest_decay(states) == 0.0
     # df/dz of van der Pol at (2, 0) is [[0, 1], [-1, -300]].
     assert make_system("van-der-pol", mu=100.0).fastest_decay(states) == pytest.approx(299.9967, abs=1e-3)
+
+
+def test_the_exponent_of_lorenz_is_known_for_its_usual_constants_alone() -> None:
+    assert make_system("lorenz").lyapunov == 0.9056
+    assert make_system("lorenz", rho=10.0).lyapunov is None  # two stable fixed points
