@@ -174,7 +174,8 @@ for _tag in (
     Tag("density/wasserstein_floor", "the same distance between two sets of test points",
         title="Wasserstein of the data"),
     Tag("density/path_energy",
-        "kinetic energy of the paths from base to data beyond that of optimal transport, relative",
+        "(E - W^2) / W^2, where E is the kinetic energy of the paths from base points to samples and W their "
+        "2-Wasserstein distance; 0 for an optimal transport",
         title="path energy"),
     Tag("nfe/sample", "evaluations of the vector field to draw samples with dopri5 at 1e-5", title="NFE sampling"),
     Tag("density/inversion_error", "relative error of samples that are mapped to the base and back"),

@@ -188,7 +188,7 @@ class DensityEstimation(Task):
             "density/wasserstein_floor": wasserstein(unit * others, unit * some),
         }
         if isinstance(self.module, Flow):
-            values |= sampling(self.module, z0.double(), some)
+            values |= sampling(self.module, z0.double().to(self.device))
         return values
 
     def _inversion(self) -> dict[str, float]:
