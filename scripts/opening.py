@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import math
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -56,8 +57,16 @@ def opening(values: Mapping[str, Any], steps: int = STEPS) -> dict[str, Any]:
 
 
 def largest_difference(numbers: list[float], others: list[float]) -> float:
-    """Return the largest |a - b| / max(|a|, |b|): 0 if all are equal bit for bit, infinity if their numbers differ."""
+    """Return the largest |a - b| / max(|a|, |b|): 0 if all are equal bit for bit, infinity if their numbers differ.
+
+    It is infinite too where only one of the two is NaN or infinite.
+    """
     if len(numbers) != len(others):
-        return float("inf")
-    pairs = ((a, b) for a, b in zip(numbers, others, strict=True) if a != b)
-    return max((abs(a - b) / max(abs(a), abs(b)) for a, b in pairs), default=0.0)
+        return math.inf
+    return max(map(_difference, numbers, others), default=0.0)
+
+
+def _difference(a: float, b: float) -> float:
+    if a == b or (math.isnan(a) and math.isnan(b)):
+        return 0.0
+    return abs(a - b) / max(abs(a), abs(b)) if math.isfinite(a) and math.isfinite(b) else math.inf

@@ -57,8 +57,12 @@ def _changed(content: Mapping[str, Any], reopen: Callable[[Mapping[str, Any]], d
 
 
 def _differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, float]:
-    """Return the largest relative difference of the losses, and that of each metric of the evaluation."""
-    pairs = {tag: ([a["evaluation"][tag]], [b["evaluation"][tag]]) for tag in a["evaluation"] if tag in b["evaluation"]}
+    """Return the largest relative difference of the losses, and that of each metric of the evaluation.
+
+    A metric of `a` that `b` lacks has an infinite difference. One that only `b` has is new, and says nothing of `a`.
+    """
+    before, now = a["evaluation"], b["evaluation"]
+    pairs = {tag: ([value], [now[tag]] if tag in now else []) for tag, value in before.items()}
     return {name: largest_difference(*pair) for name, pair in {"losses": (a["losses"], b["losses"]), **pairs}.items()}
 
 

@@ -27,6 +27,8 @@ def test_equal_code_gives_equal_losses_and_a_change_is_seen(tmp_path: Path) -> N
 def test_the_difference_is_relative_and_a_missing_loss_is_infinitely_far() -> None:
     assert largest_difference([1.0, 0.0], [1.0, 0.0]) == 0
     assert largest_difference([1.0, -8.0], [1.0, -10.0]) == 0.2
+    assert largest_difference([math.nan, math.inf], [math.nan, math.inf]) == 0
+    assert largest_difference([0.1], [math.inf]) == largest_difference([0.1], [math.nan]) == math.inf
     assert largest_difference([1.0], []) == math.inf
 
 

@@ -42,10 +42,13 @@ def test_a_result_is_stale_when_its_first_steps_change(
         losses = [*record["losses"][:-1], change * record["losses"][-1]]
         content = {"config": config, "opening": {**record, "losses": losses}}
         (tmp_path / "some" / f"{name}.json").write_text(json.dumps(content))
+    gone = {**record, "evaluation": {**record["evaluation"], "dynamics/old": 1.0}}
+    (tmp_path / "some" / "gone.json").write_text(json.dumps({"config": config, "opening": gone}))
     (tmp_path / "some" / "older.json").write_text(json.dumps({"config": config}))
     refused = {"config": {**config, "seed": -1}, "opening": record}
     (tmp_path / "some" / "refused.json").write_text(json.dumps(refused))
     assert list(staleness.stale([tmp_path / "some"])) == [
+        "some/gone.json: dynamics/old differ by inf",
         "some/older.json: has no record of its first steps",
         "some/other.json: losses differ by 0.0099",
         "some/refused.json: could not be run: seed must be at least 0, got -1",
