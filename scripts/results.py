@@ -16,6 +16,7 @@ Exit status: 0 done, 1 something is stale, 2 the request is wrong.
 from __future__ import annotations
 
 import argparse
+import ast
 import json
 import sys
 from collections.abc import Iterator
@@ -23,6 +24,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from benchmark import TABLES
 from claims.experiments import CLAIMS, FURTHER_COLUMNS, LEFT_OUT
 from claims.headlines import with_headlines
 from claims.kept import as_run
@@ -134,13 +136,15 @@ def render() -> str:
     """Return RESULTS.md: the benchmarks against their goals, then a table for each experiment."""
     parts = [
         "# Results",
-        "`python scripts/results.py render` makes this page from the files in `results/`. The command above a table "
+        "`python scripts/results.py render` makes this page from the files in `results/`. The commands above a table "
         "measured its numbers.",
+        "A benchmark's goal was set before it was measured, and `reached` or `missed` says how the value compares.",
         "The tables of experiments show mean ± standard deviation over the seeds, from the last weights. `seed` seeds "
         "the weights and the batches and leaves the data and the test set as they are, so the spread is that of "
-        "training alone. No table shows `best.pt`, which is chosen by the objective, for known systems against "
-        "noise-free truth. `ms per step` is the median over a run's steps. Runs of images shared the two cores with "
-        "other work, so compare times in the benchmarks, which measure by turns.",
+        "training alone. No table uses the weights of `best.pt`: they are chosen by the objective, which for a known "
+        "system is the error against its noise-free truth. A dash stands for a key that a run does not read. `ms per "
+        "step` is the median over a run's steps. Most runs shared the two cores with others, so compare times in the "
+        "benchmarks, which measure by turns.",
     ]
     for path in sorted(RESULTS.glob("benchmark-*.json")):
         parts += benchmark(json.loads(path.read_text()))
@@ -152,10 +156,10 @@ def render() -> str:
 def benchmark(content: dict[str, Any]) -> Iterator[str]:
     machine = content["machine"]
     yield f"## Benchmark `{content['table']}`"
-    yield (
-        f"`python scripts/benchmark.py {content['table']}`, {machine['cpu']}, {machine['threads']} threads, "
-        f"torch {content['versions']['torch']}, {content['date'][:10]}"
-    )
+    yield f"    python scripts/benchmark.py {content['table']} --threads {machine['threads']}"
+    yield f"{machine['cpu']}, torch {content['versions']['torch']}, {content['date'][:10]}"
+    source = ROOT / "scripts" / Path(*TABLES[content["table"]].split(".")).with_suffix(".py")
+    yield ast.get_docstring(ast.parse(source.read_text())) or ""
     rows = ["| figure | value | quartiles | goal | |", "|---|---|---|---|---|"]
     for figure in content["figures"]:
         spread = "{:.2f} - {:.2f}".format(*figure["quartiles"]) if figure["quartiles"] else ""
@@ -166,11 +170,12 @@ def benchmark(content: dict[str, Any]) -> Iterator[str]:
 
 def experiment(folder: Path) -> Iterator[str]:
     contents = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
-    runs = [as_run(folder, content) for content in contents]
+    runs = sorted((as_run(folder, content) for content in contents), key=lambda run: run.settings["seed"])
     yield f"## Experiment `{folder.name}`"
     machines = ", ".join(sorted({content["device"] for content in contents}))
     dates = sorted({content["date"] for content in contents})
-    yield f"`{command(folder.name)}`, {machines}, torch {contents[0]['versions']['torch']}, {' to '.join(dates)}"
+    yield commands(folder.name)
+    yield f"{machines}, torch {contents[0]['versions']['torch']}, {' to '.join(dates)}"
     keys = [key for key in default_keys(runs) if key != "device"]
     groups = group_runs(runs, keys)
     present = {tag for run in runs for tag in run.metrics}
@@ -182,12 +187,12 @@ def experiment(folder: Path) -> Iterator[str]:
         yield from CLAIMS[folder.name](runs, folder)
 
 
-def command(name: str) -> str:
-    """Return the first command in the head of the experiment's file."""
+def commands(name: str) -> str:
+    """Return the commands in the head of the experiment's file, as a block of Markdown."""
     path = ROOT / "conf" / "experiment" / f"{name}.yaml"
     lines = path.read_text().splitlines() if path.exists() else []
-    commands = [line.removeprefix("# ").split("  (")[0] for line in lines if line.startswith("# python")]
-    return commands[0] if commands else f"results/{name}"
+    found = [line.removeprefix("# ").split("  (")[0] for line in lines if line.startswith("# python")]
+    return "\n".join(f"    {line}" for line in found or [f"results/{name}"])
 
 
 if __name__ == "__main__":

@@ -3,7 +3,8 @@
 A step is forward, backward and SGD on 128 random images of MNIST's size; weights stay at their initial values. All
 networks take turns in one process, so that changes of the machine affect all of them; ratios are medians of those
 within a round. A solve from t = 0 to 1 by a method of k stages with the step size h takes k/h evaluations, of which
-`checkpoint` repeats k/h - k in backward; the time of a step is fitted to these counts. The peak is the most bytes of
+`checkpoint` repeats k/h - k in backward. The time of a step is fitted to these counts: the value comes from a fit to
+the medians over the rounds, and its quartiles from a fit to each round alone. The peak is the most bytes of
 tensors that a step makes and holds at once (`memory/peak_mib`). It does not depend on the load of the machine.
 """
 

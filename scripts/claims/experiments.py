@@ -58,8 +58,8 @@ def trace(runs: Sequence[Run], folder: Path) -> Iterator[str]:
         parts.append(f"with {name} as d^{power(upper_half(ms)):.2f} (its cost beyond f alone: d^{power(beyond):.2f})")
     fitted = upper_half(field)
     yield (
-        f"Least squares of log ms against log d over d = {', '.join(f'{d:g}' for d in fitted)}: f alone grows as "
-        f"d^{power(fitted):.2f}, {', '.join(parts)}."
+        "Least squares of log ms (medians over the seeds) against log d over d = "
+        f"{', '.join(f'{d:g}' for d in fitted)}: f alone grows as d^{power(fitted):.2f}, {', '.join(parts)}."
     )
     yield (
         "Hidden layers keep their width w while d grows. The work for a point is O(d w + w^2) for f and for the "
@@ -67,7 +67,9 @@ def trace(runs: Sequence[Run], folder: Path) -> Iterator[str]:
         "the trace is O(d) at a fixed width. With w proportional to d the trace is O(d^3) too, and only the estimate "
         "costs as much as f, O(d^2)."
     )
-    draw_powers({"f alone": field, **costs}, "d", "ms an evaluation, f included").savefig(folder / "figure.png")
+    draw_powers({"f alone": field, **costs}, "dimension d", "ms an evaluation, f included (median)").savefig(
+        folder / "figure.png"
+    )
     yield f"![{folder.name}](results/{folder.name}/figure.png)"
 
 

@@ -58,7 +58,7 @@ def table(runs: Sequence[Run], folder: Path) -> Iterator[str]:
         f"Chen et al.: table 1, adaptive solves, 160 epochs. Here: {_budget(runs)}. The test error is measured every "
         "epoch. The runs shared the machine, so their own times compare nothing: the last column is the ratio of the "
         "steps, times the ratio of a step's times by turns in one process (`scripts/benchmark.py cost`). The picture "
-        "shows one seed of each."
+        "shows the lowest seed of each."
     )
     yield from blocks(runs, folder)
     first = [group[0] for group in groups.values() if "error/test" in group[0].curves]
@@ -74,7 +74,10 @@ def blocks(runs: Sequence[Run], _: Path) -> Iterator[str]:
     if "stem" in errors:
         stem = statistics.mean(errors["stem"])
         gains = [f"{k} {stem - statistics.mean(own):.2f}" for k, own in errors.items() if k not in ("stem", "mlp")]
-        yield f"The stem alone, without a block, errs on {stem:.2f} %. Blocks take off, in points: {', '.join(gains)}."
+        yield (
+            f"The stem alone, without a block, errs on {stem:.2f} %. Its error minus that of a model with blocks, in "
+            f"percentage points: {', '.join(gains)}."
+        )
     resnet = errors.get("resnet", [])
     compared = [name for name, own in errors.items() if name.startswith(("rknet", "odenet")) and len(own) > 1]
     if len(resnet) < 2 or not compared:
@@ -121,13 +124,19 @@ def memory(runs: Sequence[Run], folder: Path) -> Iterator[str]:
     if not groups:
         return
     saved = _by_nfe(groups, "memory/saved_mib")
-    yield f"Saved by autograd when backward starts, ratio of most to fewest evaluations: {_growth(saved)}."
+    yield (
+        "Saved by autograd when backward starts, at the most evaluations over the fewest of those in brackets "
+        f"(resnet: blocks): {_growth(saved)}."
+    )
     peaks = _by_nfe(groups, PEAK)
     yield (
         f"Peak of a training step, the same ratio: {_growth(peaks)}. The stem before the blocks sets a floor for it."
     )
     slopes = [f"{name} {np.polyfit(list(points), list(points.values()), 1)[0]:.2f}" for name, points in peaks.items()]
-    yield f"MiB of the peak for each further forward evaluation (resnet: block), least squares: {', '.join(slopes)}."
+    yield (
+        "Slope of the peak over evaluations forward by least squares, in MiB for each (resnet: for each block): "
+        f"{', '.join(slopes)}."
+    )
     yield _picture(draw_powers(peaks, "evaluations forward (resnet: blocks)", "peak MiB of a training step"), folder)
 
 

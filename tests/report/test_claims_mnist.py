@@ -85,9 +85,9 @@ def test_memory_is_a_ratio_over_evaluations(tmp_path: Path) -> None:
     runs = [run("odenet", "adjoint", metrics=step(1.0, 3.0, 4.0, nfe)) for nfe in (64.0, 8.0)]
     runs += [run("rknet", "backprop", metrics=step(1.0, nfe, nfe, nfe)) for nfe in (8.0, 64.0)]
     said = "\n".join(mnist.memory(runs, tmp_path))
-    assert "ratio of most to fewest evaluations: rknet 8.00 (8 to 64), odenet (adjoint) 1.00 (8 to 64)." in said
+    assert "those in brackets (resnet: blocks): rknet 8.00 (8 to 64), odenet (adjoint) 1.00 (8 to 64)." in said
     assert "Peak of a training step, the same ratio: rknet 8.00 (8 to 64), odenet (adjoint) 1.00 (8 to 64). The" in said
-    assert "least squares: rknet 1.00, odenet (adjoint) 0.00." in said.replace("-0.00", "0.00")
+    assert "(resnet: for each block): rknet 1.00, odenet (adjoint) 0.00." in said.replace("-0.00", "0.00")
 
 
 def test_errors_by_order_and_by_step_size(tmp_path: Path) -> None:
