@@ -48,18 +48,20 @@ def draw() -> Figure:
     """Draw a panel for each method with a line for each coupling; the region of the base method is dashed."""
     re, im = np.meshgrid(np.linspace(-3.5, 1.0, 700), np.linspace(-3.5, 3.5, 700))
     x = re + 1j * im
-    figure = Figure(figsize=(11, 4.2), layout="constrained")
+    figure = Figure(figsize=(11, 5))
+    figure.subplots_adjust(left=0.06, right=0.99, bottom=0.15, top=0.88, wspace=0.08)
     axes = figure.subplots(1, len(METHODS), sharey=True)
     for ax, name in zip(axes, METHODS, strict=True):
         ax.contour(re, im, np.abs(stability_function(name, x)), [1.0], colors="0.6", linestyles="dashed")
         for coupling, colour in COUPLINGS.items():
             ax.contour(re, im, spectral_radius(name, coupling, x), [1.0], colors=colour)
-        ax.set(title=name, xlabel="Re h a", aspect="equal")
+        ax.set(title=name, xlabel="Re(h a)", aspect="equal")
         ax.grid(alpha=0.3)
-    axes[0].set_ylabel("Im h a")
+    axes[0].set_ylabel("Im(h a)")
+    figure.suptitle("dz/dt = a z: a step of size h is stable inside a line", fontsize="medium")
     lines = [Line2D([], [], color=colour, label=f"coupling {coupling:g}") for coupling, colour in COUPLINGS.items()]
     base = Line2D([], [], color="0.6", linestyle="dashed", label="base method")
-    axes[-1].legend(handles=[*lines, base], loc="upper left", fontsize="small")
+    figure.legend(handles=[*lines, base], loc="lower center", ncols=4, fontsize="small")
     return figure
 
 
