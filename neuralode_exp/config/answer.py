@@ -1,4 +1,4 @@
-"""The answer of `check=true`: the requested run, or the runs of a grid, with their lengths."""
+"""The answer of `check=true`: how tables are read, and the requested run, or the runs of a grid, with their lengths."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from neuralode_exp.config.cells import without_meaning
 from neuralode_exp.config.identity import identity
 from neuralode_exp.config.kinds import KINDS
 from neuralode_exp.config.label import label
+from neuralode_exp.config.readable import understood
 from neuralode_exp.config.schema import Config
 
 MOST_LINES = 100  # runs that are listed one by one
@@ -26,12 +27,14 @@ def steps(config: Config) -> int | None:
 
 
 def of_run(config: Config) -> str:
+    """Return how the user's table is read, if there is one, and in the last line the run."""
     cell = f"model={config.model.name} dataset={config.dataset.name} solver={config.solver.name}"
-    return f"ok: {cell} seed={config.seed}, identity {identity(config)}, {_length(config)}"
+    run = f"ok: {cell} seed={config.seed}, identity {identity(config)}, {_length(config)}"
+    return "\n".join([*understood(config), run])
 
 
 def of_grid(cells: Sequence[Config]) -> str:
-    """Count the cells, and list each distinct run with its length and the cells that ask for the same run."""
+    """Count the cells, tell how tables are read, and list each distinct run with the cells that ask for the same."""
     runs: dict[str, list[int]] = {}
     skipped: Counter[str] = Counter()
     for number, config in enumerate(cells):
@@ -42,6 +45,7 @@ def of_grid(cells: Sequence[Config]) -> str:
     same = sum(map(len, runs.values())) - len(runs)
     lines = [f"ok: {len(cells)} cells, {len(runs)} runs, {same} same as another"]
     lines += [f"skipped, {n} of {len(cells)}: {gap}" for gap, n in skipped.items()]
+    lines += dict.fromkeys(line for first, *_ in runs.values() for line in understood(cells[first]))
     for first, *others in list(runs.values())[:MOST_LINES]:
         alike = f", the same run as cell {', '.join(map(str, others))}" if others else ""
         lines.append(f"cell {first}: {label(cells[first])}, {_length(cells[first])}{alike}")

@@ -133,6 +133,15 @@ def dimension(config: Config) -> int | None:
         return None
 
 
+def understood(config: Config) -> list[str]:
+    """Return how the user's table is read, and warnings of what looks like a mistake. It can be read."""
+    dataset = config.dataset
+    if not isinstance(dataset, CsvKeys | PointsKeys):
+        return []
+    found = _table(dataset, config.precision) if isinstance(dataset, CsvKeys) else _points(dataset)
+    return [found.note, *found.warnings]
+
+
 @functools.lru_cache(1)
 def _table(dataset: CsvKeys, precision: str) -> Observed:
     import torch

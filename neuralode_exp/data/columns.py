@@ -11,7 +11,7 @@ import numpy as np
 
 from neuralode_exp.data.delimited import MISSING
 
-FAR = 10  # a repeated value so many quartile distances from the median may stand for a missing value
+FAR = 10  # a value so many quartile distances from the median may stand for a missing value
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,6 +35,11 @@ class Column:
         if self.values is None:
             return np.array([cell in MISSING for cell in self.text])
         return ~np.isfinite(self.values)
+
+
+def plain(name: str) -> str:
+    """Return a name without a unit in brackets."""
+    return re.sub(r"\s*[(\[].*", "", name).strip()
 
 
 @dataclass(eq=False)
@@ -77,7 +82,18 @@ class Table:
     def numbers(self) -> list[Column]:
         """Return the columns of numbers, without dates and without a nameless column of row numbers."""
         found = [column for column in self.columns if column.values is not None and not column.dates]
-        return [column for column in found if column.name or not counts(column)]
+        return [column for column in found if column.name or not _numbers_rows(column)]
+
+    def groups(self, labels: Sequence[Column]) -> dict[str, np.ndarray]:
+        """Return the rows of each trajectory by its label, in the order of the file."""
+        n = len(self.lines)
+        if not labels:
+            return {"the only one": np.arange(n)}
+        cells = [column.text or [f"{x:g}" for x in column.values] for column in labels]  # type: ignore[union-attr]
+        rows: dict[str, list[int]] = {}
+        for i, names in enumerate(zip(*cells, strict=True)):
+            rows.setdefault(", ".join(names), []).append(i)
+        return {name: np.array(places) for name, places in rows.items()}
 
     def problems(self, used: Iterable[Column] | None = None) -> list[str]:
         """Return one line for each kind of fault, with its first place. Faults in unused columns are left out."""
@@ -103,12 +119,18 @@ def counts(column: Column) -> bool:
     return x is not None and len(x) > 2 and x[0] in (0, 1) and bool((np.diff(x) == 1).all())
 
 
+def _numbers_rows(column: Column) -> bool:
+    """Return whether a column has whole numbers that increase, as the row numbers of some of the rows of a table."""
+    x = column.values
+    return x is not None and bool((np.diff(x) > 0).all() and (x == np.round(x)).all())
+
+
 def suspects(column: Column) -> list[float]:
-    """Return repeated numbers far from all others, such as -999 or 1e20, which may stand for a missing value."""
+    """Return numbers far from all others, such as -999, -99.9 or 1e20, which may stand for a missing value."""
     assert column.values is not None
     x = column.values[~column.missing].astype(np.float64)
     if len(x) < 8:
         return []
     low, middle, high = np.quantile(x, (0.25, 0.5, 0.75))
     ends = [end for end in (x.min(), x.max()) if abs(end - middle) > FAR * max(high - low, 1e-300)]
-    return [float(end) for end in ends if abs(end) >= 1e19 or re.fullmatch(r"-?9+(\.0)?", str(float(end)))]
+    return [float(end) for end in ends if abs(end) >= 1e19 or re.fullmatch(r"-?9+\.(0|9+)", str(float(end)))]

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,11 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from neuralode_exp.data.columns import Column, Table, problem, suspects
+from neuralode_exp.data.columns import Column, Table, counts, plain, problem, suspects
 from neuralode_exp.data.tables import read_table
-
-TIME_UNITS = {"days": 86400e9, "hours": 3600e9, "minutes": 60e9, "seconds": 1e9, "nanoseconds": 1.0}
-EXACT = 2**53  # float64 is exact for whole numbers up to this one
+from neuralode_exp.data.times import dates_in_digits, find_time, in_units, unit_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +63,8 @@ def read_trajectories(
 
     Args:
         path: file for `read_table`.
-        time: column of the times; None: one called t or time, the only column of dates, or the first that increases.
+        time: column of the times; None: the only one called t, time, year, day, ... or with dates, or else the only one
+            that increases.
         states: columns of the states; None: all other columns of numbers.
         trajectory: columns whose cells together name the trajectory of a row; None: one called trajectory, if any.
         step: time between two rows, if there is no column of times.
@@ -90,7 +88,8 @@ def read_trajectories(
     found, wrong = _trajectories(table, roles, step, repeats)
     if problems := [*problems, *wrong]:
         raise ValueError("\n".join(dict.fromkeys(problems)))
-    return Measured(found, [column.name for column in roles.states], _note(table, roles, found, step), _odd(roles))
+    odd = list(_odd(roles, picked=states is not None))
+    return Measured(found, [column.name for column in roles.states], _note(table, roles, found, step), odd)
 
 
 def _roles(
@@ -112,7 +111,9 @@ def _roles(
                 problems.append(str(error))
         return columns
 
-    labels = chosen("trajectory", trajectory or [c.name for c in table.columns if _plain(c.name) == "trajectory"][:1])
+    labels = chosen(
+        "trajectory", trajectory or [c.name for c in table.columns if plain(c.name).lower() == "trajectory"][:1]
+    )
     times = chosen("time", [time] if time is not None else [])
     picked = chosen("states", states or [])
     driving = chosen("inputs", inputs)
@@ -130,11 +131,12 @@ def _roles(
         problems.append(f"`step` must be left out where there is a column of times, got {step:g} and {time}")
     if not problems and time is None and step is None:
         try:
-            times = [_find_time(table, labels, [*picked, *driving])]
+            times = [find_time(table, labels, [*picked, *driving])]
         except ValueError as error:
             problems.append(str(error))
+    problems += [wrong for c in times if c.values is not None and (wrong := dates_in_digits(c))]
     if problems:
-        raise ValueError("\n".join([*problems, *table.problems([*times, *picked])]))
+        raise ValueError("\n".join(dict.fromkeys([*problems, *table.problems([*times, *picked])])))
     others = [c for c in table.numbers() if c not in (*times, *labels, *driving) and not _empty(c)]
     return Roles(times[0] if times else None, picked if states else others, labels, driving)
 
@@ -157,45 +159,6 @@ def _given_twice(columns: Mapping[str, Sequence[Column]]) -> list[str]:
     return problems
 
 
-def _plain(name: str) -> str:
-    """Return a name in lower case, without a unit in brackets."""
-    return re.sub(r"\s*[(\[].*", "", name).strip().lower()
-
-
-def _find_time(table: Table, labels: list[Column], states: list[Column]) -> Column:
-    free = [c for c in table.columns if c.values is not None and c not in labels and c not in states]
-    for candidates in ([c for c in free if _plain(c.name) in ("t", "time")], [c for c in free if c.dates]):
-        if len(candidates) == 1:
-            return candidates[0]
-        if candidates:
-            names = ", ".join(f'"{column.name}"' for column in candidates)
-            place = table.columns.index(candidates[0]) + 1
-            raise ValueError(f"`time` must be one column, but {table.path} has {names}; add dataset.time={place}")
-    groups = _groups(table, labels)
-    for column in free:
-        x = column.values
-        assert x is not None
-        if column.name and all(len(i) > 1 and bool((np.diff(x[i]) > 0).all()) for i in groups.values()):
-            return column
-    apart = "" if labels else ", name the column of trajectories by dataset.trajectory=NAME"
-    raise ValueError(
-        f"`time` must be a column that increases, got {table.names} in {table.path}; sort the rows by time{apart}, or "
-        "add dataset.step=0.1 if the table has no times"
-    )
-
-
-def _groups(table: Table, labels: list[Column]) -> dict[str, np.ndarray]:
-    """Return the rows of each trajectory by its label, in the order of the file."""
-    n = len(table.lines)
-    if not labels:
-        return {"the only one": np.arange(n)}
-    cells = [column.text or [f"{x:g}" for x in column.values] for column in labels]  # type: ignore[union-attr]
-    rows: dict[str, list[int]] = {}
-    for i, names in enumerate(zip(*cells, strict=True)):
-        rows.setdefault(", ".join(names), []).append(i)
-    return {name: np.array(places) for name, places in rows.items()}
-
-
 def _trajectories(table: Table, roles: Roles, step: float | None, repeats: str) -> tuple[list[Trajectory], list[str]]:
     """Return the trajectories, and one line for each kind of mistake."""
     faults: dict[str, list[tuple[int, str]]] = {}
@@ -203,13 +166,13 @@ def _trajectories(table: Table, roles: Roles, step: float | None, repeats: str) 
         times = np.zeros(len(table.lines))
     else:
         assert roles.time.values is not None
-        times = _in_units(roles.time)
+        times = in_units(roles.time)
     columns = [c.values for c in (*roles.states, *roles.inputs)]
     z = np.stack(columns, 1).astype(np.float64) if roles.states else times[:, None]  # type: ignore[arg-type]
     name = roles.time.name if roles.time else "t"
     apart = "" if roles.labels else ", or name the column that tells trajectories apart: dataset.trajectory=NAME"
     found = []
-    for label, rows in _groups(table, roles.labels).items():
+    for label, rows in table.groups(roles.labels).items():
         if not label.strip(", "):
             faults.setdefault("trajectory must not be empty; give each a name", []).append((rows[0], ""))
         no_time = np.isnan(times[rows])
@@ -217,7 +180,7 @@ def _trajectories(table: Table, roles: Roles, step: float | None, repeats: str) 
             faults.setdefault(f"{name} must not be empty; delete the row, times may be irregular", []).append((i, ""))
         dropped = no_time | ~np.isfinite(z[rows]).any(1)
         t = (times[rows] if step is None else step * np.arange(len(rows)))[~dropped]
-        rows = rows[~dropped]
+        first, rows = rows[0], rows[~dropped]
         back, again = (
             f"{name} must increase within a trajectory; sort the rows by time{apart}",
             f"{name} must not stand twice in a trajectory; keep one of the rows, or dataset.repeats=mean",
@@ -229,31 +192,12 @@ def _trajectories(table: Table, roles: Roles, step: float | None, repeats: str) 
         if len(np.unique(t)) < 2:
             if dropped.any() and table.faults:  # rows with faults are missing here
                 continue
-            place = rows[0] if len(rows) else 0
-            faults.setdefault("a trajectory must have at least 2 rows; delete it", []).append(
-                (place, f"1, of {label!r}")
-            )
+            got = f"{len(np.unique(t))}{' with values' * bool(dropped.any())}, of {label!r}"
+            faults.setdefault("a trajectory must have at least 2 rows; delete it", []).append((first, got))
             continue
         found.append(Trajectory(label, torch.from_numpy(t), torch.from_numpy(z[rows])))
     kinds = [(table, int(table.lines[at[0][0]]), at[0][1], rule, len(at)) for rule, at in faults.items()]
     return [_mean_of_repeats(x) for x in found], [problem(*kind) for kind in kinds]
-
-
-def _in_units(time: Column) -> np.ndarray:
-    """Return times as float64, or int64 if float64 is too coarse. Dates count from the first one in their unit."""
-    x = time.values
-    assert x is not None
-    if time.dates:
-        return (x - np.nanmin(x)) / TIME_UNITS[_unit(time)]
-    return x.astype(np.float64) if x.dtype != np.int64 or np.abs(x).max() < EXACT else x
-
-
-def _unit(dates: Column) -> str:
-    """Return the largest unit of time that is not longer than the usual step between dates."""
-    assert dates.values is not None
-    steps = np.abs(np.diff(dates.values[~dates.missing]))
-    usual = float(np.median(steps[steps > 0])) if (steps > 0).any() else 1.0
-    return next((name for name, unit in TIME_UNITS.items() if unit <= usual), "nanoseconds")
 
 
 def _mean_of_repeats(trajectory: Trajectory) -> Trajectory:
@@ -267,7 +211,7 @@ def _mean_of_repeats(trajectory: Trajectory) -> Trajectory:
 def _note(table: Table, roles: Roles, found: list[Trajectory], step: float | None) -> str:
     time = f"steps of {step:g}" if roles.time is None else f'time "{roles.time.name}"'
     if roles.time and roles.time.dates:
-        time += f" (dates, in {_unit(roles.time)})"
+        time += f" (dates, in {unit_of(roles.time)})"
     states = ", ".join(f'"{column.name}"' for column in roles.states)
     states += "".join(f'{", " if i else ", inputs "}"{column.name}"' for i, column in enumerate(roles.inputs))
     n = f"{len(found)} {'trajectory' if len(found) == 1 else 'trajectories'}"
@@ -281,10 +225,14 @@ def _note(table: Table, roles: Roles, found: list[Trajectory], step: float | Non
     return f"read {len(table.lines)} rows of {table.path}: {time}, states {states}{gaps}, {n}{left_out}"
 
 
-def _odd(roles: Roles) -> list[str]:
-    return [
-        f'"{column.name}" has {value:g} far off its other values; if it stands for a missing value, add '
-        f"dataset.missing=[{value:g}]"
-        for column in roles.states
-        for value in suspects(column)
-    ]
+def _odd(roles: Roles, *, picked: bool) -> Iterator[str]:
+    """Yield a warning for each column that may not be a state, unless the user picked it, and for odd values."""
+    for column in roles.states:
+        others = ",".join(other.name for other in roles.states if other is not column)
+        if others and not picked and counts(column):
+            yield f'"{column.name}" counts the rows; dataset.states=[{others}] leaves it out'
+        for value in suspects(column):
+            yield (
+                f'"{column.name}" has {value:g} far off its other values; if it stands for a missing value, add '
+                f"dataset.missing=[{value:g}]"
+            )

@@ -68,7 +68,7 @@ def observe(
         delays: number of past values of each column that become states too; `auto`: 1 for a single oscillating column.
         forecast: length in rows of each forecast of a held-out trajectory. Forecasts start that many rows apart, and a
             long trajectory has at most 20. None: one forecast of the whole trajectory.
-        input: how inputs are interpolated between their times.
+        input: how the field reads inputs between their times. The observations do not depend on it.
         columns: further arguments of `read_trajectories`.
 
     Raises:

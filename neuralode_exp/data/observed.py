@@ -126,8 +126,9 @@ def _mean_and_spread(z: Tensor) -> tuple[Tensor, Tensor]:
 def steps_to_move(states: Sequence[Tensor], amount: float) -> int | None:
     """Return the smallest number of steps after which states have moved by `amount`, or None if they never do.
 
-    The movement is the mean square of state differences over all columns, in units of the variance. It is 1 if the
-    autocorrelation has fallen to one half, and 2 if it has fallen to 0. Numbers of steps are tried a fifth apart.
+    The movement is the mean square of state differences, in units of the variance, over all columns that ever change.
+    It is 1 if the autocorrelation has fallen to one half, and 2 if it has fallen to 0. Numbers of steps are tried a
+    fifth apart.
 
     Args:
         states: states of each trajectory, shape (n, d), with NaN for missing values.
@@ -136,7 +137,9 @@ def steps_to_move(states: Sequence[Tensor], amount: float) -> int | None:
     longest = max(len(z) for z in states) - 1
     z = torch.cat(list(states)).double()
     variance = (z - z.nanmean(0)).square().nanmean(0)
-    variance = torch.where(variance > 0, variance, torch.inf)  # a column that never changes
+    # Of a column that never changes, rounding of the mean may leave a variance above 0.
+    changes = z.nan_to_num(nan=torch.inf).amin(0) < z.nan_to_num(nan=-torch.inf).amax(0)
+    variance = torch.where(changes & (variance > 0), variance, torch.nan)
     for steps in sorted({round(1.2**k) for k in range(100) if round(1.2**k) <= longest}):
         off = torch.cat([z[steps:] - z[:-steps] for z in states if len(z) > steps]).double()
         if float((off.square() / variance).nanmean()) >= amount:

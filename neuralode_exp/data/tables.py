@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from neuralode_exp.data.columns import Column, Table
-from neuralode_exp.data.delimited import MISSING, is_number, parse
+from neuralode_exp.data.delimited import MISSING, Rows, cell_of, is_number, parse, rows_of
 
 BUNDLED = Path(__file__).parent / "assets"
 DAY_AND_MONTH = re.compile(r"(\d{1,2})([/.-])(\d{1,2})\2(\d{4})(.*)")
@@ -35,11 +36,11 @@ def read_table(path: str | Path, missing: Iterable[str] = ()) -> Table:
     if not path.is_file():
         what = "is a folder" if path.is_dir() else "does not exist"
         raise ValueError(f"`path` must name a file, got {path}, which {what}")
-    read = READERS.get(path.suffix.lower())
+    kind = path.suffix.lower()
     try:
-        table = read(path) if read else _read_text(path, frozenset(missing))
+        table = READERS[kind](path) if kind in READERS else OF_CELLS.get(kind, _read_text)(path, frozenset(missing))
     except ImportError:
-        extra = EXTRAS[path.suffix.lower()]
+        extra = EXTRAS[kind]
         raise ValueError(f"{path} needs {extra}; pip install {extra}, or save the table as csv") from None
     except ValueError as error:
         raise ValueError(f"{path} {error}") from None
@@ -63,9 +64,12 @@ def _without(column: Column, numbers: set[float]) -> Column:
 
 
 def _read_text(path: Path, missing: frozenset[str]) -> Table:
-    rows = parse(path.read_bytes())
+    return _of_rows(path, parse(path.read_bytes()), missing)
+
+
+def _of_rows(path: Path, rows: Rows, missing: frozenset[str], row: str = "line") -> Table:
     names = rows.names or [str(k + 1) for k in range(len(rows.cells[0]))]
-    table = Table(path, [], np.array(rows.lines), faults=rows.faults)
+    table = Table(path, [], np.array(rows.lines), row, rows.faults)
     for name, cells in zip(names, zip(*rows.cells, strict=True), strict=True):
         table.columns.append(_column(name, cells, missing | MISSING, table))
     return table
@@ -98,7 +102,10 @@ def _column(name: str, cells: Sequence[str], missing: frozenset[str], table: Tab
     if 2 * unread.sum() >= kept:
         like_numbers = [i for i, cell in enumerate(cells) if LIKE_A_NUMBER.match(cell)]
         if 2 * len(like_numbers) > kept:
-            rule = f"{name} must be a number in the digits 0 to 9, without a unit or a separator of thousands"
+            rule = (
+                f"{name} must be a number in the digits 0 to 9, without a unit or a separator of thousands, or a date "
+                "such as 2020-01-31 12:00"
+            )
             table.faults += [(int(table.lines[i]), rule, repr(cells[i])) for i in like_numbers]
         return Column(name, None, cells)
     rule = f"{name} must be a date such as 2020-01-31 12:00"
@@ -134,59 +141,80 @@ def _of_dates(name: str, dates: Any, cells: Sequence[str]) -> Column:
     return Column(name, np.where(missing, np.nan, stamps) if missing.any() else stamps, cells, dates=True)
 
 
-def _read_npy(path: Path) -> Table:
+def _loaded(load: Callable[[Path], Any], path: Path, kind: str, fix: str) -> Any:
+    """Return what a library reads. For a damaged file, or another kind of file, libraries raise many kinds of errors.
+
+    Raises:
+        OSError: the file cannot be opened.
+        ValueError: it is not of its kind.
+    """
+    path.open("rb").close()
     try:
+        return load(path)
+    except (ImportError, MemoryError):
+        raise
+    except Exception as error:
+        raise ValueError(f"must be {kind}; {fix}") from error
+
+
+def _read_npy(path: Path) -> Table:
+    def load(path: Path) -> np.ndarray:
         with path.open("rb") as file:
             # np.load would also open zip files and, if allowed, pickles.
-            array = np.lib.format.read_array(file, allow_pickle=False)
-    except ValueError as error:
-        raise ValueError("must be a plain npy file of numbers; save it with numpy.save") from error
-    return _of_arrays(path, {"": array})
+            return np.lib.format.read_array(file, allow_pickle=False)
+
+    return _of_arrays(path, {"": _loaded(load, path, "a plain npy file of numbers", "save it with numpy.save")})
 
 
 def _read_npz(path: Path) -> Table:
-    import zipfile
-
-    try:
+    def load(path: Path) -> dict[str, np.ndarray]:
         with np.load(path, allow_pickle=False) as arrays:
-            return _of_arrays(path, dict(arrays))
-    except (zipfile.BadZipFile, EOFError) as error:
-        raise ValueError("must be an npz file; save it with numpy.savez") from error
+            return dict(arrays)
+
+    return _of_arrays(path, _loaded(load, path, "an npz file of arrays of numbers", "save it with numpy.savez"))
 
 
 def _read_mat(path: Path) -> Table:
     from scipy.io import loadmat
 
-    found = {name: np.squeeze(x) for name, x in loadmat(path).items() if not name.startswith("__")}
-    return _of_arrays(path, {name: x for name, x in found.items() if x.dtype.kind in "iuf" and x.ndim in (1, 2)})
+    loaded = _loaded(loadmat, path, "a mat file of version 7 or earlier", "save it with save(FILE, '-v7')")
+    found = {name: np.squeeze(x) for name, x in loaded.items() if not name.startswith("__")}
+    return _of_arrays(path, {name: x for name, x in found.items() if x.dtype.kind in "iufc" and x.ndim in (1, 2)})
 
 
 def _of_arrays(path: Path, arrays: dict[str, np.ndarray]) -> Table:
     """Make columns from arrays of shape (n,) or (n, d). They are called name, or name1, ..., named."""
-    columns: dict[str, np.ndarray] = {}
+    columns: list[tuple[str, np.ndarray]] = []
     for name, array in arrays.items():
         if array.dtype.names:
-            columns |= {part: array[part] for part in array.dtype.names}
+            columns += [(part, array[part]) for part in array.dtype.names]
         elif array.dtype.kind not in "iuf":
             raise ValueError(f"must hold real numbers, got dtype {array.dtype}{f' of {name}' if name else ''}")
         elif (array.ndim != 2 and not (name and array.ndim == 1)) or 0 in array.shape:
             raise ValueError(f"must hold an array of shape (n, d) with n, d >= 1, got {array.shape}")
         elif array.ndim == 1:
-            columns[name] = array
+            columns.append((name, array))
         else:
-            columns |= {f"{name}{k}": x for k, x in enumerate(array.T, 1)}
-    if len({len(x) for x in columns.values()}) > 1:
-        lengths = ", ".join(f"{name} {len(x)}" for name, x in columns.items())
+            columns += [(f"{name}{k}", x) for k, x in enumerate(array.T, 1)]
+    twice = [name for name, n in Counter(name for name, _ in columns).items() if n > 1]
+    if twice:
+        raise ValueError(f"must hold arrays whose columns have different names, got {twice[0]} twice; rename one")
+    if len({len(x) for _, x in columns}) > 1:
+        lengths = ", ".join(f"{name} {len(x)}" for name, x in columns)
         raise ValueError(f"must hold arrays of the same length, got {lengths}")
-    n = len(next(iter(columns.values()), ()))
-    kept = [Column(name, x.astype(np.int64 if x.dtype.kind in "iu" else np.float64), ()) for name, x in columns.items()]
+    n = len(columns[0][1]) if columns else 0
+    kept = [Column(name, x.astype(np.int64 if x.dtype.kind in "iu" else np.float64), ()) for name, x in columns]
     return Table(path, kept, np.arange(1, n + 1), "row")
 
 
-def _read_frame(path: Path) -> Table:
+def _read_parquet(path: Path) -> Table:
     import pandas as pd
 
-    frame = pd.read_parquet(path) if path.suffix.lower() == ".parquet" else pd.read_excel(path)
+    frame = _loaded(pd.read_parquet, path, "a parquet file", "save it with DataFrame.to_parquet")
+    if not isinstance(frame.index, pd.RangeIndex) or frame.index.name is not None:
+        # A column without a name, as in a csv that pandas writes.
+        names = ["" if name is None else str(name) for name in frame.index.names]
+        frame = frame.reset_index(names=names, allow_duplicates=True)
     table = Table(path, [], np.arange(1, len(frame) + 1), "row")
     for name, series in frame.items():
         if series.dtype.kind == "M":
@@ -194,15 +222,29 @@ def _read_frame(path: Path) -> Table:
         elif series.dtype.kind in "iuf":
             table.columns.append(Column(str(name), series.to_numpy(np.float64), series.astype(str).tolist()))
         else:
-            cells = ["" if pd.isna(cell) else str(cell).strip() for cell in series]
-            table.columns.append(_column(str(name), cells, MISSING, table))
+            table.columns.append(_column(str(name), _as_text(series), MISSING, table))
     return table
 
 
+def _read_xlsx(path: Path, missing: frozenset[str]) -> Table:
+    import pandas as pd
+
+    def load(path: Path) -> Any:
+        return pd.read_excel(path, header=None, dtype=object)
+
+    frame = _loaded(load, path, "an xlsx file", "save it again as xlsx, or as csv")
+    rows = enumerate(zip(*(_as_text(series) for _, series in frame.items()), strict=True), 1)
+    return _of_rows(path, rows_of([(n, list(row)) for n, row in rows if any(row)], frame.shape[1]), missing, "row")
+
+
+def _as_text(series: Any) -> list[str]:
+    return ["" if empty else cell_of(str(cell)) for cell, empty in zip(series, series.isna(), strict=True)]
+
+
+OF_CELLS: dict[str, Callable[[Path, frozenset[str]], Table]] = {".xlsx": _read_xlsx}
 READERS: dict[str, Callable[[Path], Table]] = {
     ".npy": _read_npy,
     ".npz": _read_npz,
     ".mat": _read_mat,
-    ".parquet": _read_frame,
-    ".xlsx": _read_frame,
+    ".parquet": _read_parquet,
 }

@@ -8,6 +8,7 @@ import torch
 
 from neuralode_exp.data.delays import delay_of, embed, oscillates, state_to_start_from
 from neuralode_exp.data.measured import observe
+from neuralode_exp.trainers.dynamics.segments import windows_for
 
 T = torch.arange(120.0, dtype=torch.float64) / 5
 PERIOD = 8.0
@@ -61,3 +62,11 @@ def test_one_column_that_oscillates_is_learned_with_its_past_and_judged_by_itsel
     assert "add dataset.delays=auto" in plain.warnings[0]
     with pytest.raises(ValueError, match="`delays` must leave 5 observations with a past, got 90"):
         observe(path, 0.2, 0, torch.float64, units="spread", delays=90)
+
+
+def test_a_column_that_never_changes_changes_no_number_of_steps() -> None:
+    for constant in (0.0, 0.1, 1e6 / 3):
+        both = torch.cat([NOISY, torch.full_like(NOISY, constant)], 1)
+        assert windows_for([both]) == windows_for([NOISY])
+        assert delay_of([T], [both]) == delay_of([T], [NOISY])
+    assert windows_for([torch.full((9, 2), 0.1)]) == (4, 8)  # nothing moves: the whole of it

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from neuralode_exp.data.points import PointTarget, read_points
+from neuralode_exp.trainers.density.build import build
 
 TWO_ROWS = [[1.0, 2.5], [-3.0, 4e-3]]
 
@@ -145,6 +146,12 @@ def test_training_rows_are_standardised_and_samples_are_training_rows(file: Path
 
 def test_nothing_may_be_held_out(file: Path) -> None:
     assert PointTarget(file, validation=0.0).held_out.shape == (0, 3)
+
+
+def test_a_single_held_out_point_is_for_validation(tmp_path: Path, compose) -> None:
+    path = write(tmp_path, "x,y\n1,2\n2,1\n3,5\n4,4\n5,7\n")
+    task = build(compose("dataset=points", f"dataset.path={path}", "trainer.batch_size=4"), torch.device("cpu"))
+    assert (len(task.validation), len(task.test)) == (1, 0)
 
 
 @pytest.mark.parametrize("validation", [-0.1, 1.0, math.nan])

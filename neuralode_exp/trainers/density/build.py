@@ -79,7 +79,7 @@ def _target(config: Config) -> tuple[Target, Tensor, Tensor]:
         log.info(points.note)
         for warning in points.warnings:
             log.warning(warning)
-        validation, test = points.held_out.chunk(2)
+        validation, test = points.held_out.tensor_split(2)  # of a single point the test has none
         return points, validation, test
     assert isinstance(dataset, DensitiesKeys)
     target = known_density(*registered_data(config))
