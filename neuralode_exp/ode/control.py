@@ -205,7 +205,7 @@ def first_step(
     With f0 = f(t, z) given, it evaluates f once more, within [t, t_end]. It differs from the book in two points. The
     order of the error is taken as order - 1, as in torchdiffeq. The book probes with a step of 1e-6 in any units if z
     or f0 is small; here a z below its tolerance counts as large as the tolerance, and if f0 is 0, the probe is at
-    t_end.
+    t_end. Norms that overflow in the precision of z are computed in float64.
 
     Raises:
         NonFiniteState: z or f0 is not finite.
@@ -215,9 +215,11 @@ def first_step(
     if method.absolute_tolerance == 0.0:
         scale = torch.where(scale == 0, torch.inf, scale)
     d0, d1 = torch.stack([norm(z / scale), norm(f0 / scale)]).tolist()
-    if not (math.isfinite(d0) and math.isfinite(d1)) and not (all_finite(z) and all_finite(f0)):
-        bad = z if not all_finite(z) else f0
-        raise NonFiniteState(t=t, dt=0.0, steps=0, z=z, state=bad, where=" (the initial state or f there)")
+    if not (math.isfinite(d0) and math.isfinite(d1)):
+        if not (all_finite(z) and all_finite(f0)):
+            bad = z if not all_finite(z) else f0
+            raise NonFiniteState(t=t, dt=0.0, steps=0, z=z, state=bad, where=" (the initial state or f there)")
+        d0, d1 = _norm_in_float64(z, scale, norm), _norm_in_float64(f0, scale, norm)
     size = d0 if d0 >= 1e-5 else 1.0
     h0 = min(interval, 0.01 * size / d1) if d1 > 0.0 else interval
     if not 0.0 < h0 <= interval:
@@ -225,9 +227,15 @@ def first_step(
     signed = math.copysign(h0, t_end - t)
     t_probe = t_end if h0 == interval else t + signed  # t + (t_end - t) may lie beyond t_end by rounding
     f1 = f(time_like(t_probe, z), torch.add(z, f0, alpha=signed))
-    d2 = float(norm((f1 - f0) / scale)) / h0
-    if not math.isfinite(d2):
+    d2 = float(norm((f1 - f0) / scale))
+    d2 = (d2 if math.isfinite(d2) else _norm_in_float64(f1 - f0, scale, norm)) / h0
+    if not (math.isfinite(d1) and math.isfinite(d2)):
         return h0  # the probe overflowed: start small, the controller will grow the step
     steepest = max(d1, d2)
     h1 = (0.01 / steepest) ** (1.0 / order) if steepest > 1e-15 else interval
     return min(100.0 * h0, h1)
+
+
+def _norm_in_float64(x: Tensor, scale: Tensor, norm: Norm) -> float:
+    """Return norm(x / scale), computed on the host, because some devices have no float64."""
+    return float(norm(x.cpu().double() / scale.cpu().double()))

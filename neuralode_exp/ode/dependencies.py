@@ -107,7 +107,7 @@ class Dependencies:
             )
 
     @cached_property
-    def tangled(self) -> bool:
+    def made_from_each_other(self) -> bool:
         """Whether one of the tensors was made from another one."""
         ahead = [edge for node, _ in self._tensors for edge in node.next_functions]
         seen: set[Node | None] = {None}
@@ -131,7 +131,7 @@ class Dependencies:
     def _gradients(
         self, roots: Sequence[GradientEdge], inputs: Sequence[Tensor], cotangents: Sequence[Tensor]
     ) -> tuple[Tensor | None, ...]:
-        if not self.tangled:
+        if not self.made_from_each_other:
             return torch.autograd.grad(roots, inputs, cotangents, allow_unused=True)
         captured = [node for node, _ in self._tensors if not _is_leaf(node)]
         # If f depends on a tensor and also on what that was made from, autograd would continue behind the tensor. The

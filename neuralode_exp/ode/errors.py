@@ -18,7 +18,8 @@ class SolverError(RuntimeError):
         dt: signed size of the step that failed.
         steps: steps tried so far, accepted and rejected.
         max_abs_z: max |z| of the state at t.
-        stats: counts of the solve until then; None if it failed in backward, where the solution has them.
+        stats: counts of the solve until it gave up; None if it failed in backward, where the solution has them. Fixed
+            steps are checked after the last one, so they all count, while `steps` ends with the one that failed.
         state: the offending state, detached, in the form of z0; its non-finite entries say which samples diverged.
     """
 
@@ -64,7 +65,10 @@ class StatesApart(SolverError):
     """The two states of `gradient="reversible"` drifted apart by far more than the tolerance allows."""
 
     what = "the two states of gradient='reversible' drifted apart"
-    advice = "f contracts faster than its coupling draws them together: use smaller steps, or gradient='checkpoint'"
+    advice = (
+        "f contracts faster than the coupling of the two states draws them together: use smaller steps, or "
+        "gradient='checkpoint'"
+    )
 
 
 def _restore(kind: type[SolverError], args: tuple[object, ...], attributes: dict[str, object]) -> SolverError:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -12,15 +12,19 @@ from torch import Tensor, nn
 from torch.autograd.forward_ad import unpack_dual
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
+from neuralode_exp.ode.autocast import Autocast
 from neuralode_exp.ode.dependencies import Dependencies
 from neuralode_exp.ode.errors import SolverError
 from neuralode_exp.ode.randomness import Generators
 from neuralode_exp.ode.repeats import Repeats
+from neuralode_exp.ode.state import describe
 
 if TYPE_CHECKING:
     from neuralode_exp.ode.compiled import Compiler
 
-WATCHED = 8  # number of first evaluations in which changes in place are looked for: those of the first step
+WATCHED = 8  # number of first evaluations whose results must not be written to later
+# What torch says of a change in place that its graph does not allow.
+IN_PLACE = ("used in an in-place operation", "being modified inplace")
 Terms = tuple[Tensor | None, ...]  # a gradient for each tensor that f depends on; None is zero
 
 
@@ -56,7 +60,7 @@ class VectorField:
     """f with a counter of its evaluations (NFE) and checks of its results.
 
     f may call `torch.autograd.grad` on its z, as a Hamiltonian field does, even if the solve itself needs no graph: an
-    evaluation that fails without a graph is repeated with one.
+    evaluation that fails without a graph is repeated with one. f must write neither to its z nor to its results.
 
     Args:
         f: called as f(t, z) with a scalar t.
@@ -70,7 +74,7 @@ class VectorField:
         compiler: compiles the evaluations after the second; None: nothing is compiled.
 
     Raises:
-        ValueError: if f does not return a tensor of the shape and dtype of z.
+        ValueError: if f does not return a tensor of the shape and dtype of z, or writes to one in place.
     """
 
     def __init__(self, f: Callable[[Tensor, Tensor], Tensor], z0: Tensor, of_module: object = None) -> None:
@@ -78,11 +82,11 @@ class VectorField:
         self.of_module = of_module
         self.nfe = 0
         self.shape, self.dtype = z0.shape, z0.dtype
-        self._autocast = _Autocast(z0.device.type)
+        self._autocast = Autocast(z0.device.type)
         self.generators = Generators(z0.device)
         self.dependencies = Dependencies(())
-        self._differentiates_itself = self._needs_no_graph = False
-        self._special = self._autocast.enabled
+        self._differentiates_itself = False
+        self._special = self._autocast.enabled  # or f differentiates itself
         self._returned: list[tuple[weakref.ref[Tensor], int]] = []
         self.repeats = Repeats(self._autocast.dtype or self.dtype)
         self.compiler: Compiler | None = None
@@ -98,25 +102,35 @@ class VectorField:
 
     def __call__(self, t: Tensor, z: Tensor) -> Tensor:
         self.nfe += 1
+        first = self.nfe == 1
+        if first:
+            self.generators.watch()
         if self.generators.watched:
             self.generators.before_evaluation()
         if self.compiler is not None and self.nfe > 2:
             compiled = self.compiler.evaluate(self, t, z)
             if compiled is not None:
                 return compiled
-        watch = self.compiler is not None and self.nfe == 1
-        before = self.generators.state() if watch else ()
-        evaluate = self._watched if self.nfe <= WATCHED else self._specially if self._special else self._try
-        dz = evaluate(t, z)
-        if watch and self.generators.moved_from(before):
+        version = None if z.is_inference() else z._version
+        try:
+            dz = self._specially(t, z) if self._special else self.f(t, z)
+        except SolverError:
+            raise
+        except RuntimeError as error:
+            dz = self._again(t, z, first, error)
+        if version is not None and z._version != version:
+            raise ValueError("f(t, z) must not change z in place, got a z that it has written to; compute a new tensor")
+        if first and self.compiler is not None and self.generators.moved:
             self._compile_no_draws()
         if not isinstance(dz, Tensor):
             raise ValueError(f"f(t, z) must return dz/dt, a tensor, got {type(dz).__name__}; does it end in return?")
+        if self.nfe <= WATCHED:
+            self._watch(dz)
         if dz.dtype != self.dtype and self._autocast.enabled and dz.is_floating_point():
             dz = dz.to(self.dtype)
         if dz.shape != self.shape or dz.dtype != self.dtype:
             raise ValueError(
-                f"f(t, z) must return dz/dt with the shape and dtype of z, got {_describe(dz)} for z of {_describe(z)}"
+                f"f(t, z) must return dz/dt with the shape and dtype of z, got {describe(dz)} for z of {describe(z)}"
             )
         return dz
 
@@ -133,8 +147,7 @@ class VectorField:
     def linearise(self, t: Tensor, z: Tensor) -> Stage:
         """Evaluate f with autograd's graph, which starts at a leaf that stands for z and at what f depends on."""
         with torch.enable_grad():
-            x = z.detach().requires_grad_()
-            start = x.view_as(x)  # the first node of this evaluation; older nodes belong to other tensors
+            x, start = begin_graph(z)
             with self.dependencies.around():
                 dz = self(t, start)
             root = get_gradient_edge(dz) if dz.requires_grad else None
@@ -163,8 +176,7 @@ class VectorField:
         self.dependencies = Dependencies(p for p in (*listed, *own) if p.requires_grad)
         self.generators.watch()
         with torch.enable_grad():
-            x = z.detach().requires_grad_()
-            start = x.view_as(x)
+            x, start = begin_graph(z)
             dz = self(t, start)
             if unpack_dual(dz).tangent is not None:
                 raise ValueError(
@@ -182,45 +194,38 @@ class VectorField:
         self.generators.first_evaluation_done()
         return Stage(dz.detach(), x, root)
 
-    def _watched(self, t: Tensor, z: Tensor) -> Tensor:
-        """Make one of the first evaluations, and check that f changes neither z nor an earlier result in place."""
-        versions = not torch.is_inference_mode_enabled() and not z.is_inference()
-        version = z._version if versions else 0
-        dz = self._specially(t, z) if self._special else self._try(t, z)
-        if versions and z._version != version:
-            raise ValueError("f(t, z) must not change z in place, got a z that it has written to; compute a new tensor")
-        if versions and isinstance(dz, Tensor):
-            if any((x := earlier()) is not None and x._version != v for earlier, v in self._returned):
-                raise ValueError(
-                    "f(t, z) must return a new tensor at each call, got one that it returned before and has written to "
-                    "since; leave out=, or return a clone"
-                )
+    def _watch(self, dz: Tensor) -> None:
+        """Check that f has not written to an earlier result, and look at this one from now on."""
+        if any((x := earlier()) is not None and x._version != v for earlier, v in self._returned):
+            raise ValueError(
+                "f(t, z) must return a new tensor at each call, got one that it returned before and has written to "
+                "since; leave out=, or return a clone"
+            )
+        if not dz.is_inference():  # in inference mode nothing is known of changes in place
             self._returned.append((weakref.ref(dz), dz._version))
-        return dz
 
-    def _specially(self, t: Tensor, z: Tensor) -> Tensor:
+    def _specially(self, t: Tensor, z: Tensor, itself: bool = False) -> Tensor:
         """Evaluate an f that runs under autocast or calls autograd itself."""
         with self._autocast.again() if self._autocast.enabled else nullcontext():
-            return self._with_graph(t, z) if self._differentiates_itself else self._try(t, z)
+            return self._with_graph(t, z) if itself or self._differentiates_itself else self.f(t, z)
 
-    def _try(self, t: Tensor, z: Tensor) -> Tensor:
-        """Evaluate f, with a graph from z only if f fails without one."""
-        if self._needs_no_graph or (torch.is_grad_enabled() and z.requires_grad) or torch.is_inference_mode_enabled():
-            return self.f(t, z)
-        before = self.generators.state()
+    def _again(self, t: Tensor, z: Tensor, first: bool, error: RuntimeError) -> Tensor:
+        """Repeat an evaluation that failed without a graph from z with one; raise the error if that does not help."""
+        if any(text in str(error) for text in IN_PLACE):
+            raise ValueError(
+                f"f(t, z) must not change z or a weight in place, got {str(error).splitlines()[0].rstrip('.')!r} from "
+                "torch; compute a new tensor"
+            ) from error
+        graph = self._differentiates_itself or (torch.is_grad_enabled() and z.requires_grad)
+        if graph or torch.is_inference_mode_enabled():
+            raise error
+        self.generators.undo(first)
+        self.nfe += 1
         try:
-            dz = self.f(t, z)
-            self._needs_no_graph = True
-        except SolverError:
-            raise
-        except RuntimeError as error:
-            self.generators.restore(before)
-            self.nfe += 1
-            try:
-                dz = self._with_graph(t, z)
-            except RuntimeError:
-                raise error from None
-            self._differentiates_itself = self._special = True
+            dz = self._specially(t, z, itself=True)
+        except RuntimeError:
+            raise error from None
+        self._differentiates_itself = self._special = True
         return dz
 
     def _with_graph(self, t: Tensor, z: Tensor) -> Tensor:
@@ -257,25 +262,18 @@ class Finding:
         return self.f.stage(t, z) if found else self.f.find_dependencies(t, z, self.listed)
 
 
-class _Autocast:
-    """The autocast that was on when a solve began. All evaluations use it, also those of backward outside of it."""
-
-    def __init__(self, device_type: str) -> None:
-        self.enabled = torch.is_autocast_enabled(device_type)
-        self.device_type = device_type
-        self.dtype = torch.get_autocast_dtype(device_type) if self.enabled else None
-
-    def again(self) -> AbstractContextManager[object]:
-        """Return that autocast without its cache, which would carry cast weights into the next evaluation's graph."""
-        return torch.autocast(self.device_type, self.dtype, cache_enabled=False)
-
-
 Time = float | Tensor  # a number, or one number for each row of the state: a tensor that broadcasts against it
 
 
 def time_like(t: Time, z: Tensor) -> Tensor:
     """Return t as a tensor with z's dtype and device, made on the device (`torch.tensor` would copy from the host)."""
-    return t if isinstance(t, Tensor) else torch.full((), t, dtype=z.dtype, device=z.device)
+    return t.to(z.dtype) if isinstance(t, Tensor) else torch.full((), t, dtype=z.dtype, device=z.device)
+
+
+def begin_graph(z: Tensor) -> tuple[Tensor, Tensor]:
+    """Return a leaf that stands for z and a view of it, the first node of an evaluation: older ones are of others."""
+    x = z.detach().requires_grad_()
+    return x, x.view_as(x)
 
 
 def accumulate(sums: list[Tensor | None], terms: Sequence[Tensor | None], weight: float = 1.0) -> None:
@@ -290,7 +288,3 @@ def accumulate(sums: list[Tensor | None], terms: Sequence[Tensor | None], weight
             sums[i] = term * weight
         else:
             total.add_(term, alpha=weight)
-
-
-def _describe(x: Tensor) -> str:
-    return f"{tuple(x.shape)} {str(x.dtype).removeprefix('torch.')}"

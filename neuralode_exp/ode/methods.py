@@ -215,11 +215,12 @@ def _check_ranges(settings: Mapping[str, Any]) -> None:
         _require(rtol >= 0, "rtol", ">= 0", rtol)
         _require(atol >= 0, "atol", ">= 0", atol)
         _require(rtol + atol > 0, "rtol + atol", "> 0", rtol + atol)
-    _require(settings["max_steps"] >= 1, "max_steps", ">= 1", settings["max_steps"])
+    max_steps, min_step = settings["max_steps"], settings.get("min_step") or 0.0
+    _require(max_steps >= 1 and max_steps % 1 == 0, "max_steps", "a whole number >= 1", max_steps)
     step_size, first_step = settings.get("step_size"), settings.get("first_step")
     _require(step_size is None or (step_size > 0 and math.isfinite(step_size)), "step_size", "> 0", step_size)
-    _require(first_step is None or first_step > 0, "first_step", "> 0 or None", first_step)
-    _require((settings.get("min_step") or 0.0) >= 0, "min_step", ">= 0", settings.get("min_step"))
+    _require(first_step is None or 0 < first_step < math.inf, "first_step", "a finite number > 0 or None", first_step)
+    _require(0 <= min_step < math.inf, "min_step", "a finite number >= 0", min_step)
 
 
 def _require(ok: bool, key: str, rule: str, got: object) -> None:

@@ -49,15 +49,28 @@ class Generators:
         """Store the state before the first evaluation."""
         self._start = self.state()
 
+    @property
+    def moved(self) -> bool:
+        """Whether random numbers have been drawn since the first evaluation began."""
+        assert self._start is not None
+        return self.moved_from(self._start)
+
     def rewind(self) -> None:
         """Restore the state before the first evaluation, which is then repeated."""
         assert self._start is not None
         self.restore(self._start)
 
+    def undo(self, first: bool) -> None:
+        """Restore the state before this evaluation, if it is the first one or logged; others draw new numbers."""
+        if self.log:
+            self.restore(self.log[-1])
+        elif first:
+            self.rewind()
+
     def first_evaluation_done(self) -> None:
         """Check whether the first evaluation drew random numbers; if so, keep the states from here on."""
         assert self._start is not None
-        if self.moved_from(self._start):
+        if self.moved:
             self.log = [self._start]
 
     def before_evaluation(self) -> None:

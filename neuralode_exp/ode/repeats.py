@@ -32,14 +32,16 @@ class Repeats:
         """
         expected, self._expected = self._expected, None
         if expected is not None:
-            size = expected[0] * math.sqrt(max(1, value.numel()))
-            self._note((fingerprint(value) - expected).abs().max(), size)
+            found, size = fingerprint(value), expected[0] * math.sqrt(max(1, value.numel()))
+            # The numbers of a large value in float32 may be infinite.
+            difference = torch.where(found == expected, torch.zeros_like(found), (found - expected).abs())
+            self._note(difference.max(), size)
             self.refuse_difference()
 
-    def compare(self, state: Tensor, before: Tensor | None) -> None:
-        """Compare a repeated state with the first one; None: that is not known."""
+    def compare(self, value: Tensor, before: Tensor | None) -> None:
+        """Compare a repeated state or slope with the first one; None: that is not known."""
         if before is not None:
-            self._note(torch.linalg.vector_norm(state.detach() - before), torch.linalg.vector_norm(before))
+            self._note(torch.linalg.vector_norm(value.detach() - before), torch.linalg.vector_norm(before))
 
     def _note(self, difference: Tensor, size: Tensor) -> None:
         relative = difference / size.clamp(min=torch.finfo(size.dtype).tiny)
@@ -52,7 +54,7 @@ class Repeats:
             ValueError: f is not the same as in the solve.
         """
         difference, self._difference = self._difference, None
-        if difference is not None and float(difference) > self.tolerance:
+        if difference is not None and not float(difference) <= self.tolerance:  # NaN is refused too
             raise ValueError(
                 "f(t, z) must be the same in backward as in the solve, got another value for the same t and z; between "
                 "them, change nothing that f reads (an attribute, a tensor kept from one call to the next, a generator "

@@ -7,11 +7,12 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.forward_ad import unpack_dual
 
+from neuralode_exp.ode.along_times import AlongTimes
 from neuralode_exp.ode.errors import NonFiniteState, SolverError, all_finite
-from neuralode_exp.ode.field import VectorField, time_like
+from neuralode_exp.ode.field import VectorField
 from neuralode_exp.ode.gradients import GRADIENTS, Adjoint, SolveGradient
 from neuralode_exp.ode.methods import Adaptive, FixedStep, Method, TorchdiffeqMethod
 from neuralode_exp.ode.state import SingleState, State, TupleState
@@ -47,7 +48,7 @@ def solve(
     gradient: Gradient = "backprop",
     *,
     parameters: Iterable[Tensor] = (),
-    stops: Sequence[float] = (),
+    stops: Sequence[float] | Tensor = (),
     in_norm: Sequence[bool] | None = None,
     adjoint_method: Method | None = None,
     record: bool = False,
@@ -59,8 +60,8 @@ def solve(
     outputs of other networks. There are four ways to compute them:
 
     - `backprop`: autograd through the steps. It keeps every stage.
-    - `checkpoint`: the same gradient to round-off. It keeps the state at each accepted step, and the graph of the last
-      step. Backward evaluates the stages of the other steps again, one step at a time.
+    - `checkpoint`: the same gradient to round-off. It keeps the states between the accepted steps, and the graph of the
+      last step. Backward evaluates the stages of the other steps again, one step at a time.
     - `adjoint`: the continuous adjoint (arXiv 1806.07366, Algorithm 1), solved backwards. It keeps the observations
       only. Its error is that of the backward solve, and it is large if f is not smooth: 8 to 22 % on a convolutional
       field with ReLUs at rtol=1e-3.
@@ -82,12 +83,13 @@ def solve(
 
     Args:
         f: vector field, called with a scalar t in [t[0], t[-1]] and a z of z0's shape. It may call
-            `torch.autograd.grad` itself, and return a lower precision under autocast.
+            `torch.autograd.grad` itself, and return a lower precision under autocast. It must not write to z in place.
         z0: initial state of any shape, float32 or float64; its memory format is kept. A tuple of tensors is a state of
             several parts, which f takes and returns as a tuple.
         t: observation times, shape (n,), strictly increasing or decreasing.
         method: from `make_method`.
-        gradient: see above. All but `backprop` can be differentiated once.
+        gradient: see above. All but `backprop` can be differentiated once, by backward. Through `backprop` the
+            transforms of `torch.func` (grad, jacrev, jacfwd, jvp, hessian) and forward mode work too, but not for t.
         parameters: tensors that f depends on but does not use in its first evaluation.
         stops: times at which f jumps, in any order. A step ends at each stop, and the next step evaluates f anew. f is
             never called at a stop, but at the next floating-point number before or after it.
@@ -118,6 +120,7 @@ def solve(
         raise RuntimeError(
             "a solve cannot be a part of a compiled function; compile its steps, make_method(compile=True)"
         )
+    _check_method("method", method)
     way = _gradient(gradient, adjoint_method, method)
     times = check_times(t)
     layout = _layout(z0, in_norm)
@@ -130,12 +133,12 @@ def solve(
 
         field.compiler = Compiler(f, method.compile)
         method = replace(method, stepper=Compiled(method.stepper, method, layout.norm))
-    given = [p for p in parameters if p.requires_grad]
+    given = _parameters(parameters)
     if errors:
         _check_errors(method, way, t)
     if isinstance(t, Tensor) and unpack_dual(t).tangent is not None:
         raise ValueError("`t` must carry no tangent (forward mode), got one; differentiate by backward")
-    along = _AlongTimes(field, times, jumps, t)
+    along = AlongTimes(field, times, jumps, t)
     start = along.start(state)
     found: Sequence[Tensor] | None = None
     try:
@@ -166,8 +169,9 @@ def _solve_native(walk: Walk, way: SolveGradient, given: Sequence[Tensor], parti
     z = way.observations(walk, given)
     if (partial or walk.stepper.unseen) and not all_finite(z.detach()):
         where = ", where the error test does not look,"
-        state = z[-1].detach()
-        raise NonFiniteState(t=walk.times[-1], dt=0.0, steps=walk.stats.trials, z=state, where=where)
+        i = next(i for i, state in enumerate(z.detach()) if not all_finite(state))
+        before = z[max(0, i - 1)]
+        raise NonFiniteState(t=walk.times[i], dt=0.0, steps=walk.stats.trials, z=before, state=z[i], where=where)
     return z
 
 
@@ -186,6 +190,24 @@ def _stacked(errors: Sequence[Tensor] | None, like: Tensor) -> Tensor:
     return torch.stack(list(errors)) if errors else like.new_zeros(0)
 
 
+def _check_method(name: str, method: object) -> None:
+    if not isinstance(method, FixedStep | Adaptive | TorchdiffeqMethod):
+        fix = f"make_method({method!r}, ...)" if isinstance(method, str) else "one from make_method"
+        raise ValueError(f"`{name}` must be a method, got {type(method).__name__} {method!r}; pass {fix}")
+
+
+def _parameters(given: Iterable[Tensor]) -> list[Tensor]:
+    """Return the listed tensors that require a gradient."""
+    # The rows of one tensor would be other tensors, and its gradient would be lost.
+    several = isinstance(given, Iterable) and not isinstance(given, Tensor | nn.Module)
+    listed = list(given) if several else []
+    wrong = [type(x).__name__ for x in listed if not isinstance(x, Tensor)] if several else [type(given).__name__]
+    if wrong:
+        fix = "module.parameters()" if isinstance(given, nn.Module) else "parameters=(tensor, ...)"
+        raise ValueError(f"`parameters` must be a sequence of tensors, got {wrong[0]}; pass {fix}")
+    return [x for x in listed if x.requires_grad]
+
+
 def _gradient(name: str | SolveGradient, adjoint_method: Method | None, method: Method) -> SolveGradient:
     if isinstance(name, SolveGradient):
         if adjoint_method is not None:
@@ -198,6 +220,7 @@ def _gradient(name: str | SolveGradient, adjoint_method: Method | None, method: 
         raise ValueError(f"`gradient` must be {', '.join(names)} or {last}, got {name!r}")
     if adjoint_method is None:
         return GRADIENTS[name]()
+    _check_method("adjoint_method", adjoint_method)
     if name != "adjoint":
         raise ValueError(f"`adjoint_method` belongs to gradient='adjoint', got gradient={name!r}")
     if not isinstance(adjoint_method, TorchdiffeqMethod):
@@ -207,53 +230,6 @@ def _gradient(name: str | SolveGradient, adjoint_method: Method | None, method: 
             f"`adjoint_method` must be of the engine of `method`, native, got {adjoint_method.name} of torchdiffeq"
         )
     return Adjoint()
-
-
-class _AlongTimes:
-    """The gradient of t, if t requires one. The solve itself uses the times as plain numbers."""
-
-    def __init__(self, f: VectorField, times: Sequence[float], stops: Stops, t: object) -> None:
-        self.f, self.times, self.stops = f, times, stops
-        self.t = t if isinstance(t, Tensor) and t.requires_grad and torch.is_grad_enabled() else None
-
-    def start(self, z0: Tensor) -> Tensor:
-        """Return z0 with the derivative dz/dt0 = -f(t0, z0): a later start leaves less time to move."""
-        if self.t is None:
-            return z0
-        moved: Tensor = _Move.apply(z0[None], self.t[:1], -self._slopes(z0[None]))
-        return moved[0]
-
-    def observations(self, z: Tensor) -> Tensor:
-        """Return z with the derivatives dz_i/dt_i = f(t_i, z_i)."""
-        if self.t is None:
-            return z
-        moved: Tensor = _Move.apply(z, self.t, self._slopes(z))
-        return moved
-
-    @torch.no_grad()
-    def _slopes(self, z: Tensor) -> Tensor:
-        """Evaluate f at the observations: at a stop, where f jumps, after the first time and before the others."""
-        times = [self.stops.beside(t, -1 if i else 1) for i, t in enumerate(self.times[: len(z)])]
-        return torch.stack([self.f(time_like(t, z_i), z_i) for t, z_i in zip(times, z.detach(), strict=True)])
-
-
-class _Move(torch.autograd.Function):
-    """Return z, shape (n, *shape), with the derivatives dz of its rows with respect to t, shape (n,)."""
-
-    @staticmethod
-    def forward(ctx: Any, z: Tensor, t: Tensor, dz: Tensor) -> Tensor:
-        ctx.save_for_backward(dz)
-        ctx.dtype = t.dtype
-        return z.view_as(z)
-
-    @staticmethod
-    def backward(ctx: Any, adj: Tensor) -> tuple[Tensor, Tensor, None]:
-        if torch.is_grad_enabled():
-            raise RuntimeError(
-                "a solve can be differentiated once if t requires a gradient, got backward(create_graph=True); detach t"
-            )
-        (dz,) = ctx.saved_tensors
-        return adj, (adj * dz).reshape(len(dz), -1).sum(1).to(ctx.dtype), None
 
 
 def _layout(z0: State, in_norm: Sequence[bool] | None) -> SingleState | TupleState:

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.forward_ad import unpack_dual
 
 State = Tensor | tuple[Tensor, ...]
 
@@ -66,10 +67,10 @@ class TupleState:
                 got = f"{len(dz)} parts" if isinstance(dz, tuple) else type(dz).__name__
                 raise ValueError(f"f(t, z) must return a tuple of {len(parts)} tensors, as z is, got {got}")
             for i, (dz_i, z_i) in enumerate(zip(dz, parts, strict=True)):
-                if dz_i.shape != z_i.shape:
+                if not _fits(dz_i, z_i):
                     raise ValueError(
-                        f"f(t, z) must return parts of the shapes of z's, got {tuple(dz_i.shape)} for part {i} of "
-                        f"{tuple(z_i.shape)}"
+                        "f(t, z) must return parts with the shapes and the dtype of z's, got "
+                        f"{describe(dz_i)} for part {i} of {describe(z_i)}"
                     )
             return self.pack(dz)
 
@@ -82,10 +83,29 @@ class TupleState:
         return torch.stack(sizes).max()
 
 
+def _fits(dz: object, z: Tensor) -> bool:
+    """Return whether dz has the shape and dtype of z; under autocast it may have another precision."""
+    if not isinstance(dz, Tensor) or dz.shape != z.shape:
+        return False
+    return dz.dtype == z.dtype or (dz.is_floating_point() and torch.is_autocast_enabled(z.device.type))
+
+
+def describe(x: object) -> str:
+    """Return the shape and dtype of a tensor, or the type of something else, for a message."""
+    return f"{tuple(x.shape)} {str(x.dtype).removeprefix('torch.')}" if isinstance(x, Tensor) else type(x).__name__
+
+
 def stack(states: Sequence[Tensor]) -> Tensor:
     """Stack states to (n, *z.shape) in their memory format; their cotangents have that format too."""
+    if states[0].is_contiguous() or in_a_transform() or any(unpack_dual(z).tangent is not None for z in states):
+        return stack_states(states)  # operations of torch, which it differentiates in every mode
     stacked: Tensor = _Stack.apply(*states)
     return stacked
+
+
+def in_a_transform() -> bool:
+    """Return whether a transform of `torch.func` is at work, such as grad, jacrev or jvp."""
+    return torch._C._functorch.maybe_current_level() is not None
 
 
 class _Stack(torch.autograd.Function):

@@ -15,7 +15,8 @@ class Stats:
         accepted: accepted steps of the forward solve.
         rejected: rejected steps of the forward solve.
         first_step: absolute size of the first accepted step; None before it, or if steps cannot be seen.
-        opening: absolute first step for a similar solve, as the error of the first accepted step permits it.
+        opening: absolute size that the first accepted step proposed by its error for the next one. A similar solve may
+            begin with it. `first_step` was chosen before any error was known, and is usually smaller.
         stored_states: number of states that `reversible` kept between the first and the last; None for other gradients.
         reconstruction: largest relative difference between a state that backward reconstructed and the kept one.
         records: (t, dt, error ratio, accepted) of every trial step, or None; fixed steps have the ratio 0.

@@ -39,7 +39,6 @@ class Tableau:
             Sec. II.10, there with norms).
         dense: P, a row of polynomial coefficients of x, x^2, ... for each of k_0 .. k_s and the extra stages. None:
             there is no interpolant, and a step ends at every observation.
-        dense_order: order of the interpolant; 0 without one.
         extra_c, extra_a: stages after the closing derivative that only the interpolant needs.
     """
 
@@ -50,7 +49,6 @@ class Tableau:
     e: Row | None = None
     e_low: Row | None = None
     dense: tuple[Row, ...] | None = None
-    dense_order: int = 0
     extra_c: Row = ()
     extra_a: tuple[Row, ...] = ()
 

@@ -55,7 +55,6 @@ _ADAPTIVE_HEUN = Tableau(
     b=_HEUN2.b,
     e=(1 / 2, -1 / 2, 0.0),
     dense=_hermite(_HEUN2.b),
-    dense_order=3,
 )
 
 # Fehlberg, NASA TR R-315 (1969), Table XIV: RK1(2); the second-order solution is propagated. As above, f is evaluated
@@ -68,7 +67,6 @@ _FEHLBERG2 = Tableau(
     b=_FEHLBERG2_B,
     e=(-1 / 512, 0.0, 1 / 512, 0.0),
     dense=_hermite(_FEHLBERG2_B),
-    dense_order=3,
 )
 
 # Bogacki & Shampine, A 3(2) pair of Runge-Kutta formulas, Appl. Math. Lett. 2(4), 1989.
@@ -80,7 +78,6 @@ _BOSH3 = Tableau(
     b=_BOSH3_B,
     e=minus(_BOSH3_B, (7 / 24, 1 / 4, 1 / 3, 1 / 8)),
     dense=_hermite(_BOSH3_B),
-    dense_order=3,
 )
 
 # Dormand & Prince, A family of embedded Runge-Kutta formulae, J. Comput. Appl. Math. 6(1), 1980. The embedded weights
@@ -112,7 +109,6 @@ _DOPRI5 = Tableau(
             11237099 / 235043384 / 2,
         ),
     ),
-    dense_order=4,
 )
 
 # Tsitouras, Runge-Kutta pairs of order 5(4) satisfying only the first column simplifying assumption, Comput. Math.
@@ -154,7 +150,6 @@ _TSIT5 = Tableau(
         (0.0, -27.896526289197286, 65.09189467479366, -34.87065786149661),
         (0.0, 1.5, -4.0, 2.5),
     ),
-    dense_order=4,
 )
 
 TABLEAUS: dict[str, Tableau] = {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -19,9 +19,7 @@ def check_times(t: Tensor | Sequence[float]) -> list[float]:
         raise ValueError(f"`t` must be floating point, got {str(t.dtype).removeprefix('torch.')}; use t.double()")
     if isinstance(t, Tensor) and t.dim() != 1:
         raise ValueError(f"`t` must have one dimension, got shape {tuple(t.shape)}; use t.flatten()")
-    if not isinstance(t, Tensor):
-        _refuse_gradients("t", t, "pass one tensor, torch.stack(...)")
-    times = [float(x) for x in (t.tolist() if isinstance(t, Tensor) else t)]
+    times = t.tolist() if isinstance(t, Tensor) else _numbers("t", t, "pass one tensor, torch.stack(...)")
     if not times:
         raise ValueError("`t` must hold at least one time, got none")
     for i, x in enumerate(times):
@@ -37,10 +35,15 @@ def check_times(t: Tensor | Sequence[float]) -> list[float]:
     return times
 
 
-def _refuse_gradients(name: str, times: Sequence[float] | Sequence[Tensor], fix: str) -> None:
-    for i, x in enumerate(times):
+def _numbers(name: str, times: Iterable[float] | Tensor, fix: str) -> list[float]:
+    """Return the numbers of a list, an array or a tensor without a gradient."""
+    if not isinstance(times, Iterable) or getattr(times, "ndim", 1) == 0:
+        raise ValueError(f"`{name}` must be a list of numbers, got {times!r}; put it in brackets")
+    numbers = list(times)
+    for i, x in enumerate(numbers):
         if isinstance(x, Tensor) and x.requires_grad:
             raise ValueError(f"`{name}` must hold numbers, got {name}[{i}], a tensor that requires a gradient; {fix}")
+    return [float(x) for x in numbers]
 
 
 class Stops:
@@ -57,8 +60,8 @@ class Stops:
         ValueError: a stop is not a finite number.
     """
 
-    def __init__(self, stops: Sequence[float], times: Sequence[float], dtype: torch.dtype) -> None:
-        _refuse_gradients("stops", stops, "detach it")
+    def __init__(self, stops: Iterable[float] | Tensor, times: Sequence[float], dtype: torch.dtype) -> None:
+        stops = _numbers("stops", stops, "detach it")
         for i, stop in enumerate(stops):
             if not math.isfinite(stop):
                 raise ValueError(f"`stops` must be finite, got stops[{i}]={stop}")

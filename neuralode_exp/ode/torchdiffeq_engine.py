@@ -44,8 +44,8 @@ def solve_with_torchdiffeq(
 ) -> Tensor:
     """Return the states, shape (len(times), *z0.shape), by `odeint`, or for the adjoint by `odeint_adjoint`."""
     _check(gradient, adjoint_method)
-    if len(times) == 1:
-        return z0[None]
+    if len(times) == 1 or z0.numel() == 0:  # SciPy and torchdiffeq's adjoint need a state that is not empty
+        return torch.stack([z0] * len(times))
     t = torch.tensor(times, dtype=torch.float64, device=z0.device)
     first = None
     if torch.is_grad_enabled() and (isinstance(gradient, Adjoint) or method.is_scipy):
@@ -54,6 +54,8 @@ def solve_with_torchdiffeq(
     t0, t1 = times[0], times[-1]
     floor = 4e-16 * max(abs(t0), abs(t1), abs(t1 - t0))  # in float64 t + dt equals t for a smaller dt
     backwards = adjoint_method if isinstance(adjoint_method, TorchdiffeqMethod) else method
+    if z0.dim() == 0:  # torchdiffeq's steps would give a scalar the precision of its times, float64
+        z0 = z0[None]
     watched = _WatchedField(f, method, backwards, stats, z0, floor, first)
     name, options = _options(method, t[-1:])
     if method.is_adaptive:
@@ -81,7 +83,7 @@ def solve_with_torchdiffeq(
         raise NonFiniteState(t=watched.t, dt=watched.dt, steps=watched.steps, z=z0, state=z)
     watched.turn_backwards()
     once: Tensor = z if isinstance(gradient, Backprop) else _Once.apply(z)
-    return once
+    return once.reshape(len(times), *f.shape)
 
 
 class _Once(torch.autograd.Function):
@@ -114,7 +116,7 @@ def _check_dependencies(f: VectorField, z0: Tensor, method: TorchdiffeqMethod, g
             )
         return
     f.generators.refuse_draws()
-    if f.dependencies.tangled:
+    if f.dependencies.made_from_each_other:
         raise ValueError(
             "torchdiffeq's adjoint must have an f that depends on no tensor together with what that was made from, got "
             "one whose gradient would count twice; use engine='native'"
@@ -176,7 +178,8 @@ class _WatchedField:
         elif self.forward_done and z.requires_grad:
             dz = self._differentiated(t, z)
         else:
-            dz = self.f(t, z)
+            dz = self.f(t, z.reshape(self.f.shape))
+        dz = dz.reshape(z.shape)
         self.last_dz = dz.detach()
         if self.method.is_scipy and not all_finite(self.last_dz):  # SciPy would fail in LAPACK, or go on with NaN
             raise NonFiniteState(t=float(t.detach()), dt=0.0, steps=self.nfe, z=z, state=self.last_dz)
@@ -185,7 +188,7 @@ class _WatchedField:
     def _differentiated(self, t: Tensor, z: Tensor) -> Tensor:
         """Evaluate f in backward, and refuse a tensor that the first evaluation did not use."""
         start = z.view_as(z)
-        dz = self.f(t.detach(), start)  # the gradient of the times is ours
+        dz = self.f(t.detach(), start.reshape(self.f.shape))  # the gradient of the times is ours
         if dz.requires_grad:
             self.f.dependencies.check(get_gradient_edge(dz), start.grad_fn, t)
         return dz

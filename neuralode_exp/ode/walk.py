@@ -31,8 +31,9 @@ SMALL = 2**12
 
 
 class Walkable(Field, Protocol):
-    """A vector field that records the states of its random generators."""
+    """A vector field that counts its evaluations and records the states of its random generators."""
 
+    nfe: int
     generators: Generators
 
 
@@ -157,13 +158,13 @@ class Walk:
             if stats.opening is None:
                 stats.opening = abs(control.size)
             inside, ends_at, index = self._observed(index, t, t1, dt)
-            on = index < len(self.times) and stepper.carries and t1 not in self.stops
-            if inside or on:
+            goes_on = index < len(self.times) and stepper.carries and t1 not in self.stops
+            if inside or goes_on:
                 trial = stepper.close(f, span, z, trial, dense=bool(inside))
             trial_drawn = log.since(drawn)
             together = None if trial_drawn is None else [*(carry_drawn or ()), *trial_drawn]
             yield Step(span, z, trial, inside, ends_at, control.size, together)
-            t, z, carry, first = t1, trial.z1, trial.carry if on else None, False
+            t, z, carry, first = t1, trial.z1, trial.carry if goes_on else None, False
             carry_drawn = None if trial_drawn is None else trial_drawn[stepper.carried]
         if isinstance(control, FixedControl) and not all_finite(z.detach()):
             raise self._first_bad_step()
@@ -249,7 +250,17 @@ class Walk:
 
     @torch.no_grad()
     def _first_bad_step(self) -> NonFiniteState:
-        """Repeat a fixed-step solve whose last state is not finite, to find the first step that went wrong."""
+        """Repeat a fixed-step solve whose last state is not finite, to find the first step that went wrong.
+
+        The evaluations of this search are not counted.
+        """
+        nfe = self.f.nfe
+        try:
+            return self._searched()
+        finally:
+            self.f.nfe = nfe
+
+    def _searched(self) -> NonFiniteState:
         stats = Stats()
         again = Walk(self.f, self.z0.detach(), self.times, self.method, stats, self.norm, self.stops)
         t, z = self.times[0], again.z0

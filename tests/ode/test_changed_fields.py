@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -10,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from neuralode_exp.ode import solve
+from neuralode_exp.ode import Method, make_method, solve
 from tests.ode.test_right_or_refused import METHODS, TIGHT, assert_right_or_refused
 from tests.ode.uses import F64, SPAN, Conditioned, Loss, Run, leaf, mlp, named, size
 
@@ -103,3 +105,87 @@ def test_a_captured_tensor_in_a_function_of_the_users(computed: bool, gradient: 
 
     reason = "it is listed, and must be right" if listed else "parameters="
     assert_right_or_refused(scaled, TIGHT, gradient, 1e-8 if gradient == "checkpoint" else 1e-5, reason)
+
+
+ONE_STEP = make_method("dopri5", rtol=1e6, atol=1e6, first_step=10.0)
+CHANGES = {
+    "everywhere": lambda t: 1.2,
+    "late": lambda t: 2.0 if t > 0.95 else 1.0,
+    "at the end": lambda t: 2.0 if t > 0.9999 else 1.0,
+    "to nan": lambda t: math.nan,
+}
+
+
+def gradient_after_a_change(
+    method: Method, change: Callable[[Any], float], times: list[float], *, second: bool, errors: bool
+) -> float:
+    """The gradient of w for dz/dt = w c(t) z, where c = 1 changes before the first backward or before a second one."""
+    w, c = torch.ones((), **F64, requires_grad=True), [lambda t: 1.0]
+    solution = solve(lambda t, z: w * c[0](t) * z, torch.ones(1, **F64), times, method, "checkpoint", errors=errors)
+    loss = solution.z.sum() + (solution.errors.sum() if errors else 0.0)
+    if second:
+        torch.autograd.grad(loss, w, retain_graph=True)
+    c[0] = change
+    return float(torch.autograd.grad(loss, w)[0])
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+@pytest.mark.parametrize("times", [[0.0, 1.0], [0.0, 0.97, 1.0]], ids=["ends", "inside"])
+@pytest.mark.parametrize("name", ["one step", "dopri5", "bosh3", "dop853", "rk4"])
+def test_a_last_step_that_is_evaluated_again_must_end_where_it_ended(
+    name: str, times: list[float], change: Any
+) -> None:
+    """The first backward has the graphs of the last step; a second one repeats it, and so does one of errors=True."""
+    methods = {"one step": ONE_STEP, "rk4": make_method("rk4", step_size=0.2)}
+    method = methods.get(name) or make_method(name, rtol=1e-4)
+    refused = 0
+    for second, errors in [(False, False), (True, False), *([] if name == "rk4" else [(False, True), (True, True)])]:
+        found = partial(gradient_after_a_change, method, times=times, second=second, errors=errors)
+        right = found(lambda t: 1.0)
+        try:
+            assert found(change) == pytest.approx(right, rel=1e-9)
+        except ValueError as error:
+            refused += "must be the same in backward as in the solve" in str(error)
+    # The stages of bosh3 lie before the end of a step.
+    assert refused > 0 or (name == "bosh3" and change is CHANGES["at the end"])
+
+
+@pytest.mark.parametrize("name", ["bosh3", "dopri5"])
+def test_the_first_stage_of_the_last_step_is_compared_too(name: str) -> None:
+    """Its graph belongs to the step before; only f at that state differs, which no other stage sees."""
+    w, states, factor = torch.ones((), **F64, requires_grad=True), [], [1.0]
+    method = make_method(name, rtol=1e6, first_step=0.5, max_step=0.5)
+
+    def f(t: Tensor, z: Tensor) -> Tensor:
+        states.append((float(t), float(z.detach())))
+        return w * z * (factor[0] if states[-1] == middle else 1.0)
+
+    middle = (0.5, math.nan)
+    solve(f, torch.ones(1, **F64), [0.0, 1.0], method, "checkpoint")
+    middle = next((t, z) for t, z in reversed(states) if t == 0.5)
+    z = solve(f, torch.ones(1, **F64), [0.0, 1.0], method, "checkpoint").z
+    factor[0] = 1.5
+    with pytest.raises(ValueError, match="must be the same in backward as in the solve"):
+        z[-1].sum().backward()
+
+
+def test_dropout_that_only_later_times_have_is_refused_by_a_second_backward() -> None:
+    torch.manual_seed(0)
+    w = torch.ones((), **F64, requires_grad=True)
+
+    def f(t: Tensor, z: Tensor) -> Tensor:
+        return w * (torch.nn.functional.dropout(z, 0.5) if t > 0.85 else z)
+
+    z = solve(f, torch.ones(50, **F64), [0.0, 1.0], make_method("rk4", step_size=0.2), "checkpoint").z[-1]
+    (first,) = torch.autograd.grad(z.mean(), w, retain_graph=True)
+    assert math.isfinite(first)
+    with pytest.raises(ValueError, match="must be the same in backward as in the solve"):
+        torch.autograd.grad(z.mean(), w)
+
+
+def test_large_values_are_compared_without_a_false_alarm() -> None:
+    """In float32 the norm of 1e20 is infinite."""
+    for gradient in ("checkpoint", "adjoint"):
+        z0 = torch.full((3,), 1e20, requires_grad=True)
+        z = solve(lambda t, z: -z, z0, [0.0, 1.0], make_method("bosh3", rtol=1e-3, first_step=0.1), gradient).z
+        assert torch.autograd.grad(z[-1].sum(), z0)[0].tolist() == pytest.approx([math.exp(-1.0)] * 3, rel=1e-2)

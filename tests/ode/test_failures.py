@@ -190,3 +190,44 @@ def test_a_slope_that_only_backward_sees() -> None:
     assert torch.equal(solution.z, torch.zeros(2, 2))
     with pytest.raises(NonFiniteState, match=r"^backward solve of the adjoint: the state became NaN.* at t=1 "):
         solution.z.sum().backward()
+
+
+@pytest.mark.parametrize("gradient", MODES)
+@pytest.mark.parametrize("name", ["adaptive-heun", "fehlberg2"])
+def test_a_closing_derivative_that_only_observations_use_is_checked(name: str, gradient: str) -> None:
+    """f = z, and NaN from the last state on, where only the closing derivative of the last step is evaluated."""
+    z0, method = torch.ones(1, dtype=torch.float64, requires_grad=True), make_method(name, rtol=1e-2, atol=1e-2)
+    times = [0.0, 0.63, 0.69, 0.7]
+    largest = float(solve(lambda t, z: z, z0.detach(), times, method).z[-1]) * (1 - 1e-9)
+    ends = solve(lambda t, z: torch.where(z < largest, z, math.nan), z0, [0.0, 0.7], method, gradient)
+    assert torch.isfinite(ends.z).all()
+    with pytest.raises(NonFiniteState, match=r"where the error test does not look, at t=0\.6[0-9]* ") as caught:
+        solve(lambda t, z: torch.where(z < largest, z, math.nan), z0, times, method, gradient)
+    assert caught.value.state.isnan().all()
+
+
+@pytest.mark.parametrize("gradient", [*MODES, "reversible"])
+def test_the_search_for_the_first_bad_step_is_not_counted(gradient: str) -> None:
+    """Ten steps of one evaluation, and of two in `reversible`; the seventh goes wrong."""
+    z0 = torch.ones(1, dtype=torch.float64, requires_grad=True)
+    with pytest.raises(NonFiniteState) as caught:
+        solve(
+            lambda t, z: torch.where(t > 0.55, math.nan, -z),
+            z0,
+            [0.0, 1.0],
+            make_method("euler", step_size=0.1),
+            gradient,
+        )
+    stats = caught.value.stats
+    assert stats is not None
+    evaluations = 20 if gradient == "reversible" else 10
+    assert (stats.nfe_forward, stats.accepted, caught.value.steps) == (evaluations, 10, 7)
+
+
+def test_the_search_in_a_backward_solve_is_not_counted_either() -> None:
+    z0 = torch.ones(1, dtype=torch.float64, requires_grad=True)
+    method = make_method("euler", step_size=0.1)
+    solution = solve(lambda t, z: -z, z0, [0.0, 1.0], method, "adjoint")
+    with pytest.raises(NonFiniteState, match="backward solve of the adjoint"):
+        (solution.z[-1].sum() * math.nan).backward()
+    assert solution.stats.nfe_backward == 10

@@ -46,10 +46,10 @@ def test_adjoint_holds_the_observations(f: nn.Module) -> None:
     assert {peak for _, peak in held} == {2 * STATE + STAGE + STATE}
 
 
-def test_checkpoint_holds_the_states_of_the_steps_and_the_stages_of_the_last(f: nn.Module) -> None:
+def test_checkpoint_holds_the_states_at_the_steps_ends_and_the_stages_of_the_last(f: nn.Module) -> None:
     for n in STEPS:
         saved, peak = bytes_held(f, n, "checkpoint")
-        assert saved == peak == n * STATE + 4 * STAGE - STATE  # the first of the four stages is at the state itself
+        assert saved == peak == (n + 1) * STATE + 4 * STAGE - STATE  # the first of the four stages is at a kept state
 
 
 def test_checkpoint_lets_the_stages_of_a_rejected_last_step_go(f: nn.Module) -> None:
@@ -60,7 +60,7 @@ def test_checkpoint_lets_the_stages_of_a_rejected_last_step_go(f: nn.Module) -> 
         probe.backward_starts()
     assert solution.stats.rejected > 0
     # The first stage is the closing one of the step before, evaluated again in backward.
-    assert probe.saved_bytes == solution.stats.accepted * STATE + 5 * STAGE
+    assert probe.saved_bytes == solution.stats.accepted * STATE + STATE + 5 * STAGE
     assert probe.peak_bytes == 7 * STAGE  # of the first trial, with its first and its closing stage
 
 
@@ -71,7 +71,7 @@ def test_each_of_several_solves_keeps_one_step(f: nn.Module) -> None:
             z = solve(f, z, [0.0, 1.0], make_method("rk4", step_size=0.5), "checkpoint").z[-1]
         probe.backward_starts()
     # The second and the third start from one of the two states that the solve before them gives in one storage.
-    assert probe.saved_bytes == 3 * (2 * STATE + 4 * STAGE - STATE) + 2 * STATE
+    assert probe.saved_bytes == 3 * (3 * STATE + 4 * STAGE - STATE) + 2 * STATE
 
 
 def test_backprop_holds_every_stage(f: nn.Module) -> None:

@@ -218,3 +218,21 @@ def test_many_observations_cost_dop853_a_third_of_the_evaluations_of_dopri8() ->
     assert float((found["dop853"].z - exact).abs().max()) < 1e-2
     assert 3 * found["dop853"].stats.nfe_forward <= 2588
     assert 3 * found["dop853"].stats.nfe_forward <= found["dopri8"].stats.nfe_forward
+
+
+@pytest.mark.parametrize("state", ["tensor", "tuple"])
+@pytest.mark.parametrize("name", ["dopri5", "tsit5", "dop853", "fehlberg2"])
+def test_a_slope_whose_norm_overflows_in_float32_is_not_stiff(name: str, state: str) -> None:
+    """Slope over tolerance is about 1e21, whose square is beyond float32. The first step is that of float64."""
+    steps = []
+    for dtype in (torch.float32, torch.float64):
+        z0, method = torch.ones(2, dtype=dtype), make_method(name, rtol=1e-6)
+        if state == "tensor":
+            solution = solve(lambda t, z: -1e15 * z, z0, [0.0, 1e-15], method)
+            z = solution.z[-1]
+        else:
+            solution = solve(lambda t, z: (-1e15 * z[0],), (z0,), [0.0, 1e-15], method)
+            z = solution.z[0][-1]
+        assert z.tolist() == pytest.approx([math.exp(-1.0)] * 2, rel=1e-3)
+        steps.append(solution.stats.first_step)
+    assert steps[0] == pytest.approx(steps[1], rel=1e-2)

@@ -228,3 +228,27 @@ def test_the_adjoint_refuses_a_weight_that_only_later_times_use() -> None:
     z = solve(lambda t, z: -(a if t < 0.5 else b) * z, Z0, [0.0, 0.5, 1.0], method, "adjoint").z[-1]
     with pytest.raises(ValueError, match="no other tensors than at its first evaluation"):
         z.sum().backward()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("name", ENGINE_METHODS)
+def test_a_scalar_state_keeps_its_precision(name: str, dtype: torch.dtype) -> None:
+    """z = exp(-w t): dz/dz0 = z, dz/dw = -z at t = 1."""
+    step_size = 0.002 if name == "explicit-adams" else 0.01
+    for gradient in ("adjoint",) if name in SCIPY else ("backprop", "adjoint"):
+        z0, w = (torch.ones((), dtype=dtype, requires_grad=True) for _ in range(2))
+        method = engine(name, tolerance=1e-5, step_size=step_size)
+        z = solve(lambda t, z, w=w: -w * z, z0, [0.0, 0.5, 1.0], method, gradient).z
+        assert (z.shape, z.dtype) == ((3,), dtype)
+        z[-1].backward()
+        found = [float(z[-1].detach()), float(z0.grad), -float(w.grad)]
+        assert found == pytest.approx([math.exp(-1.0)] * 3, rel=2e-2)
+
+
+@pytest.mark.parametrize("name", ENGINE_METHODS)
+def test_an_empty_batch_stays_empty(name: str) -> None:
+    z0 = torch.ones(0, 2, requires_grad=True)
+    z = solve(lambda t, z: -z, z0, [0.0, 0.5, 1.0], engine(name), "adjoint").z
+    assert z.shape == (3, 0, 2)
+    z.sum().backward()
+    assert z0.grad is not None

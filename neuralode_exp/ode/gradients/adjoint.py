@@ -106,6 +106,14 @@ class _Augmented:
         self.norm_of_state = walk.norm
         self.generators = Generators(walk.f.generators.device)
 
+    @property
+    def nfe(self) -> int:
+        return self.inner.nfe
+
+    @nfe.setter
+    def nfe(self, nfe: int) -> None:
+        self.inner.nfe = nfe
+
     def derivatives(self, t: Tensor, z: Tensor, adj_z: Tensor) -> tuple[Tensor, Tensor, Terms]:
         stage = self.inner.linearise(t, z)
         change, terms = self.inner.vjp(stage, adj_z)

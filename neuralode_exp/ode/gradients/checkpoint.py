@@ -4,8 +4,11 @@ Backward pulls the cotangents of the observations back through the same steps as
 as constants. So it equals backpropagation up to round-off. Forward keeps the state at the start of each accepted step,
 and backward evaluates the stages again, one step at a time. Backward needs those of the last step first, so forward
 keeps their graphs. They are not evaluated again, except the first stage of an adaptive step, which belongs to the step
-before. With one solve before the loss this does not raise the peak of memory; with several solves each keeps the
-activations of one step until its backward.
+before. With one solve before the loss this raises the peak of memory by no more than a state; with several solves each
+keeps the activations of one step until its backward.
+
+Every step that is evaluated again must end where it ended before, or f has changed and the gradient is refused. So the
+last state is kept too, and of the last step also the slopes at its ends, if the method evaluates them.
 """
 
 from __future__ import annotations
@@ -29,6 +32,7 @@ from neuralode_exp.ode.walk import Noted, Step, Walk, note
 class _Notes:
     steps: list[Noted]
     last: Any  # the graphs of the last step's stages; the first backward uses them up, and a second one evaluates again
+    slope: Tensor | None  # dz/dt at the end of the last step, if it was evaluated
 
 
 class Checkpoint(Repeating):
@@ -38,7 +42,7 @@ class Checkpoint(Repeating):
 
     def solve(self, walk: Walk) -> tuple[Tensor, Sequence[Tensor], _Notes]:
         states: list[Tensor] = []
-        notes = _Notes([], None)
+        notes = _Notes([], None, None)
 
         def noted() -> Iterator[Step]:
             step = None
@@ -48,6 +52,8 @@ class Checkpoint(Repeating):
                 notes.steps.append(note(step))
                 yield step
             assert step is not None
+            states.append(step.trial.z1)
+            notes.slope = None if step.trial.carry is None else walk.stepper.known_slope(step.trial.carry)
             if walk.errors is None:
                 notes.last = walk.stepper.keep(step.trial, dense=bool(step.inside))
 
@@ -56,21 +62,22 @@ class Checkpoint(Repeating):
     def pull_back(
         self, walk: Walk, kept: Sequence[Tensor], notes: _Notes, adj_output: Tensor, adj_errors: Sequence[Tensor | None]
     ) -> tuple[Tensor, Sequence[Tensor | None]]:
-        f, terms = walk.field, no_terms(walk)
+        f, terms, slope = walk.field, no_terms(walk), notes.slope
         last, notes.last = notes.last, None
-        adj_z, end = torch.zeros_like(kept[0]), None
-        adj_errors = adj_errors or (None,) * len(kept)
-        steps = zip(reversed(notes.steps), reversed(kept), reversed(adj_errors), strict=True)
+        *starts, final = kept
+        adj_z, end = torch.zeros_like(final), final if last is None else None
+        adj_errors = adj_errors or (None,) * len(starts)
+        steps = zip(reversed(notes.steps), reversed(starts), reversed(adj_errors), strict=True)
         for (span, inside, ends_at, drawn), z, adj_error in steps:
             if ends_at is not None:
                 adj_z = adj_z + same_format(adj_output[ends_at], z)
             adj_inside = [(x, same_format(adj_output[i], z)) for i, x in inside]
             of_error = None if adj_error is None else partial(_of_error, walk, span, adj_error)
-            cotangents = Cotangents(adj_z, adj_inside, of_error, end)
+            cotangents = Cotangents(adj_z, adj_inside, of_error, end, slope)
             with f.generators.replay(drawn):
                 adj_z, terms_of_step = walk.stepper.pull_back(f, span, z, cotangents, last)
             accumulate(terms, terms_of_step)
-            last, end = None, z
+            last, end, slope = None, z, None
         f.repeats.refuse_difference()
         return adj_z + same_format(adj_output[0], adj_z), terms
 

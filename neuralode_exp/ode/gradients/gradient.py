@@ -8,7 +8,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.forward_ad import unpack_dual
 
+from neuralode_exp.ode.state import in_a_transform
 from neuralode_exp.ode.walk import Walk
 
 
@@ -37,6 +39,11 @@ class Repeating(SolveGradient):
     def observations(self, walk: Walk, listed: Sequence[Tensor]) -> Tensor:
         if not torch.is_grad_enabled() or len(walk.times) == 1:
             return walk.run()
+        if in_a_transform() or unpack_dual(walk.z0).tangent is not None:
+            raise ValueError(
+                f"gradient={type(self).__name__.lower()!r} must be differentiated by backward, got a transform of "
+                "torch.func or a tangent (forward mode); use gradient='backprop'"
+            )
         depends_on = walk.find_dependencies(listed)
         if not depends_on and not walk.z0.requires_grad:
             return walk.run()

@@ -30,7 +30,8 @@ class ExplicitRungeKutta(Stepper):
 
     Args:
         tableau: its coefficients.
-        estimate: whether to estimate the error. If not, steps have no closing derivative and evaluate their own k_0.
+        estimate: whether to estimate the error, if the tableau can. If not, steps have no closing derivative and
+            evaluate their own k_0.
     """
 
     tableau: Tableau
@@ -42,9 +43,10 @@ class ExplicitRungeKutta(Stepper):
         self.rows, self.columns, self.nodes = tableau.rows, tableau.columns, tableau.nodes
         self.error_rows = tableau.error_rows
         self.order, self.quadrature = tableau.order, tableau.b
-        self.carries = self.estimate
+        self.carries = self.estimate = self.estimate and tableau.e is not None
         self.interpolates = self.estimate and tableau.dense is not None
-        self.unseen = self.interpolates and len(tableau.extra_c) > 0
+        # Where the error test does not use the closing derivative or further stages, only the interpolant does.
+        self.unseen = self.interpolates and (len(tableau.extra_c) > 0 or not tableau.closes_before_test)
         self.evaluations = tableau.stages + (self.estimate and tableau.closes_before_test)
         # The closing derivative is carried; k_0 comes from the step before and is not evaluated.
         self.carried = slice(tableau.stages - 1, tableau.stages)
@@ -116,8 +118,9 @@ class ExplicitRungeKutta(Stepper):
         return [x for step, row in zip(steps, states, strict=True) for x in row[: len(step.fractions)].unbind()]
 
     def keep(self, trial: Trial, *, dense: bool) -> list[Stage]:
+        """Return the graphs of the stages; of a stage without one the value, with which its repetition is compared."""
         stages, _ = trial.data
-        return [stage.without_value() for stage in stages[: self._needed(dense)]]
+        return [stage if stage.x is None else stage.without_value() for stage in stages[: self._needed(dense)]]
 
     def forget(self, carry: Stage) -> Stage:
         return Stage(carry.value)
@@ -137,6 +140,8 @@ class ExplicitRungeKutta(Stepper):
         if cotangents.end is not None:
             z1 = combine(z, [stage.value for stage in stages], self.rows[tableau.stages], dt)
             f.repeats.compare(z1, cotangents.end)
+            if count > tableau.stages:
+                f.repeats.compare(stages[tableau.stages].value, cotangents.slope)
         outputs = [(tableau.b, cotangents.z1)]
         of_error = self._of_error([stage.value for stage in stages], dt, cotangents)
         outputs += [(tableau.dense_weights(x), g) for x, g in cotangents.inside]
@@ -178,14 +183,16 @@ class ExplicitRungeKutta(Stepper):
                 continue
             x = combine(z, k, self.rows[i], span.dt)
             stages.append(f.linearise(stage_time(span, self.nodes[i], z), x))
-            k.append(stages[-1].value)
+            k.append(stages[i].value)
+            if i < len(kept):
+                f.repeats.compare(k[i], kept[i].value)
         return stages
 
 
 def stage_time(span: Span, c: float, z: Tensor) -> Tensor:
     """Return t + c dt as a tensor like z; at the ends exactly t or t1, since rounding could leave the interval."""
     t = span.t if c == 0.0 else span.t1 if c == 1.0 else span.t + c * span.dt
-    return t.to(z.dtype) if isinstance(t, Tensor) else torch.full((), t, dtype=z.dtype, device=z.device)
+    return time_like(t, z)
 
 
 def combine(z: Tensor, k: Sequence[Tensor], row: Sparse, dt: Time) -> Tensor:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import get_gradient_edge
 
-from neuralode_exp.ode.field import Stage, Terms, Time, VectorField, time_like
+from neuralode_exp.ode.field import Stage, Terms, Time, VectorField, begin_graph, time_like
 from neuralode_exp.ode.tableau import Row
 
 
@@ -71,12 +71,14 @@ class Cotangents:
         inside: cotangents of the states interpolated inside it, each with its fraction x of the step.
         of_error: maps the error estimate to the part of L that depends on it; None: no part does.
         end: the state at the end of the step, with which the repeated one is compared; None if it is not known.
+        slope: dz/dt at the end of the step, likewise.
     """
 
     z1: Tensor
     inside: Sequence[tuple[float, Tensor]] = ()
     of_error: Callable[[Tensor], Tensor] | None = None
     end: Tensor | None = None
+    slope: Tensor | None = None
 
 
 class Stepper(ABC):
@@ -90,7 +92,8 @@ class Stepper(ABC):
         carries: whether `close` sets the `carry` for the next step.
         interpolates: whether it has `interpolate`; if not, a step ends at every observation.
         quadrature: weights of the stages in the order of evaluation, if z1 = z + dt sum_i weights_i k_i; else None.
-        unseen: whether interpolated states may be NaN although the steps are finite.
+        unseen: whether `interpolate` uses evaluations that neither the error test nor z1 depends on, so that it may
+            give NaN in a step that is accepted.
         evaluations: number of evaluations of f in `start` and `trial` together; 0: it may vary.
         carried: position of the evaluation that `carry` holds, among those of `trial` and `close`.
     """
@@ -164,8 +167,7 @@ class Stepper(ABC):
         The carry is evaluated again at (t, z). `kept` comes from `keep`, and is used up.
         """
         with torch.enable_grad():
-            x = z.detach().requires_grad_()
-            start = x.view_as(x)
+            x, start = begin_graph(z)
             trial = self.trial(f, span, start, self.start(f, span.t, start))
             outputs, adj = [trial.z1], [cotangents.z1]
             if cotangents.inside:
@@ -180,6 +182,9 @@ class Stepper(ABC):
                 adj.append(torch.ones_like(outputs[-1]))
             roots = [get_gradient_edge(z1) for z1 in outputs]
         f.repeats.compare(trial.z1, cotangents.end)
+        slope = None if trial.carry is None or cotangents.slope is None else self.known_slope(trial.carry)
+        if slope is not None:
+            f.repeats.compare(slope, cotangents.slope)
         for root in roots:
             f.dependencies.check(root, start.grad_fn, span.t)
         adj_z, *terms = f.dependencies.gradients(roots, x, adj)
