@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from claims import mnist
 from claims.kept import Results, errors, range_of, seeds, spread
@@ -215,12 +216,16 @@ def energy(results: Results) -> str:
 
 
 def densities(results: Results) -> str:
-    kl = {run.settings["dataset"]: run.metrics for run in results.runs("densities") if "density/kl" in run.metrics}
-    board = kl.pop("checkerboard")
-    error = [metrics["density/kl_standard_error"] for metrics in (board, *kl.values())]
+    runs = [run for run in results.runs("densities") if "density/kl" in run.metrics]
+    groups: dict[Any, list[Run]] = {}
+    for run in runs:
+        groups.setdefault(run.settings["dataset"], []).append(run)
+    board = groups.pop("checkerboard")
+    kl = range_of((mnist.mean(group, "density/kl") for group in groups.values()), 3)
+    error = range_of((run.metrics["density/kl_standard_error"] for run in runs), 4)
     return (
-        f"KL to the truth of {range_of((metrics['density/kl'] for metrics in kl.values()), 3)} nat on {len(kl)} "
-        f"densities, {board['density/kl']:.3f} on the checkerboard, with standard errors of {range_of(error, 4)}"
+        f"KL to the truth of {kl} nat on {len(groups)} densities, {mnist.mean(board, 'density/kl'):.3f} on the "
+        f"checkerboard ({seeds(board)} each), with standard errors over the test points of {error}"
     )
 
 
