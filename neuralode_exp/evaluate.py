@@ -18,8 +18,10 @@ from neuralode_exp.config.compose import CONF, Composer
 from neuralode_exp.config.hydra_internals import make_loader
 from neuralode_exp.config.later import with_later_keys
 from neuralode_exp.config.own import given_extensions
+from neuralode_exp.config.preflight import of_what_is_there
 from neuralode_exp.load import Weights, completed_run, restore_weights, stored_shape
 from neuralode_exp.run import seed_everything
+from neuralode_exp.trainers.task import Task
 
 MAY_CHANGE = ("solver", "dataset", "device", "threads", "precision")
 
@@ -52,6 +54,16 @@ def evaluate(folder: Path, words: Sequence[str] = (), weights: Weights = "last")
     """
     stored, summary = completed_run(folder, extensions_of(words))
     config = changed_config(folder, stored, words)
+    task = task_with_weights(folder, config, weights)
+    with torch.no_grad():
+        now = task.final()
+        if config.solves_ode and (solved := task.solved()) is not None:
+            now["nfe/test"] = solved.nfe
+    return Evaluation(config, {tag: summary["metrics"][tag] for tag in now if tag in summary["metrics"]}, now)
+
+
+def task_with_weights(folder: Path, config: Config, weights: Weights) -> Task:
+    """Build the task of a changed config in evaluation mode, with the weights of a run and data in that run's units."""
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     seed_everything(config.seed)
@@ -60,11 +72,7 @@ def evaluate(folder: Path, words: Sequence[str] = (), weights: Weights = "last")
     if shape := stored_shape(folder, weights):
         task.take_units(shape)
     task.module.eval()
-    with torch.no_grad():
-        now = task.final()
-        if config.solves_ode and (solved := task.solved()) is not None:
-            now["nfe/test"] = solved.nfe
-    return Evaluation(config, {tag: summary["metrics"][tag] for tag in now if tag in summary["metrics"]}, now)
+    return task
 
 
 def extensions_of(words: Sequence[str]) -> list[str]:
@@ -80,19 +88,23 @@ def changed_config(folder: Path, stored: Config, words: Sequence[str]) -> Config
     """
     mistakes: list[Mistake] = []
     composer = Composer(make_loader(CONF))
-    overrides = [o for o in composer.parse(words, mistakes) if o.key_or_group != "extensions"]
+    given = composer.parse(words, mistakes)
+    of_files = [override for override in given if override.key_or_group == "extensions"]
+    overrides = [override for override in given if override not in of_files]
     mistakes += [mistake for override in overrides if (mistake := _not_to_change(override))]
     if mistakes:
         raise ConfigError(mistakes)
     written = OmegaConf.to_container(OmegaConf.load(folder / ".hydra" / "config.yaml"))
     base = OmegaConf.create(with_later_keys(written))  # type: ignore[arg-type]  # a run's config is a mapping
+    base.weights = None  # the run has weights of its own
     if stored.solves_ode:
-        # Nothing is differentiated here, so a solver without gradients will do.
+        # Nothing is trained here, so a solver without gradients, error estimates or compiled steps will do.
         base.model.name, base.model.gradient = "odenet", "adjoint"
+        base.trainer.error, base.solver.compile = 0.0, False
     elif any(override.key_or_group.split(".")[0] == "solver" for override in overrides):
         raise ConfigError([Mistake("solver", "is not used", f"model={stored.model.name}", "leave it out")])
     base.extensions = list(stored.extensions)
-    rest = _choose_files(composer, base, overrides)
+    rest = _choose_files(composer, base, overrides, of_files)
     if base.dataset.kind != stored.dataset.kind:
         fix = f"choose one like {stored.dataset.name}"
         raise ConfigError([Mistake("dataset", f"must be of {stored.dataset.kind}", base.dataset.name, fix)])
@@ -101,17 +113,28 @@ def changed_config(folder: Path, stored: Config, words: Sequence[str]) -> Config
         config = Composer(make_loader(Path(directory))).config(rest)
     if mistake := without_meaning(config):
         raise ConfigError([mistake])
+    if mistakes := of_what_is_there(config, trains=False):
+        raise ConfigError(mistakes)
     return config
 
 
-def _choose_files(composer: Composer, base: DictConfig, overrides: Sequence[Override]) -> list[Override]:
-    """Replace sections by the chosen files of `conf/`, and return the other overrides."""
+def _choose_files(
+    composer: Composer, base: DictConfig, overrides: Sequence[Override], of_files: Sequence[Override]
+) -> list[Override]:
+    """Replace sections by the chosen files of `conf/`, and return the other overrides.
+
+    Args:
+        composer: composes the files.
+        base: the stored config, which is changed.
+        overrides: the changes.
+        of_files: `extensions=[...]`, whose files register the systems and densities of a dataset.
+    """
     sections = {o.key_or_group for o in overrides} & {"dataset", "solver"}
     # The keys of another dataset are only known, and given, together with its name.
     chosen = [
         o for o in overrides if o.key_or_group in sections or o.key_or_group.split(".")[0] in sections & {"dataset"}
     ]
-    files = composer.config(chosen)
+    files = composer.config([*chosen, *of_files])
     if "dataset" in sections:
         base.dataset = files.dataset.model_dump(mode="json")
     if "solver" in sections:

@@ -11,7 +11,7 @@ from torch import nn
 
 from neuralode_exp.build import build_model, build_task
 from neuralode_exp.config import Config, ConfigError, stored_config
-from neuralode_exp.config.own import again
+from neuralode_exp.config.own import again, resuming
 from neuralode_exp.models.in_user_units import InUserUnits
 from neuralode_exp.models.shape import Shape
 from neuralode_exp.outcome import command
@@ -39,6 +39,7 @@ def load_run(
     - densities: `model.log_prob(x)` takes points (n, d) and returns (n,), in nats; `model.sample(n, generator)` returns
       points (n, d).
     - images: `model(x)` takes normalised images (batch, c, h, w) and returns logits (batch, classes).
+    - labels: `model(x)` takes points (batch, d) and returns logits (batch, classes).
 
     Args:
         folder: the folder of the run.
@@ -91,10 +92,11 @@ def completed_run(folder: Path | str, extensions: Sequence[str] = ()) -> tuple[C
     if summary["status"] != "completed":
         fixes = {"interrupted": "go on with", "killed": "go on with", "failed": "try again with"}
         fix = fixes.get(summary["status"])
-        how = f"; {fix}: {command()} resume={folder}" if fix else ""
+        how = f"; {fix}: {command()} {resuming(folder, config.extensions)}" if fix else ""
         raise NotLoadable(f"RUN must be completed, got {folder}, which is {summary['status']}{how}")
     try:
-        return again(folder, config, extensions, f"give extensions={list(config.extensions)}"), summary
+        how = f"give extensions={list(config.extensions)}"
+        return again(folder, config, extensions, how, further=True), summary
     except ConfigError as error:
         raise NotLoadable(str(error)) from error
 

@@ -14,7 +14,7 @@ class RunFailed(Exception):
 
 
 class Interrupted(KeyboardInterrupt):
-    """A signal stopped the run after it wrote a checkpoint. It ends a grid too, as Ctrl-C does.
+    """A signal stopped the program: training after a checkpoint, all else at once. It ends a grid too, as Ctrl-C does.
 
     Args:
         message: the command that goes on.

@@ -21,9 +21,9 @@ import yaml
 
 from neuralode_exp import tags, user_files
 from neuralode_exp.build import build_task, pick_device
-from neuralode_exp.config import Config, ConfigError, flatten, identity, label, without_meaning
+from neuralode_exp.config import Config, ConfigError, flatten, identity, label, plain, without_meaning
 from neuralode_exp.config.machine import of_machine
-from neuralode_exp.config.own import spell_extensions
+from neuralode_exp.config.own import resuming, store_options
 from neuralode_exp.interruption import StopAtOnce, StopLater
 from neuralode_exp.load import restore_weights
 from neuralode_exp.ode import SolverError
@@ -32,6 +32,7 @@ from neuralode_exp.outcome import Interrupted, RunFailed, command
 from neuralode_exp.tracking import checkpoints
 from neuralode_exp.tracking.lock import Held, Lock, lock
 from neuralode_exp.tracking.progress import Progress, final_table, progress
+from neuralode_exp.tracking.provenance import device_name
 from neuralode_exp.tracking.recorder import Recorder
 from neuralode_exp.tracking.summary import DamagedSummary, RunError, Summary, new_summary, read_summary, write_summary
 from neuralode_exp.trainers.failures import NonFiniteGradient
@@ -42,8 +43,6 @@ log = logging.getLogger(__name__)
 
 MANY_REPLICAS = 8
 Show = Callable[..., Progress]  # see `progress`
-# Objectives in stored configs: what was density/kl at evaluations is of the test set now.
-RENAMED = {"density/kl": "density/validation_kl"}
 
 
 def run(
@@ -63,7 +62,7 @@ def run(
     Args:
         config: the validated config.
         folder: the folder of the run.
-        values: the composed config as plain values, which is recorded.
+        values: the composed config, which is recorded; references in it are resolved then.
         bar: whether to show a progress bar; None shows one on a terminal.
         steps_after: training steps of the runs that come after this one in a grid.
         prune: called at each evaluation with its number and the objective; True ends the run as pruned, after a
@@ -89,26 +88,24 @@ def _run(config: Config, folder: Path, values: Mapping[str, Any], held: Lock, sh
         raise RunFailed(str(error)) from error
     if before is not None and before["identity"] != identity(config):
         raise RunFailed(f"{folder} holds another run ({before['identity']}); choose another folder")
+    store_options(folder, config, values)
     if before is not None and before["status"] == "completed" and before["objective"] is not None:
         log.info("already completed: %s", folder)
         return before["objective"]
-    gap = without_meaning(config)
-    if gap is not None:
-        log.info("skipped: %s", gap)
-        skipped = new_summary(identity(config), torch.device("cpu"))
-        skipped |= {"status": "skipped", "error": RunError(type="NoMeaning", message=str(gap))}
-        write_summary(folder, skipped)
-        return math.inf
-
-    if wrong := [*of_machine(config)]:  # a launcher's other machine is not the one that checked the request
-        summary = new_summary(identity(config), torch.device("cpu"))
-        _fail(folder, summary, ConfigError(wrong))
-    device = pick_device(config.device)
-    threads_before = torch.get_num_threads()
-    torch.set_num_threads(config.threads or default_threads(config, threads_before))
-    summary = new_summary(identity(config), device)
+    summary = new_summary(identity(config), torch.device("cpu"))
     if config.extensions:
         summary["extensions"] = {word: user_files.sha256(word) for word in config.extensions}
+    if (gap := without_meaning(config)) is not None:
+        log.info("skipped: %s", gap)
+        summary["error"] = RunError(type="NoMeaning", message=str(gap))
+        _end(folder, summary, "skipped")
+        return math.inf
+    if wrong := [*of_machine(config)]:  # a launcher's other machine is not the one that checked the request
+        _fail(folder, summary, ConfigError(wrong))
+    device = pick_device(config.device)
+    summary["device"] = device_name(device)
+    threads_before = torch.get_num_threads()
+    torch.set_num_threads(config.threads or default_threads(config, threads_before))
     try:
         with StopAtOnce():
             write_summary(folder, summary)
@@ -174,17 +171,18 @@ def _train(
         restore_weights(task.model, config.weights)
     summary["parameters"] = task.parameters
     cadence = Cadence.of(task, config.trainer, config.log_every)
-    objective = RENAMED.get(config.objective or "", config.objective) or task.objective
+    objective = tags.RENAMED.get(config.objective or "", config.objective) or task.objective
+    minimised = objective or "loss/train"
     loop = Loop(task, config.trainer, cadence, objective, folder)
     if resumed:
         loop.restore(checkpoints.load(last, device))
         log.info("%s: resumed after step %d of %d", label(config), loop.step, cadence.total)
     recorder = Recorder(folder, resume_step=loop.step if resumed else None)
     try:
-        plain = {key: value for key, value in values.items() if key != "hydra"}
-        recorder.text("config", "```yaml\n" + yaml.safe_dump(plain, sort_keys=False) + "```")
+        recorded = plain(values)
+        recorder.text("config", "```yaml\n" + yaml.safe_dump(recorded, sort_keys=False) + "```")
         # TensorBoard shows 17 characters of a long name, so that what tells it from others stands in front.
-        recorder.hparams_start(f"{identity(config)[:4]} {label(config)}", flatten(plain))
+        recorder.hparams_start(f"{identity(config)[:4]} {label(config)}", flatten(recorded))
         later = StopLater("stopping after this step, with a checkpoint")
 
         def interrupted() -> bool:
@@ -199,14 +197,17 @@ def _train(
             _end(folder, summary, "pruned", recorder)
         later.stop("interrupted")
         if loop.pruned:
-            log.info("%s: pruned after step %d; resume=%s trains it to its end", label(config), loop.step, folder)
-            return loop.metrics.get(objective or "loss/train", math.nan)
+            again = resuming(folder, config.extensions)
+            log.info("%s: pruned after step %d; %s trains it to its end", label(config), loop.step, again)
+            return loop.metrics.get(minimised, math.nan)
         _measure(task, loop, recorder)
         with StopLater("stopping once the run is recorded") as later:
-            value = _record(loop, recorder, objective or "loss/train")
+            value = _record(loop, recorder, minimised)
             summary |= {"metrics": dict(loop.metrics), "objective": value}
             if not math.isfinite(value):
-                raise RuntimeError(f"the objective {objective or 'loss/train'} is {value}; {task.advice}")
+                missing = minimised not in loop.metrics and not loop.failures.total
+                advice = "this run does not record it, so choose another" if missing else task.advice
+                raise RuntimeError(f"the objective {minimised} is {value}; {advice}")
             _end(folder, summary, "completed", recorder)
         later.stop("interrupted")
     except KeyboardInterrupt:
@@ -269,10 +270,11 @@ def _stop(folder: Path, config: Config, summary: Summary, interrupt: KeyboardInt
     """End an interrupted run with the command that goes on with it."""
     number = interrupt.signal if isinstance(interrupt, Interrupted) else signal.SIGINT
     after = f" after step {summary['steps']}" if summary["steps"] else ""
-    again = f" {spell_extensions(config.extensions)}" if config.extensions else ""
     if summary["status"] == "completed":
         raise Interrupted(f"interrupted once the run was completed: {folder}", number) from None
-    raise Interrupted(f"interrupted{after}; go on with: {command()} resume={folder}{again}", number) from None
+    raise Interrupted(
+        f"interrupted{after}; go on with: {command()} {resuming(folder, config.extensions)}", number
+    ) from None
 
 
 def _fail(folder: Path, summary: Summary, error: Exception) -> NoReturn:

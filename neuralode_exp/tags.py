@@ -7,6 +7,23 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from neuralode_exp.conditions import (
+    COUNTED_STEPS,
+    CUDA,
+    HELD_OUT,
+    KNOWN_DENSITY,
+    KNOWN_EIGENVALUES,
+    KNOWN_FIELD,
+    NOT_MPS,
+    REVERSIBLE,
+    THREE_STEPS,
+    Condition,
+)
+
+if TYPE_CHECKING:
+    from neuralode_exp.config.schema import Config
 
 
 @dataclass(frozen=True)
@@ -41,7 +58,8 @@ class Tag:
         column: whether a report shows it by default.
         curve: whether a report draws it over the steps.
         chart: the chart of TensorBoard that draws it together with others.
-        cost: whether every run records it during training, so that it can be the objective of any run.
+        cost: whether it can be the objective with any kind of data, because it is recorded during training.
+        needs: what a run must have to record it, for tags that can be the objective.
         compared: rank among the tags by which groups of runs are compared; the lowest rank that they have is used.
     """
 
@@ -56,6 +74,7 @@ class Tag:
     curve: bool = False
     chart: Chart | None = None
     cost: bool = False
+    needs: tuple[Condition, ...] = ()
     compared: int | None = None
 
     @property
@@ -64,6 +83,8 @@ class Tag:
 
 
 TAGS: dict[str, Tag] = {}
+# Objectives in stored configs: what was density/kl at evaluations is of the test set now.
+RENAMED = {"density/kl": "density/validation_kl"}
 
 
 def add_tag(tag: Tag) -> None:
@@ -89,8 +110,15 @@ def final_values(metrics: Mapping[str, float]) -> dict[str, float]:
 
 
 def costs() -> list[str]:
-    """Return the tags that can be the objective of any run."""
+    """Return the tags that can be the objective with any kind of data, if a run has what they need."""
     return [tag.name for tag in TAGS.values() if tag.cost and tag.less_is_better]
+
+
+def missing_for(name: str, config: Config) -> list[str]:
+    """Return what a run does not have that it needs to record an objective. The user's own metrics have no row."""
+    name = RENAMED.get(name, name)
+    needs = TAGS[name].needs if name in TAGS else (HELD_OUT,)
+    return [condition.words for condition in needs if not condition.holds(config)]
 
 
 def compared(present: Collection[str]) -> Tag | None:
@@ -121,23 +149,23 @@ for _tag in (
     Tag("loss/train", "loss of the training batches since the last record", bar="loss", title="training loss",
         curve=True, chart=LOSS),
     Tag("loss/validation", "loss on held-out data; for densities in the flow's own units", final=True,
-        title="validation loss", curve=True, chart=LOSS),
+        title="validation loss", curve=True, chart=LOSS, needs=(HELD_OUT,)),
     Tag("error/test", "test images that are classified wrongly", "%", bar="error %", final=True, title="test error (%)",
         column=True, chart=ERROR, compared=1),
     Tag("error/validation", "held-out images that are classified wrongly", "%", bar="error %", final=True,
-        title="validation error (%)", curve=True, chart=ERROR),
+        title="validation error (%)", curve=True, chart=ERROR, needs=(HELD_OUT,)),
     Tag("dynamics/trajectory_error", "relative error of the test trajectories", final=True, title="trajectory error",
         column=True, chart=ERROR, compared=2),
     Tag("dynamics/long_trajectory_error", "the same error over a time `dataset.test_horizon` times as long",
         chart=ERROR),
     Tag("dynamics/field_error", "relative error of f over the noise-free training states", final=True,
-        title="field error", column=True, chart=ERROR),
+        title="field error", column=True, chart=ERROR, needs=(KNOWN_FIELD,)),
     Tag("dynamics/eigenvalue_error",
         "largest error of an eigenvalue of the Jacobian at the fixed point, over the largest eigenvalue", final=True,
-        title="eigenvalue error", column=True, chart=ERROR),
+        title="eigenvalue error", column=True, chart=ERROR, needs=(KNOWN_EIGENVALUES,)),
     Tag("dynamics/validation_error",
         "error of held-out trajectories: relative, or in standard deviations for a table with `dataset.units=spread`",
-        bar="error", final=True, title="validation error", curve=True, chart=ERROR, compared=3),
+        bar="error", final=True, title="validation error", curve=True, chart=ERROR, compared=3, needs=(HELD_OUT,)),
     Tag("dynamics/persistence_error", "tables: the same error of a forecast that stays at the first held-out state",
         bar="persistence", final=True, title="persistence error", chart=ERROR),
     Tag("dynamics/constants_error",
@@ -159,9 +187,10 @@ for _tag in (
     Tag("density/kl_standard_error", "standard error of `density/kl`", "nat", final=True, title="standard error of KL",
         column=True),
     Tag("density/validation_nll", "mean negative log-likelihood of the held-out points, in the data's units", "nat",
-        final=True, title="validation NLL (nat)", chart=ERROR),
+        final=True, title="validation NLL (nat)", chart=ERROR, needs=(HELD_OUT,)),
     Tag("density/validation_kl", "KL divergence of the learned density from the true one, over the held-out points",
-        "nat", bar="kl", final=True, title="validation KL (nat)", curve=True, chart=ERROR),
+        "nat", bar="kl", final=True, title="validation KL (nat)", curve=True, chart=ERROR,
+        needs=(HELD_OUT, KNOWN_DENSITY)),
     Tag("density/validation_kl_standard_error", "standard error of `density/validation_kl`", "nat"),
     Tag("regularity/kinetic", "integral of the squared norm of dz/dt over time, the mean over a few held-out solutions",
         title="kinetic"),
@@ -188,27 +217,30 @@ for _tag in (
         column=True, curve=True, chart=NFE, cost=True),
     Tag("time/step_ms",
         "time of a training step, without the first and those whose memory is measured; at the end the median", "ms",
-        final=True, title="ms per step", column=True, cost=True),
+        final=True, title="ms per step", column=True, cost=True, needs=(THREE_STEPS,)),
     Tag("time/elapsed_s", "time of training so far", "s", final=True, cost=True),
     Tag("time/field_ms", "time of one evaluation of a flow's field alone", "ms", title="ms f"),
     Tag("time/trace_ms", "time of one evaluation with its trace", "ms", title="ms f + trace"),
     Tag("time/determinant_ms", "time of one evaluation with the log-determinant that a discrete layer needs", "ms",
         title="ms f + log-determinant"),
     Tag("memory/peak_mib", "most bytes of tensors alive at once in a training step, beyond those before it", "MiB",
-        final=True, title="peak MiB of a step", column=True, curve=True, chart=HELD, cost=True),
+        final=True, title="peak MiB of a step", column=True, curve=True, chart=HELD, cost=True, needs=(NOT_MPS,)),
     Tag("memory/saved_mib", "what autograd has saved when backward starts", "MiB", final=True, title="saved MiB",
         column=True, curve=True, chart=HELD, cost=True),
     Tag("memory/autograd_peak_mib", "most bytes that autograd has saved at once; temporaries do not count", "MiB",
         final=True, title="most saved MiB", cost=True),
     Tag("memory/peak_device_mib", "peak memory that torch has allocated on a CUDA device", "MiB", final=True,
-        title="peak device MiB", column=True, curve=True, chart=PEAK, cost=True),
+        title="peak device MiB", column=True, curve=True, chart=PEAK, cost=True, needs=(CUDA,)),
     Tag("memory/peak_rss_mib", "peak memory of the process; absent where the process ran another cell before", "MiB",
         title="peak RSS MiB", chart=PEAK, cost=True),
-    Tag("solver/accepted", "accepted steps of the solver in a training step", chart=STEPS, cost=True),
-    Tag("solver/rejected", "rejected steps of the solver in a training step", chart=STEPS, cost=True),
-    Tag("solver/stored_states", "intermediate states that `model.gradient=reversible` keeps", chart=STEPS, cost=True),
+    Tag("solver/accepted", "accepted steps of the solver in a training step", chart=STEPS, cost=True,
+        needs=(COUNTED_STEPS,)),
+    Tag("solver/rejected", "rejected steps of the solver in a training step", chart=STEPS, cost=True,
+        needs=(COUNTED_STEPS,)),
+    Tag("solver/stored_states", "intermediate states that `model.gradient=reversible` keeps", chart=STEPS, cost=True,
+        needs=(COUNTED_STEPS, REVERSIBLE)),
     Tag("solver/reconstruction", "largest relative error of a state that `model.gradient=reversible` reconstructs",
-        cost=True),
+        cost=True, needs=(COUNTED_STEPS, REVERSIBLE)),
     Tag("solver/failures", "number of failed solves in the run", final=True, title="solver failures", chart=FAILURES,
         cost=True),
     Tag("solver/consistency", "relative change of the final state, or of trajectories, under an accurate solve",

@@ -17,18 +17,17 @@ from typing import Any
 import torch
 
 from neuralode_exp.aligned import aligned
-from neuralode_exp.build import build_task, pick_device
 from neuralode_exp.config import Config, ConfigError, Mistake, solver_arguments
+from neuralode_exp.config.axes import expand
 from neuralode_exp.config.compose import CONF, Composer
 from neuralode_exp.config.hydra_internals import make_loader
-from neuralode_exp.config.preflight import expand
-from neuralode_exp.evaluate import changed_config, extensions_of
-from neuralode_exp.load import Weights, completed_run, restore_weights
+from neuralode_exp.evaluate import changed_config, extensions_of, task_with_weights
+from neuralode_exp.load import Weights, completed_run
 from neuralode_exp.ode import SOLVERS, SolverError
-from neuralode_exp.run import seed_everything
 from neuralode_exp.trainers.consistency import REFERENCE, TIGHTER, TIGHTEST, relative_change
 from neuralode_exp.trainers.task import Solved
 
+SETTINGS = ("rtol", "step_size")  # keys of a solver, of which each reads at most one
 PASSES = 3  # passes over the test data; the fastest counts
 ENOUGH = 2.0  # after this many seconds no further pass is made
 
@@ -41,6 +40,7 @@ class Row:
         run: folder of the run.
         model, dataset: model and dataset of the run.
         solver, setting: name of the solver, and its tolerance or step size; empty for a network without an ODE.
+        changes: the other words in which the rows of a run differ, such as `dataset.noise=0.5`.
         tag: tag of the error, against the truth if that is known, else against the data.
         error: the error; infinite if the solve failed.
         difference: ||z - z'|| / ||z'|| with the states z' of a tight solve of the same field; NaN without an ODE.
@@ -54,6 +54,7 @@ class Row:
     dataset: str
     solver: str
     setting: str
+    changes: str
     tag: str
     error: float
     difference: float
@@ -85,7 +86,7 @@ def combinations(words: Sequence[str]) -> Iterator[list[str]]:
     if mistakes:
         raise ConfigError(mistakes)
     for combination in expand(overrides):
-        given = dict(word.split("=", 1) for word in combination)
+        given = dict(word.partition("=")[::2] for word in combination)
         if "solver.rtol" in given and "solver.atol" not in given:
             combination.append(f"solver.atol={given['solver.rtol']}")
         yield combination
@@ -94,15 +95,18 @@ def combinations(words: Sequence[str]) -> Iterator[list[str]]:
 def _of_run(folder: Path, combinations: Sequence[Sequence[str]], weights: Weights) -> Iterator[Row]:
     stored, _ = completed_run(folder, extensions_of(combinations[0]))
     has_ode = stored.solves_ode
-    configs: dict[str, Config] = {}
+    shared = set.intersection(*map(set, combinations))
+    found: dict[str, tuple[Config, str]] = {}
     for words in combinations:
         kept = words if has_ode else [word for word in words if not word.startswith("solver")]
         config = changed_config(folder, stored, kept)
         read = solver_arguments(config.solver) if has_ode else {}
-        configs.setdefault(repr((read, config.dataset, config.precision)), config)
-    tolerance = min([math.inf, *(c.solver.rtol for c in configs.values() if "rtol" in SOLVERS[c.solver.name].keys)])
+        key = repr((read, config.dataset, config.precision, config.device, config.threads))
+        found.setdefault(key, (config, " ".join(word for word in kept if word not in shared and _is_further(word))))
+    configs = [config for config, _ in found.values()]
+    tolerance = min([math.inf, *(c.solver.rtol for c in configs if "rtol" in SOLVERS[c.solver.name].keys)])
     tight: dict[str, Solved | None] = {}
-    for config in configs.values():
+    for config, changes in found.values():
         reference = None
         if has_ode:
             if (key := repr(config.dataset)) not in tight:
@@ -110,7 +114,13 @@ def _of_run(folder: Path, combinations: Sequence[Sequence[str]], weights: Weight
             reference = tight[key]
         about = {"run": str(folder), "model": stored.model.name, "dataset": config.dataset.name}
         about |= {"solver": config.solver.name if has_ode else "", "setting": setting(config) if has_ode else ""}
+        about |= {"changes": changes}
         yield _row(folder, config, about, reference, weights)
+
+
+def _is_further(word: str) -> bool:
+    """Return whether an argument is neither the name nor the setting of a solver, which have columns of their own."""
+    return word.partition("=")[0] not in ("solver", *(f"solver.{key}" for key in (*SETTINGS, "atol")))
 
 
 def _tight(config: Config, tolerance: float) -> Config:
@@ -132,12 +142,7 @@ def _row(folder: Path, config: Config, about: dict[str, Any], reference: Solved 
 
 def _solve(folder: Path, config: Config, weights: Weights, passes: int = 1) -> Solved:
     """Solve the test data several times, and return the fastest solve."""
-    if config.threads is not None:
-        torch.set_num_threads(config.threads)
-    seed_everything(config.seed)
-    task = build_task(config, pick_device(config.device))
-    restore_weights(task.model, folder, weights)
-    task.module.eval()
+    task = task_with_weights(folder, config, weights)
     found: list[Solved] = []
     with torch.no_grad():
         while len(found) < passes and sum(one.seconds for one in found) < ENOUGH:
@@ -151,23 +156,23 @@ def _solve(folder: Path, config: Config, weights: Weights, passes: int = 1) -> S
 
 def setting(config: Config) -> str:
     """Return the tolerance or the step size, whichever the solver reads."""
-    keys = [key for key in ("rtol", "step_size") if key in SOLVERS[config.solver.name].keys]
+    keys = [key for key in SETTINGS if key in SOLVERS[config.solver.name].keys]
     return " ".join(f"{key}={getattr(config.solver, key):g}" for key in keys)
 
 
 def table(rows: Sequence[Row]) -> str:
     """Return the rows as aligned text."""
-    several = len({row.run for row in rows}) > 1
-    tags = {row.tag for row in rows}
-    heads = ["run"] * several + ["solver", "", tags.pop() if len(tags) == 1 else "error"]
+    several, changed = len({row.run for row in rows}) > 1, any(row.changes for row in rows)
+    heads = ["run"] * several + ["solver", ""] + ["changes"] * changed + [_only({row.tag for row in rows})]
     heads += ["against a tight solve", "evaluations", "seconds"]
     lines = [heads]
     for row in rows:
         name = [f"{row.model} {Path(row.run).name}"] * several
         error = f"{row.error:.4g}" + (f" {row.tag}" if len({r.tag for r in rows}) > 1 else "")
         numbers = (f"{row.difference:.3g}", f"{row.nfe:g}", f"{row.seconds:.3g}")
-        lines.append([*name, row.solver or row.model, row.setting, error, *numbers])
-    failures = [f"{row.solver} {row.setting}: {row.failure}" for row in rows if row.failure]
+        lines.append([*name, row.solver or row.model, row.setting, *[row.changes] * changed, error, *numbers])
+    words = {row: " ".join(filter(None, (row.solver, row.setting, row.changes))) for row in rows}
+    failures = [f"{words[row]}: {row.failure}" for row in rows if row.failure]
     return "\n".join([aligned(lines), *failures])
 
 
@@ -186,11 +191,11 @@ def write(rows: Sequence[Row], folder: Path) -> tuple[Path, Path]:
 
 
 def curves(rows: Sequence[Row]) -> Mapping[str, list[Row]]:
-    """Return the rows without failures, grouped by the lines of the picture: a run under a solver."""
+    """Return the rows without failures, grouped by the lines of the picture: a run under a solver, with its changes."""
     several = len({row.run for row in rows}) > 1
     found: dict[str, list[Row]] = {}
     for row in rows:
-        name = row.solver or row.model
+        name = " ".join(filter(None, (row.solver or row.model, row.changes)))
         found.setdefault(f"{Path(row.run).name}: {name}" if several else name, []).extend([row] * (not row.failure))
     return {name: of_name for name, of_name in found.items() if of_name}
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shlex
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,7 +18,7 @@ from neuralode_exp.load import NotLoadable
 from neuralode_exp.ode import FixedStep
 from neuralode_exp.tracking.summary import read_summary, write_summary
 from scripts.evaluate import main
-from tests.conftest import TINY_IMAGES
+from tests.conftest import ROOT, TINY_IMAGES
 from tests.runs import Compose, train_in
 
 ONE_STEP = ("solver=rk4", "solver.step_size=1", "trainer.epochs=null", "trainer.max_steps=3", "trainer.average=0.5")
@@ -70,12 +72,32 @@ def test_load_run_gives_the_weights_that_the_run_was_judged_by(trained: Path) ->
         ("dataset=circle", "dataset must be of images, got circle; choose one like mnist"),
         ("seed=1,2", "seed cannot change in a trained run"),
         ("solver=tsit5 solver.engine=torchdiffeq", "solver=tsit5 is not in this engine"),
+        ("device=cuda:7", "device must be one that this machine has"),
+        ("device=cuda:7,cpu", "device must be one that this machine has"),
     ],
 )
 def test_a_wrong_change_is_one_line(trained: Path, capsys: pytest.CaptureFixture[str], word: str, says: str) -> None:
     assert main([str(trained), *word.split()]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert says in line
+
+
+def test_a_table_that_is_not_there_is_a_wrong_request(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = ROOT / "tests" / "old_runs" / "measured" / "finished"
+    assert main([str(run), f"dataset.path={tmp_path}/nowhere.csv"]) == 2
+    assert capsys.readouterr().err.startswith(f"dataset.path must name a file, got {tmp_path}/nowhere.csv")
+
+
+def test_what_only_training_needs_does_not_keep_a_run_from_being_evaluated(tmp_path: Path, compose: Compose) -> None:
+    few = ("dataset=circle", "model.width=8", "dataset.trajectories=4", "dataset.points=10", "trainer.window=2")
+    short = ("trainer.max_steps=2", "figures=false", "threads=1")
+    source = train_in(tmp_path / "source", compose(*few, *short))
+    words = ("model=odenet", "model.gradient=checkpoint", "trainer.error=0.1", f"weights={source}")
+    run = train_in(tmp_path / "run", compose(*few, *short, *words))
+    shutil.rmtree(source)
+    found = evaluate(run)
+    assert found.now["dynamics/trajectory_error"] == pytest.approx(found.stored["dynamics/trajectory_error"])
+    assert evaluate(run, ["solver=rk4"]).now["nfe/test"] > 0
 
 
 def test_a_solver_has_no_effect_without_an_ode(tmp_path: Path, compose: Compose) -> None:
@@ -156,6 +178,14 @@ def test_what_is_no_trained_run_is_refused_in_one_line(
     assert main([str(folder)]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert says in line
+
+
+def test_the_command_that_goes_on_is_quoted(trained: Path, tmp_path: Path) -> None:
+    folder = copy(trained, tmp_path / "sp ace")
+    interrupt(folder)
+    with pytest.raises(NotLoadable) as refused:
+        neuralode_exp.load_run(folder)
+    assert shlex.split(str(refused.value).partition("go on with: ")[2])[2:] == [f"resume='{folder}'"]
 
 
 def test_json_has_both_and_the_changes(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
 import shutil
@@ -18,12 +19,17 @@ import torch
 import yaml
 
 from neuralode_exp import load_run
-from neuralode_exp.config import ConfigError
+from neuralode_exp.config import Config, ConfigError, stored_config
+from neuralode_exp.config.compose import CONF, Composer
+from neuralode_exp.config.hydra_internals import make_loader
 from neuralode_exp.config.preflight import preflight
 from neuralode_exp.evaluate import evaluate
 from neuralode_exp.load import NotLoadable
+from neuralode_exp.outcome import RunFailed
 from neuralode_exp.registry import of_package
 from neuralode_exp.report.report import make_report, text
+from neuralode_exp.run import run
+from neuralode_exp.tracking.lock import Held, lock
 from neuralode_exp.tracking.summary import read_summary
 from tests.conftest import ROOT, TINY_IMAGES, train, train_here
 from tests.runs import assert_same_weights
@@ -102,6 +108,11 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "my_fields.py").write_text(OWN)
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+def compose_here(*words: str) -> Config:
+    composer = Composer(make_loader(CONF))
+    return composer.config(composer.parse(words, []))
 
 
 def mistakes(*words: str) -> str:
@@ -183,6 +194,83 @@ def test_nothing_is_imported_because_a_folder_names_it(elsewhere: Path) -> None:
     summary = elsewhere / "summary.json"
     summary.write_text(summary.read_text().replace('"completed"', '"interrupted"'))
     assert mistakes(f"resume={elsewhere}") == f"{asked}; add extensions=[my_fields.py]"
+
+
+@pytest.mark.parametrize("spoil", ["no summary", "no hashes"])
+def test_a_run_that_stored_no_hashes_imports_only_what_is_given(spoil: str, elsewhere: Path) -> None:
+    summary = elsewhere / "summary.json"
+    stored = json.loads(summary.read_text())
+    del stored["extensions"]
+    summary.write_text(json.dumps({**stored, "status": "failed"}))
+    if spoil == "no summary":
+        summary.unlink()
+    asked = "extensions must be given again, because no stored path is imported: the run had 1, got none"
+    assert mistakes(f"resume={elsewhere}") == f"{asked}; add extensions=[my_fields.py]"
+    Path("given.py").write_text(OWN)
+    assert "extensions=[given.py]" in preflight([f"resume={elsewhere}", "extensions=[given.py]"]).argv
+    assert "the run had 1, got given.py, given.py" in mistakes(f"resume={elsewhere}", "extensions=[given.py,given.py]")
+
+
+def test_a_run_that_its_machine_refused_has_its_hashes(here: Path) -> None:
+    config = compose_here(*DAMPED, *FEW, "threads=10000000")
+    with pytest.raises(RunFailed, match="threads must be at most"):
+        run(config, here / "out", config.model_dump(mode="json"))
+    summary = read_summary(here / "out")
+    assert summary is not None
+    assert summary["extensions"] == {"my_fields.py": hashlib.sha256(OWN.encode()).hexdigest()}
+
+
+def test_a_trained_field_is_evaluated_on_ones_own_system(trained: Path, here: Path) -> None:
+    now = evaluate(trained, ["extensions=[my_fields.py]", "dataset=system", "dataset.system=swing"]).now
+    assert now["dynamics/trajectory_error"] > 0
+
+
+def test_a_run_without_files_is_evaluated_on_ones_own_system(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert train_here(monkeypatch, *FEW, "hydra.run.dir=plain") == 0
+    words = ["dataset=system", "dataset.system=swing", "extensions=[my_fields.py]"]
+    assert evaluate(here / "plain", words).now["dynamics/trajectory_error"] > 0
+
+
+def test_the_stored_config_is_written_whole_and_only_by_the_process_that_holds_the_folder(here: Path) -> None:
+    config = compose_here(*DAMPED, *FEW)
+    values = {
+        **config.model_dump(mode="json"),
+        "solver": {**config.solver.model_dump(), "rtol": "${dataset.tolerance}"},
+    }
+    values["model"]["options"] = {"damping": 0.2}
+    stored = here / "out" / ".hydra" / "config.yaml"
+    stored.parent.mkdir(parents=True)
+    stored.write_text("")  # as another process's Hydra leaves it for a moment
+    with lock(here / "out"), pytest.raises(Held):
+        run(config, here / "out", values)
+    assert stored.read_text() == ""
+    run(config, here / "out", values)
+    written = yaml.safe_load(stored.read_text())
+    assert written["model"]["options"] == {"damping": 0.2, "width": 8}
+    assert written["solver"]["rtol"] == "${dataset.tolerance}"
+    assert stored_config(here / "out") == config
+
+
+BOXED = """
+from neuralode_exp.extend import system
+
+@system("boxed", dim=2)
+def boxed(t, z, *, box: tuple[float, float] = (0.0, 1.0)):
+    return -z
+"""
+
+
+@pytest.mark.parametrize(
+    ("box", "says"),
+    [
+        ("[1,2,3]", "dataset.options.box must have at most 2 entries, got [1, 2, 3]; boxed is in boxed.py, line 4"),
+        ("[1]", "dataset.options.box[1] must be given, got [1]; boxed is in boxed.py, line 4"),
+    ],
+)
+def test_a_list_of_another_length_is_refused(here: Path, box: str, says: str) -> None:
+    (here / "boxed.py").write_text(BOXED)
+    words = ("extensions=[boxed.py]", "dataset=system", "dataset.system=boxed")
+    assert mistakes(*words, f"dataset.options.box={box}").startswith(says)
 
 
 def test_a_changed_file_is_refused_with_both_hashes(elsewhere: Path) -> None:

@@ -31,6 +31,10 @@ WRONG = {
     "model=odnet": [f"model must be one of {MODELS}, got odnet; did you mean odenet?"],
     "model=3": [f"model must be one of {MODELS}, got 3"],
     "experiment=null": ["experiment must be one of {experiments}, got null; leave experiment out for none"],
+    "model=null": [f"model must be one of {MODELS}, got null"],
+    "~model": ["~model takes away what every run needs; write model=NAME"],
+    "~trainer": ["~trainer takes away what every run needs; leave it out: the dataset picks it"],
+    "experiment=[debg]": ["experiment must be one of {experiments}, got debg; did you mean debug?"],
     "+model=mlp": ["+model=mlp adds a key that is there; write model=mlp"],
     "dataset/kind=images": ["dataset/kind=images does not compose; Could not override 'dataset/kind'. No match in ..."],
     # names of keys
@@ -106,6 +110,31 @@ WRONG = {
     "dataset=torus model.activation=silu": ["model.activation must be tanh for dataset=torus, got silu; leave it out"],
     "solver.name=rk5": ["solver.name is set by the file that solver=NAME picks, got rk5; did you mean solver=rk4?"],
     "objective=error/test": ["objective must be a tag of trainer=dynamics, not on test data, got error/test; ..."],
+    # objectives that the run never records
+    "objective=solver/stored_states": [
+        "objective must be a tag that this run records, got solver/stored_states, which needs "
+        "model.gradient=reversible; leave it out for the usual one"
+    ],
+    "objective=memory/peak_device_mib device=cpu": [
+        "objective must be a tag that this run records, got memory/peak_device_mib, which needs a CUDA device; ..."
+    ],
+    "model=resnet objective=solver/accepted": ["objective must be a tag that this run records, got solver/accepted..."],
+    "objective=dynamics/validation_error dataset.validation=0": [
+        "objective must be a tag that this run records, got dynamics/validation_error, which needs held-out data ..."
+    ],
+    "dataset=torus objective=density/validation_kl": [
+        "objective must be a tag that this run records, got density/validation_kl, which needs a dataset whose true ..."
+    ],
+    "dataset=two-tanks objective=dynamics/eigenvalue_error": [
+        "objective must be a tag that this run records, got dynamics/eigenvalue_error, which needs a dataset whose ..."
+    ],
+    "objective=time/step_ms trainer.max_steps=2": [
+        "objective must be a tag that this run records, got time/step_ms, which needs at least three training steps..."
+    ],
+    "dataset=mnist objective=foo": [
+        "objective must be a tag of trainer=classification, not on test data, got foo; choose from error/validation, "
+        "loss/validation, loss/train, nfe/forward, ..."
+    ],
     # cells without meaning
     "model=mlp": ["model=mlp is for images, got dataset=spiral-stable-focus; pick model=odenet or model=rknet"],
     # files
@@ -238,6 +267,19 @@ def test_check_says_what_would_run(compose) -> None:
     assert preflight(["seed=3", "check=true"]).answer == (
         f"ok: model=odenet dataset=spiral-stable-focus solver=dopri5 seed=3, identity {name}, 1000 steps"
     )
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "objective=solver/stored_states model.gradient=reversible",
+        "dataset=van-der-pol objective=dynamics/eigenvalue_error",
+        "dataset=two-moons objective=density/kl",
+        "experiment=[debug]",
+    ],
+)
+def test_a_right_request_is_accepted(words: str) -> None:
+    assert str(preflight([*words.split(), "check=true"]).answer).startswith("ok: ")
 
 
 def test_check_counts_a_grid() -> None:

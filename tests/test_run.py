@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -14,9 +16,10 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from neuralode_exp.outcome import RunFailed
+from neuralode_exp.outcome import Interrupted, RunFailed
 from neuralode_exp.tracking.metrics import read_metrics
 from neuralode_exp.tracking.summary import read_summary
+from neuralode_exp.trainers.loop import Loop
 from tests.conftest import ROOT, TINY_IMAGES, train_here
 from tests.runs import Compose, assert_same_weights, curves, run_in, weights, whole_and_cut
 
@@ -81,6 +84,24 @@ def test_same_seed_same_weights_to_the_bit(tmp_path: Path, compose: Compose) -> 
     assert not torch.equal(a["layers.0.weight"], c["layers.0.weight"])
 
 
+def test_pictures_do_not_change_what_is_trained(tmp_path: Path, compose: Compose) -> None:
+    rows = [f"{0.1 * i},{math.cos(0.3 * i)},{math.sin(0.3 * i)}" for i in range(40)]
+    (tmp_path / "table.csv").write_text("\n".join(["t,x,y", *rows]))
+    words = ("dataset=csv", f"dataset.path={tmp_path}/table.csv", "trainer.max_steps=8", "trainer.evaluate_every=3")
+    for drawn in ("true", "false"):
+        config = compose(*words, "threads=1", "model.width=8", f"figures={drawn}")
+        assert config.solver.first_step == "previous"  # a solve in training mode leaves its first step to the next
+        run_in(tmp_path / drawn, config)
+    assert_same_weights(tmp_path / "true", tmp_path / "false")
+
+
+def test_an_objective_that_the_run_does_not_record_needs_no_lower_lr(tmp_path: Path, compose: Compose) -> None:
+    config = compose(*TINY_IMAGES, "model=mlp", "objective=solver/stored_states")
+    line = "objective solver/stored_states is nan; this run does not record it, so choose another"
+    with pytest.raises(RunFailed, match=line):
+        run_in(tmp_path, config)
+
+
 @pytest.mark.parametrize("killed_at", [1, 7, 10, 13, 20])
 def test_a_killed_run_goes_on_to_the_same_weights_and_curves(
     tmp_path: Path, compose: Compose, monkeypatch: pytest.MonkeyPatch, killed_at: int
@@ -110,6 +131,17 @@ def test_kill_9_and_resume_from_the_command_line(tmp_path: Path, monkeypatch: py
     assert train_here(monkeypatch, f"resume={cut}") == 0
     assert_same_weights(tmp_path / "whole", cut)
     assert curves(tmp_path / "whole") == curves(cut)
+
+
+def test_the_command_that_goes_on_is_quoted(tmp_path: Path, compose: Compose, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(self: Loop, *, measure_memory: bool) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Loop, "_train_step", interrupted)
+    with pytest.raises(Interrupted) as caught:
+        run_in(tmp_path / "sp ace", compose(*TINY_IMAGES, "model=mlp"))
+    words = shlex.split(str(caught.value).partition("go on with: ")[2])
+    assert words[2:] == [f"resume='{tmp_path}/sp ace'"]
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

@@ -11,6 +11,7 @@ import pytest
 
 import neuralode_exp.run
 import train
+from neuralode_exp.commands import main
 from neuralode_exp.config import folder_name, label, stored_config
 from neuralode_exp.outcome import Interrupted, RunFailed
 
@@ -92,6 +93,11 @@ def test_a_resumed_run_has_the_stored_config_and_leaves_it_as_it_was(start) -> N
     assert again == folder
     assert resumed.model_copy(update={"resume": None, "threads": None}) == config
     assert files == {path: path.read_bytes() for path in (folder / ".hydra").iterdir()}
+
+
+def test_resume_without_a_folder_starts_nothing(start, capsys) -> None:
+    assert main(["resume"]) == 2
+    assert capsys.readouterr().err == "resume must name the folder of a run; write neuralode resume FOLDER\n"
 
 
 def test_help_lists_groups_and_keys(start, capsys) -> None:

@@ -57,6 +57,7 @@ def test_the_source_and_its_hash_are_in_the_identity(tmp_path: Path, source: Pat
     [
         ("dataset=circle model.width=16", "model.width=8, not 16"),
         ("dataset=circle model=resnet model.width=8", "model.name=rknet, not resnet"),
+        ("dataset=circle model.width=8 model.order=2", "model.order=1, not 2"),
         ("dataset=two-moons model=rknet model.width=8", "dataset.kind=dynamics, not densities"),
     ],
 )

@@ -11,7 +11,7 @@ import pytest
 
 from neuralode_exp.config import ConfigError
 from neuralode_exp.evaluate import evaluate
-from neuralode_exp.work_precision import combinations, work_precision
+from neuralode_exp.work_precision import combinations, curves, work_precision
 from scripts.evaluate import main
 from tests.conftest import TINY_IMAGES
 from tests.runs import Compose, train_in
@@ -118,6 +118,50 @@ def test_a_solver_that_fails_costs_its_row_alone(runs: dict[str, Path], capsys: 
     out = capsys.readouterr().out
     assert "dopri5 rtol=1e-08: MaxStepsExceeded" in out
     assert (runs["flow"] / "work-precision.csv").exists()
+
+
+def test_another_table_is_measured_in_the_units_of_the_trained_one(tmp_path: Path, compose: Compose) -> None:
+    for name, size in (("trained", 1.0), ("other", 50.0)):
+        rows = [f"{0.1 * i},{size * math.cos(0.3 * i)},{math.sin(0.3 * i)}" for i in range(40)]
+        (tmp_path / f"{name}.csv").write_text("\n".join(["t,x,y", *rows]))
+    words = ("dataset=csv", f"dataset.path={tmp_path}/trained.csv", "model.width=8", *SHORT)
+    run = train_in(tmp_path / "run", compose(*words))
+    other = f"dataset.path={tmp_path}/other.csv"
+    row, _ = work_precision([run], [other, "solver=dopri5,rk4"])
+    assert row.error == pytest.approx(evaluate(run, [other]).now["dynamics/validation_error"])
+
+
+def test_rows_tell_what_else_differs_between_them(
+    runs: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["dataset.noise=0,0.5", "threads=1,2", "solver=rk4", "solver.step_size=0.5"]
+    changes = [
+        f"{noise} {threads}"
+        for noise in ("dataset.noise=0", "dataset.noise=0.5")
+        for threads in ("threads=1", "threads=2")
+    ]
+    assert main([str(runs["dynamics"]), *words, "--out", str(tmp_path)]) == 0
+    head, *lines = capsys.readouterr().out.splitlines()
+    assert head.split()[:2] == ["solver", "changes"]
+    assert [" ".join(line.split()[2:4]) for line in lines] == changes
+    with open(tmp_path / "work-precision.csv") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["changes"] for row in rows] == changes
+    assert list(curves(work_precision([runs["map"]], ["dataset.noise=0,0.5"]))) == [
+        "resnet dataset.noise=0",
+        "resnet dataset.noise=0.5",
+    ]
+
+
+def test_a_file_in_place_of_the_folder_for_the_table_is_refused(
+    runs: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    assert main([str(runs["map"]), str(runs["map"]), "--out", str(tmp_path / "file")]) == 2
+    assert capsys.readouterr().err.startswith("--out must name a folder, got ")
+    assert main([str(runs["map"]), "--out", str(tmp_path)]) == 2
+    line = f"--out is for the table of several runs or values, got {tmp_path} with one of each; leave it out\n"
+    assert capsys.readouterr().err == line
 
 
 def test_nothing_held_out_is_said(tmp_path: Path, runs: dict[str, Path], compose: Compose) -> None:

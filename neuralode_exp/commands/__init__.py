@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 
 def main(argv: Sequence[str] | None = None) -> int | str:
@@ -23,11 +24,27 @@ def main(argv: Sequence[str] | None = None) -> int | str:
 
         return evaluate.main(rest)
     from neuralode_exp.commands import train
-    from neuralode_exp.config.compose import quoted
+    from neuralode_exp.config.errors import quoted
 
     if first == "resume":
-        return train.command_line([f"resume={quoted(word)}" for word in rest[:1]] + rest[1:])
+        if not rest:
+            print("resume must name the folder of a run; write neuralode resume FOLDER", file=sys.stderr)
+            return 2
+        return train.command_line([f"resume={quoted(rest[0])}", *rest[1:]])
     return train.command_line(sys.argv[1:] if argv is None else list(argv))
+
+
+def require_writable(folder: Path) -> None:
+    """Check the folder to which a command writes, before it does anything else.
+
+    Raises:
+        ConfigError: it is a file, or cannot be written.
+    """
+    from neuralode_exp.config.errors import ConfigError
+    from neuralode_exp.config.folders import wrong_folder
+
+    if mistake := wrong_folder("--out", str(folder)):
+        raise ConfigError([mistake])
 
 
 def parser(name: str, documentation: str | None) -> argparse.ArgumentParser:

@@ -23,7 +23,7 @@ import sys
 from pathlib import Path
 
 from neuralode_exp import commands
-from neuralode_exp.config import ConfigError
+from neuralode_exp.config import ConfigError, Mistake
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -42,7 +42,7 @@ def main(argv: list[str] | None = None) -> int:
         help="print JSON: the changes with stored and new metrics, or all rows of the table",
     )
     parser.add_argument(
-        "--out", type=Path, help="folder for work-precision.csv and .png; default: that of the first run"
+        "--out", type=Path, help="folder for the table of several runs or values; default: that of the first run"
     )
     args = parser.parse_intermixed_args(argv)
     args.changes = [word for word in args.words if "=" in word and not Path(word).is_dir()]
@@ -73,6 +73,7 @@ def _compare(args: argparse.Namespace) -> int:
     """Measure several runs or values: print a table, write a csv and a picture."""
     from neuralode_exp.work_precision import table, work_precision, write
 
+    commands.require_writable(args.out or args.runs[0])
     rows = work_precision(args.runs, args.changes, args.weights)
     files = write(rows, args.out or args.runs[0])
     print(json.dumps([dataclasses.asdict(row) for row in rows], indent=2) if args.json else table(rows))
@@ -84,6 +85,9 @@ def _evaluate(args: argparse.Namespace) -> int:
     """Measure one run with the changes: print its stored metrics and the new ones."""
     from neuralode_exp.evaluate import evaluate
 
+    if args.out is not None:
+        rule = "is for the table of several runs or values"
+        raise ConfigError([Mistake("--out", rule, f"{args.out} with one of each", "leave it out")])
     found = evaluate(args.runs[0], args.changes, args.weights)
     if args.json:
         shown = {"changes": args.changes, "weights": args.weights, "stored": found.stored, "now": found.now}

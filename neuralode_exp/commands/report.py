@@ -30,13 +30,14 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--columns", metavar="TAGS", help="metrics to show; default: the usual ones that the runs have")
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder to write to; default: the first FOLDER")
     args = parser.parse_args(argv)
+    out: Path = args.out or args.folders[0]
     try:
         report = make_report(args.folders, _names(args.by), _names(args.columns))
+        commands.require_writable(out)
         pages = {"report.html": html(report), "report.md": markdown(report)}
     except (ConfigError, DamagedMetrics, FileNotFoundError) as error:
         print(error, file=sys.stderr)
         return 2
-    out: Path = args.out or args.folders[0]
     out.mkdir(parents=True, exist_ok=True)
     for name, page in pages.items():
         (out / name).write_text(page, encoding="utf-8")

@@ -16,7 +16,7 @@ from omegaconf import DictConfig
 from neuralode_exp.config import ConfigError, plain, validate
 from neuralode_exp.config.compose import CONF
 from neuralode_exp.config.hydra_internals import VERSION_BASE
-from neuralode_exp.config.own import load_extensions, store_options
+from neuralode_exp.config.own import load_extensions
 from neuralode_exp.config.preflight import preflight
 from neuralode_exp.interruption import StopAtOnce, stop_if_heard
 from neuralode_exp.outcome import Interrupted, RunFailed
@@ -42,7 +42,6 @@ def main(config: DictConfig) -> float:
         values = plain(config)
         load_extensions(values)
         run_config = validate(values)
-        store_options(Path(hydra_config.runtime.output_dir), run_config)
         if in_grid:
             device = device_of_job(run_config.device, hydra_config.job.num)
             run_config = run_config.model_copy(update={"device": device})
@@ -51,6 +50,8 @@ def main(config: DictConfig) -> float:
         folder = Path(hydra_config.runtime.output_dir)
         sweeper = hydra_config.sweeper
         after = int(os.environ.get(STEPS_AFTER, 0))
+        # References stay, so that the stored config follows a dataset that `evaluate` exchanges.
+        values = plain(config, resolve=False)
         return run(run_config, folder, values, bar=bar, steps_after=after, prune=_pruning(sweeper, folder))
     except (ConfigError, RunFailed) as error:
         if in_grid:

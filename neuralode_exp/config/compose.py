@@ -45,11 +45,6 @@ EXTRAS = {
 }
 
 
-def quoted(text: str) -> str:
-    """Write any text as a value on Hydra's command line."""
-    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
-
-
 @dataclass(frozen=True)
 class Files:
     """The config that the chosen files make.
@@ -109,7 +104,6 @@ class Composer:
         mistakes: list[Mistake] = []
         files, given, wrong = self._split(overrides, mistakes)
         chosen = self._load(files)
-        given = [override for override in given if override.key_or_group.split(".")[0] not in wrong]
         values = copied(chosen.values)
         for override in given:
             if mistake := self._said_by_file(override) or _wrong_key(override, chosen):
@@ -141,7 +135,10 @@ class Composer:
     def _split(
         self, overrides: Iterable[Override], mistakes: list[Mistake]
     ) -> tuple[list[Override], list[Override], set[str]]:
-        """Split overrides into choices of files and values, and return the groups whose choice is wrong."""
+        """Split overrides into choices of files and values, and return the groups whose choice is wrong.
+
+        Overrides below a wrong choice are left out.
+        """
         files: list[Override] = []
         values: list[Override] = []
         wrong: set[str] = set()
@@ -150,6 +147,10 @@ class Composer:
             options = self._options(group)
             if not options or isinstance(value, dict):
                 (files if override.is_hydra_override() else values).append(override)
+            elif override.is_delete() and group in GROUPS and group != "experiment":
+                fix = "leave it out: the dataset picks it" if group == "trainer" else f"write {group}=NAME"
+                mistakes.append(Mistake(str(override.input_line), "takes away what every run needs", fix=fix))
+                wrong.add(group)
             elif override.is_delete():
                 files.append(override)
             elif override.is_add() and group in GROUPS:
@@ -167,7 +168,10 @@ class Composer:
                     wrong.add(group)
                 else:
                     files.append(override)
-        return files, values, wrong
+        # What is below a wrong choice may not exist.
+        below = tuple(f"{group.replace('/', '.')}." for group in wrong)
+        kept = ([o for o in part if not o.key_or_group.replace("/", ".").startswith(below)] for part in (files, values))
+        return *kept, wrong  # type: ignore[return-value]
 
     def _said_by_file(self, override: Override) -> Mistake | None:
         """Return the mistake of setting `name` or `kind`: tables would then show a wrong name for the same keys."""
@@ -189,7 +193,11 @@ class Composer:
         """Yield a mistake for each launcher or sweeper in an experiment's file: Hydra may ignore it there."""
         if override.key_or_group != "experiment" or override.is_delete():
             return
-        path = f"experiment/{override.value()}"
+        value = override.value()
+        for name in value if isinstance(value, list) else [value]:
+            yield from self._launchers_at(f"experiment/{name}")
+
+    def _launchers_at(self, path: str) -> Iterator[Mistake]:
         source = next(source for source in self.loader.get_sources() if source.is_config(path))
         content = source.load_config(path).config
         assert isinstance(content, DictConfig)
@@ -254,7 +262,7 @@ def _with_default(mistake: Mistake, files: Files) -> Mistake:
 
 
 def _no_such_option(group: str, got: str, options: list[str]) -> Mistake:
-    fix = f"leave {group} out for none" if got == "null" else near_miss(got, options)
+    fix = f"leave {group} out for none" if (group, got) == ("experiment", "null") else near_miss(got, options)
     return Mistake(group, f"must be one of {', '.join(sorted(options))}", got, fix)
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import re
+import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -66,4 +68,17 @@ def spell(value: object) -> str:
         return str(value).lower()
     if isinstance(value, (list, tuple)):
         return f"[{', '.join(map(spell, value))}]"
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{key}: {spell(entry)}' for key, entry in value.items())}}}"
     return str(value) if str(value) else "''"
+
+
+def quoted(text: str) -> str:
+    """Write any text as a value on Hydra's command line, which halves backslashes only before a quote."""
+    return "'" + re.sub(r"(\\*)'", r"\1\1\\'", re.sub(r"(\\+)\Z", r"\1\1", text)) + "'"
+
+
+def typed(key: str, text: str) -> str:
+    """Write key=text as it is typed in a shell, quoted only where Hydra or the shell needs it."""
+    is_plain = re.fullmatch(r"[A-Za-z0-9_./+-]+", text)
+    return f"{key}={text}" if is_plain else shlex.quote(f"{key}={quoted(text)}")

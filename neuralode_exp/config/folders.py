@@ -21,7 +21,7 @@ def wrong_output(key: str, hydra: DictConfig) -> Mistake | None:
 
 
 def wrong_folder(key: str, folder: str) -> Mistake | None:
-    """Return why a run cannot write to a folder, or None if it can. A trial file is removed again."""
+    """Return why a run cannot write to a folder, or None if it can. A trial folder is removed again."""
     if not folder:
         return Mistake(key, "must name a folder", "''", "leave it out for a new one in outputs/")
     path = Path(folder).absolute()

@@ -28,6 +28,7 @@ from neuralode_exp.config.values import flatten, plain
 from neuralode_exp.registry import of_package
 
 LENGTH = 80
+HASHES = ("extensions", "weights.sha256")  # keys that nobody reads
 OF_A_VALUE = 24  # the end of a longer value is kept, because a path ends with the file's name
 
 
@@ -65,7 +66,7 @@ def joined(label: str, identity: str) -> str:
 
 def _changed(config: Config, groups: dict[str, str]) -> dict[str, str]:
     """Return the keys whose values differ from those of `conf/`, with their values as text."""
-    read = {key: value for key, value in with_effect(config).items() if key != "extensions"}  # nobody reads hashes
+    read = {key: value for key, value in with_effect(config).items() if key not in HASHES}
     usual = dict(_usual(*groups.items()))
     for group, name in groups.items():
         if usual.get(f"{group}.name") != name:  # without a file in conf/ it has no usual values
@@ -78,7 +79,7 @@ def _changed(config: Config, groups: dict[str, str]) -> dict[str, str]:
 @cache
 def _usual(*chosen: tuple[str, str]) -> dict[str, Any]:
     """Return the dotted keys with their values in `conf/` for chosen files such as ("model", "odenet")."""
-    from neuralode_exp.config.compose import CONF  # imports Hydra, which only labels need
+    from neuralode_exp.config.compose import CONF  # imported here, as below: only labels need Hydra's loader
 
     composed = _composed(dict(chosen)["dataset"]).copy()
     for group, name in chosen:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from inspect import Parameter
 from pathlib import Path
@@ -12,9 +13,10 @@ from hydra.core.override_parser.types import Override
 from omegaconf import OmegaConf
 
 from neuralode_exp import registry, user_files
-from neuralode_exp.config.errors import ConfigError, Mistake, must_be_one_of, near_miss
+from neuralode_exp.config.errors import ConfigError, Mistake, must_be_one_of, near_miss, quoted, typed
 from neuralode_exp.config.options import annotation_of, known_of
 from neuralode_exp.config.schema import DATASETS, Config, Dataset, DensityKeys, Model, SystemKeys
+from neuralode_exp.config.values import copied
 from neuralode_exp.data import dysts_systems
 from neuralode_exp.registry import ExtensionError, Kind, Registered
 from neuralode_exp.tags import TAGS
@@ -145,7 +147,7 @@ def _chosen(
     return entry
 
 
-def again(folder: Path | str, config: Config, given: Sequence[str], how: str) -> Config:
+def again(folder: Path | str, config: Config, given: Sequence[str], how: str, *, further: bool = False) -> Config:
     """Import the files that are given again for a stored run, and return its config with these files.
 
     Args:
@@ -153,22 +155,23 @@ def again(folder: Path | str, config: Config, given: Sequence[str], how: str) ->
         config: the stored config.
         given: files or modules.
         how: what the message proposes if files are missing, as `extensions=[my_fields.py]`.
+        further: whether files may be given that the run did not have.
 
     Raises:
         ConfigError: a file is missing, or its content differs from that of the run.
     """
     if not config.extensions and not given:
         return config
+    if len(given) != len(config.extensions) and not (further and len(given) > len(config.extensions)):
+        rule = f"must be given again, because no stored path is imported: the run had {len(config.extensions)}"
+        got = ", ".join(given) or "none"
+        raise ConfigError([Mistake("extensions", rule, got, how)])
     summary = read_summary(folder)
     had = dict(summary.get("extensions", {})) if summary else {}
     now = {word: user_files.sha256(word) for word in given}
-    if len(given) != len(had):
-        rule = f"must be given again, because no stored path is imported: the run had {len(had)}"
-        got = ", ".join(given) or "none"
-        raise ConfigError([Mistake("extensions", rule, got, how)])
     missing = [word for word, digest in now.items() if digest not in had.values()]
     gone = [f"{word} {digest}" for word, digest in had.items() if digest not in now.values()]
-    if missing:
+    if had and (gone if further else missing):  # a run that ended before its first summary has stored no hashes
         got = ", ".join(f"{word} {now[word] or '(no such file)'}" for word in missing)
         fix = f"the run had {', '.join(gone)}"
         raise ConfigError([Mistake("extensions", "must be the files of the run, by SHA-256", got, fix)])
@@ -182,20 +185,34 @@ def given_extensions(overrides: Iterable[Override]) -> list[str]:
     return [str(word) for word in values[-1]] if values and isinstance(values[-1], list) else []
 
 
-def store_options(folder: Path, config: Config) -> None:
-    """Write the options, with the defaults of their signatures, into the config that Hydra has stored."""
+def store_options(folder: Path, config: Config, values: Mapping[str, Any]) -> None:
+    """Replace the config that Hydra has stored by one in which the options have the defaults of their signatures.
+
+    The caller holds the folder's lock. The file is not read, because Hydra may be writing it in another process.
+
+    Args:
+        folder: the run's folder.
+        config: the validated config, with all options.
+        values: the composed config, with its references.
+    """
     path = folder / ".hydra" / "config.yaml"
-    if not config.extensions or not path.is_file():
+    if not config.extensions or config.resume is not None or not path.is_file():
         return
     from neuralode_exp.tracking.whole_files import write_whole
 
-    stored = OmegaConf.load(path)
+    whole = copied(values)
     for section in (name for name in ("model", "dataset") if getattr(getattr(config, name), "options", None)):
-        OmegaConf.update(stored, f"{section}.options", getattr(config, section).model_dump(mode="json")["options"])
-    write_whole(path, OmegaConf.to_yaml(stored).encode())
+        whole[section]["options"] = getattr(config, section).model_dump(mode="json")["options"]
+    write_whole(path, OmegaConf.to_yaml(OmegaConf.create(whole)).encode())
 
 
 def spell_extensions(extensions: Sequence[str]) -> str:
-    """Write the files as an argument of the command line."""
-    words = (word if re.fullmatch(r"[\w./-]+", word) else "'" + word.replace("'", "\\'") + "'" for word in extensions)
-    return f"extensions=[{','.join(words)}]"
+    """Write the files as an argument that is typed in a shell."""
+    words = [word if re.fullmatch(r"[\w./-]+", word) else quoted(word) for word in extensions]
+    spelled = f"extensions=[{','.join(words)}]"
+    return spelled if words == list(extensions) else shlex.quote(spelled)
+
+
+def resuming(folder: Path | str, extensions: Sequence[str]) -> str:
+    """Write the arguments with which a run goes on, as they are typed in a shell."""
+    return " ".join([typed("resume", str(folder)), *([spell_extensions(extensions)] if extensions else [])])

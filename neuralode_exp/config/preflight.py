@@ -3,34 +3,40 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
 from pathlib import Path
-from typing import Any
 
-from hydra.core.override_parser.types import Glob, IntervalSweep, Override
+from hydra.core.override_parser.types import Override
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from neuralode_exp.config import answer
+from neuralode_exp.config.axes import axes_of, expand, in_files, wrong_axes, wrong_search
 from neuralode_exp.config.cells import without_meaning
 from neuralode_exp.config.compose import CONF, Composer
 from neuralode_exp.config.errors import ConfigError, Mistake, spell
 from neuralode_exp.config.folders import wrong_output
 from neuralode_exp.config.hydra_internals import command_line_parser, make_loader
-from neuralode_exp.config.identity import WEIGHTS, identity_differences, unread, with_effect
+from neuralode_exp.config.identity import identity_differences, unread
 from neuralode_exp.config.kinds import KINDS
 from neuralode_exp.config.launchers import ELSEWHERE, class_name, wrong_settings
 from neuralode_exp.config.machine import of_machine
+from neuralode_exp.config.readable import understood
 from neuralode_exp.config.resume import go_on
 from neuralode_exp.config.schema import Config
 from neuralode_exp.config.validation import stored_config
+from neuralode_exp.config.values import flatten
+from neuralode_exp.config.weights import wrong_weights
 from neuralode_exp.outcome import command
+from neuralode_exp.tags import missing_for
 
-OF_WEIGHTS = {"dataset.kind", "model.name", "model.field", "model.augment", "model.features"}
-OF_WEIGHTS |= {"model.channels", "model.blocks", "model.hidden", "model.width", "model.depth", "model.layers"}
+# Keys of Hydra that cannot be changed, each with the reason.
+FIXED = {
+    "sweep.subdir": "leave it out: the folder of a cell is named after its config",
+    "output_subdir": "leave it out: resume, load_run and report read the config of a run there",
+}
 
 
 @dataclass(frozen=True)
@@ -40,7 +46,7 @@ class Request:
     Args:
         argv: the arguments for Hydra.
         answer: what `check=true` prints instead of running; None for a run.
-        note: which of the given keys will have no effect; None if all have one.
+        note: which of the given keys and axes will have no effect; None if all have one.
     """
 
     argv: list[str]
@@ -50,6 +56,9 @@ class Request:
 
 def preflight(argv: list[str], conf: Path = CONF) -> Request:
     """Check the command line. Nothing is written.
+
+    What asks Hydra itself, such as --help, is passed on unchecked, and so is a request with --config-path or
+    --config-name, whose files may have any keys.
 
     Args:
         argv: the arguments after the program's name.
@@ -70,14 +79,18 @@ def preflight(argv: list[str], conf: Path = CONF) -> Request:
     overrides = composer.parse(flags.overrides, mistakes)
     arguments = [str(override.input_line) for override in overrides]
     given = {override.key_or_group: override.value() for override in overrides}
-    is_grid, configs = flags.multirun or given.get("hydra.mode") == "MULTIRUN", []
+    resumes, hydra = given.get("resume") is not None, OmegaConf.create()
+    with contextlib.suppress(ConfigError):  # the checks below report it
+        hydra = composer.hydra(overrides)
+    is_grid = flags.multirun or hydra.get("mode") in (RunMode.MULTIRUN, RunMode.MULTIRUN.name)
     try:
-        if given.get("resume") is not None:
-            arguments, config = go_on(str(given["resume"]), overrides, conf, is_grid=flags.multirun)
+        if resumes:
+            arguments, config = go_on(str(given["resume"]), overrides, conf, is_grid=is_grid)
             mistakes += of_what_is_there(config)
-            is_grid, configs = False, [config]
+            configs = [config]
         else:
             configs = _grid(composer, overrides) if is_grid else [_single(composer, overrides)]
+            mistakes += _of_fixed(composer, overrides)
     except ConfigError as error:
         mistakes += error.mistakes
     if mistakes:
@@ -85,9 +98,41 @@ def preflight(argv: list[str], conf: Path = CONF) -> Request:
     # Flags come first, because Hydra's parser accepts no flag between two overrides.
     further = ["--config-dir", flags.config_dir] if flags.config_dir else []
     argv = [*(["--multirun"] if flags.multirun else []), *further, *arguments]
-    asked = any(config.check for config in configs)
-    said = (answer.of_grid(configs) if is_grid else answer.of_run(configs[0])) if asked else None
-    return Request(argv, said, _without_effect(given, configs))
+    said = None
+    if any(config.check for config in configs):
+        said = _answer(hydra, axes_of(composer, overrides), configs) if is_grid else answer.of_run(configs[0])
+    notes = [_without_effect(given, configs), None if is_grid or resumes else _without_axes(hydra)]
+    return Request(argv, said, "\n".join(filter(None, notes)) or None)
+
+
+def _answer(hydra: DictConfig, axes: Sequence[Override], configs: Sequence[Config]) -> str:
+    """Return what `check=true` prints of a grid or a search."""
+    if not _is_search(hydra):
+        return answer.of_grid(configs)
+    searched = ", ".join(axis.key_or_group for axis in axes if axis.is_sweep_override()) or "nothing"
+    lengths = [answer.steps(config) for config in configs]
+    each = f" of at most {max(filter(None, lengths))} steps" if None not in lengths else ""
+    lines = dict.fromkeys(line for config in configs for line in understood(config))
+    return "\n".join([*lines, f"ok: a search over {searched} with {hydra.sweeper.n_trials} trials{each}"])
+
+
+def _without_axes(hydra: DictConfig) -> str | None:
+    """Name the axes of a file that a single run does not use, in one line."""
+    keys = [word.partition("=")[0] for word in in_files(OmegaConf.select(hydra, "sweeper.params"))]
+    return f"the axes {', '.join(keys)} of the experiment are used with -m alone: this is one run" if keys else None
+
+
+def _is_search(hydra: DictConfig) -> bool:
+    return isinstance(hydra.sweeper, DictConfig) and class_name(hydra.sweeper) == "OptunaSearch"
+
+
+def _of_fixed(composer: Composer, overrides: Sequence[Override]) -> Iterator[Mistake]:
+    """Yield a mistake for each key of Hydra that is given and cannot be changed."""
+    files = [override for override in overrides if not override.key_or_group.startswith("hydra.")]
+    ours, usual = (flatten(OmegaConf.to_container(composer.hydra(part))) for part in (overrides, files))  # type: ignore[arg-type]
+    for key, fix in FIXED.items():
+        if ours.get(key) != usual.get(key):
+            yield Mistake(f"hydra.{key}", "cannot be changed", spell(ours.get(key)), fix)
 
 
 def _without_effect(keys: Iterable[str], configs: Sequence[Config]) -> str | None:
@@ -108,7 +153,7 @@ def _single(composer: Composer, overrides: list[Override]) -> Config:
         raise ConfigError([*mistakes, *error.mistakes]) from None
     hydra = composer.hydra(overrides)
     mistake = wrong_output("hydra.run.dir", hydra)
-    mistakes += _of_weights(config) or ([mistake] if mistake else _of_folder(Path(str(hydra.run.dir)), config))
+    mistakes += wrong_weights(config) or ([mistake] if mistake else _of_folder(Path(str(hydra.run.dir)), config))
     gap = without_meaning(config)
     if mistakes or gap:
         raise ConfigError([*mistakes, *([gap] if gap else [])])
@@ -117,14 +162,19 @@ def _single(composer: Composer, overrides: list[Override]) -> Config:
     return config
 
 
-def of_what_is_there(config: Config, *, elsewhere: bool = False) -> list[Mistake]:
+def of_what_is_there(config: Config, *, elsewhere: bool = False, trains: bool = True) -> list[Mistake]:
     """Return what a valid config needs and does not find: first on this machine, then in its data.
 
     Args:
         elsewhere: whether it will run on another machine, which then makes the checks of the machine itself.
+        trains: whether it will train, so that the user's own code is tried out and the objective must be recorded.
     """
-    first = [*_of_weights(config), *([] if elsewhere else of_machine(config))]
-    return first or [*_of_own_code(config), *KINDS[config.dataset.kind].data(config)]
+    first = [*wrong_weights(config), *([] if elsewhere else of_machine(config))]
+    if not trains:
+        return first or [*KINDS[config.dataset.kind].data(config)]
+    there = first or [*_of_own_code(config), *KINDS[config.dataset.kind].data(config)]
+    is_unknown = elsewhere and config.device == "auto"  # which device there is, that machine knows
+    return there or _of_objective(config.model_copy(update={"device": "cuda"}) if is_unknown else config)
 
 
 def _grid(composer: Composer, overrides: list[Override]) -> list[Config]:
@@ -133,9 +183,11 @@ def _grid(composer: Composer, overrides: list[Override]) -> list[Config]:
     of_hydra = [override for override in overrides if override.is_hydra_override()]
     wrong = [override for override in of_hydra if override.is_sweep_override()]
     of_request = [Mistake(o.key_or_group, "cannot be swept over", fix="give it one value") for o in wrong]
-    hydra, axes = composer.hydra(overrides), axes_of(composer, overrides)
-    of_request += [*_of_sweeper(of_hydra, axes), *_of_launcher(composer, overrides)]
-    cells = list(expand(axes))
+    hydra, axes = composer.hydra(overrides), axes_of(composer, overrides, of_request)
+    # A search is asked for even if its plugin is not installed.
+    is_search = _is_search(hydra) or any(o.key_or_group == "hydra/sweeper" and o.value() != "grid" for o in of_hydra)
+    of_request += [*wrong_axes(composer, axes, is_search=is_search), *_of_launcher(composer, overrides)]
+    cells = list(expand(axes, whole=not is_search))
     configs: list[Config] = []
     for cell in cells:
         try:
@@ -148,20 +200,12 @@ def _grid(composer: Composer, overrides: list[Override]) -> list[Config]:
     if not of_request and not mistakes:
         elsewhere = class_name(hydra.launcher) in ELSEWHERE
         mistakes.update(mistake for config in meant for mistake in of_what_is_there(config, elsewhere=elsewhere))
+        of_request += wrong_search(hydra, axes) if _is_search(hydra) else ()
     if of_request or mistakes:
         raise ConfigError([*of_request, *(_counted(mistake, n, len(cells)) for mistake, n in mistakes.items())])
     if not meant:
         raise ConfigError(gaps)
     return configs
-
-
-def axes_of(composer: Composer, overrides: list[Override]) -> list[Override]:
-    """Return the axes of a grid: first those in files, then those of the command line."""
-    params = OmegaConf.select(composer.hydra(overrides), "sweeper.params")
-    in_files = (
-        ["=".join((str(key), spell(value))) for key, value in params.items()] if isinstance(params, DictConfig) else []
-    )
-    return [*composer.parse(in_files, []), *(o for o in overrides if not o.is_hydra_override())]
 
 
 def _of_launcher(composer: Composer, overrides: list[Override]) -> Iterator[Mistake]:
@@ -171,83 +215,18 @@ def _of_launcher(composer: Composer, overrides: list[Override]) -> Iterator[Mist
     yield from filter(None, [wrong_output("hydra.sweep.dir", hydra)])
 
 
-def _of_sweeper(of_hydra: Iterable[Override], axes: Sequence[Override]) -> Iterator[Mistake]:
-    given = {override.key_or_group: str(override.value()) for override in of_hydra}
-    if "hydra.sweep.subdir" in given:
-        fix = "leave it out: the folder of a cell is named after its config"
-        yield Mistake("hydra.sweep.subdir", "cannot be changed", given["hydra.sweep.subdir"], fix)
-    for override in (axis for axis in axes if not _values(axis)):
-        is_glob = isinstance(override.value(), Glob)
-        fix = "it matches the name of no file" if is_glob else "range(0,3) is 0, 1 and 2"
-        yield Mistake(override.key_or_group, "must have a value", override.get_value_string(), fix)
-    intervals = [override for override in axes if isinstance(override.value(), IntervalSweep)]
-    for override in intervals if given.get("hydra/sweeper", "grid") == "grid" else []:
-        fix = "list them, or search with hydra/sweeper=optuna"
-        yield Mistake(override.key_or_group, "must have listed values in a grid", override.get_value_string(), fix)
-
-
-def expand(overrides: Iterable[Override]) -> Iterator[list[str]]:
-    """Yield the cells of a grid, each a list of arguments. If two overrides set a key, the later one counts.
-
-    The values of an interval cannot be listed. Then only its two ends are tried, and only one axis is varied at a time.
-    """
-    overrides = list(overrides)
-    axes = {override.get_key_element(): _values(override) for override in overrides}
-    if not any(isinstance(override.value(), IntervalSweep) for override in overrides):
-        yield from map(list, itertools.product(*axes.values()))
-        return
-    first = {key: values[0] for key, values in axes.items()}
-    yield list(first.values())
-    for key, values in axes.items():
-        for value in values[1:]:
-            yield list({**first, key: value}.values())
-
-
-def _values(override: Override) -> list[str]:
-    key, value = override.get_key_element(), override.value()
-    if isinstance(value, IntervalSweep):
-        return [f"{key}={value.start}", f"{key}={value.end}"]
-    if override.is_sweep_override():
-        with contextlib.suppress(ValueError):  # a range with a step of 0
-            return [f"{key}={value}" for value in override.sweep_string_iterator()]
-        return []
-    return [str(override.input_line)]
-
-
 def _needs_multirun(override: Override) -> Mistake:
     key, values = override.key_or_group, override.get_value_string()
     fix = f"{command()} -m {override.input_line} runs them all, {key}=[{values}] is a list"
     return Mistake(key, "must have one value", values, fix)
 
 
-def _of_weights(config: Config) -> list[Mistake]:
-    if config.weights is None:
+def _of_objective(config: Config) -> list[Mistake]:
+    missing = missing_for(config.objective, config) if config.objective is not None else []
+    if not missing:
         return []
-    path = Path(config.weights) / WEIGHTS
-    if not path.is_file():
-        fix = f"it must hold {WEIGHTS}; a relative path starts at {Path.cwd()}"
-        return [Mistake("weights", "must be the folder of a run with weights", config.weights, fix)]
-    theirs, ours = _structure_at(Path(config.weights).absolute(), path.stat().st_mtime_ns), _structure(config)
-    differ = [key for key in theirs if key in ours and theirs[key] != ours[key]]
-    fix = "the model must be the same, and all else may differ"
-    got = ", ".join(f"{key}={spell(theirs[key])}, not {spell(ours[key])}" for key in differ)
-    rule = "must be of a run with the same model"
-    return [Mistake("weights", rule, f"{config.weights} with {got}", fix)] if differ else []
-
-
-@cache  # all cells of a grid start from the same weights
-def _structure_at(folder: Path, _changed: int) -> dict[str, Any]:
-    """Return `_structure` of a run; nothing for weights without their config, or of another version, which may fit."""
-    try:
-        return _structure(stored_config(folder))
-    except (FileNotFoundError, ConfigError):
-        return {}
-
-
-def _structure(config: Config) -> dict[str, Any]:
-    """Return the keys that shape a model's weights, without those that are null and that the field fills in."""
-    values = {key: value for key, value in with_effect(config).items() if key in OF_WEIGHTS and value is not None}
-    return values | ({"model.name": "rknet"} if config.model.name == "odenet" else {})  # the same network
+    got = f"{config.objective}, which needs {' and '.join(missing)}"
+    return [Mistake("objective", "must be a tag that this run records", got, "leave it out for the usual one")]
 
 
 def _of_own_code(config: Config) -> list[Mistake]:
@@ -276,4 +255,7 @@ def _of_folder(folder: Path, config: Config) -> list[Mistake]:
 
 
 def _counted(mistake: Mistake, n: int, n_cells: int) -> Mistake:
-    return mistake if n == n_cells else replace(mistake, fix=f"{mistake.fix} (in {n} of {n_cells} cells)")
+    if n == n_cells:
+        return mistake
+    where = f"in {n} of {n_cells} cells"
+    return replace(mistake, fix=where if mistake.fix is None else f"{mistake.fix} ({where})")

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from hydra.core.override_parser.types import Override
 
-from neuralode_exp.config.compose import GROUPS, Composer, quoted
-from neuralode_exp.config.errors import ConfigError, Mistake, spell
+from neuralode_exp.config.compose import GROUPS, Composer
+from neuralode_exp.config.errors import ConfigError, Mistake, quoted, spell
 from neuralode_exp.config.hydra_internals import make_loader
 from neuralode_exp.config.identity import identity_differences
 from neuralode_exp.config.own import again, given_extensions, spell_extensions

@@ -72,7 +72,7 @@ def _of_trainer(top: Top | None, trainer: Trainer) -> Iterator[Mistake]:
     objectives += [metric.name for metric in of_data]
     known = top is not None and user_files.loaded(top.extensions) is not None
     if kinds and top and known and top.objective not in (None, *objectives):
-        fix = suggest(str(top.objective), objectives)
+        fix = suggest(str(top.objective), dict.fromkeys(objectives))
         yield Mistake("objective", f"must be a tag of trainer={trainer.name}, not on test data", top.objective, fix)
     if trainer.epochs is None and trainer.max_steps is None:
         yield Mistake("trainer.epochs", "or trainer.max_steps must end the run", "null for both", "set one of them")

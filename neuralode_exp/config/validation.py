@@ -36,6 +36,8 @@ RULES = {
     "less_than_equal": "must be at most {le:g}",
     "string": "must be text",
     "string_pattern_mismatch": "must be auto, cpu, cuda, cuda:0 (or another number) or mps",
+    "missing": "must be given",  # a place in a list of fixed length
+    "too_long": "must have at most {max_length} entries",
     "too_short": "must not be empty",
     "tuple": "must be a list",
     "value": "{error}",  # raised by a validator in the schema
@@ -135,7 +137,7 @@ def check_section(section: str, schema: type[S], values: object, mistakes: list[
 def _explain(section: str, schema: type[Section], error: ErrorDetails) -> Mistake:
     kind, name = error["type"], str(error["loc"][0])
     key = f"{section}.{name}" if section else name
-    if kind == "missing":
+    if kind == "missing" and len(error["loc"]) == 1:
         return Mistake(key, "must be given", fix=f"add {key}=VALUE")
     if kind == "extra_forbidden":
         names = [*schema.model_fields, *(() if section else SECTIONS)]

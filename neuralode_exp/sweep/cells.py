@@ -11,9 +11,10 @@ from pathlib import Path
 from hydra.core.config_loader import ConfigLoader
 
 from neuralode_exp.config import Config, identity, label, without_meaning
-from neuralode_exp.config.compose import Composer, open_options, quoted
+from neuralode_exp.config.axes import expand
+from neuralode_exp.config.compose import Composer, open_options
+from neuralode_exp.config.errors import quoted
 from neuralode_exp.config.label import joined
-from neuralode_exp.config.preflight import expand
 from neuralode_exp.tracking.summary import DamagedSummary, Summary, read_summary
 
 

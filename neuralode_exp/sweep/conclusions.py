@@ -32,7 +32,7 @@ def without_effect(cells: Sequence[Cell], metrics: Mapping[int, Mapping[str, flo
         cells: all cells of the grid.
         metrics: metrics of the completed runs, by the number of their cell.
     """
-    words = {cell.number: dict(word.split("=", 1) for word in cell.overrides) for cell in cells if cell.is_run}
+    words = {cell.number: dict(word.partition("=")[::2] for word in cell.overrides) for cell in cells if cell.is_run}
     for key in dict.fromkeys(key for of_cell in words.values() for key in of_cell):
         alike: dict[str, list[dict[str, str]]] = {}
         for number, of_cell in words.items():

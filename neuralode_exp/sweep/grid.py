@@ -16,6 +16,7 @@ from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig, OmegaConf
 
 from neuralode_exp.config.answer import steps
+from neuralode_exp.config.errors import typed
 from neuralode_exp.interruption import StopLater, stop_if_heard
 from neuralode_exp.outcome import Interrupted, command
 from neuralode_exp.sweep import STEPS_AFTER, conclusions, table, telling
@@ -128,5 +129,5 @@ def stopping(folder: Path, show: Callable[[], object]) -> Iterator[None]:
     if number is None:
         return
     words = [word for word in sys.argv[1:] if not word.startswith("hydra.sweep.dir=")]
-    arguments = shlex.join([*words, f"hydra.sweep.dir={folder}"])
+    arguments = f"{shlex.join(words)} {typed('hydra.sweep.dir', str(folder))}"
     raise Interrupted(f"interrupted; go on with: {command()} {arguments}", number)

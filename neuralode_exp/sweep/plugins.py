@@ -15,6 +15,7 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
+from neuralode_exp.config.axes import in_files
 from neuralode_exp.config.hydra_internals import register_plugin
 from neuralode_exp.sweep.slurm import SlurmLauncher
 
@@ -30,7 +31,7 @@ class _OwnSweeper(Sweeper):
     launcher: Launcher
 
     def __init__(self, params: Mapping[str, Any] | None, **further: Any) -> None:
-        self.params, self.further = params or {}, further
+        self.params, self.further = params, further
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.config, self.hydra_context = config, hydra_context
@@ -39,7 +40,7 @@ class _OwnSweeper(Sweeper):
     def sweep(self, arguments: list[str]) -> None:
         assert self.config is not None
         assert self.hydra_context is not None
-        axes = [*(f"{key}={value}" for key, value in self.params.items()), *arguments]
+        axes = [*in_files(self.params), *arguments]
         self.work()(self.config, self.hydra_context.config_loader, self.launcher, axes, **self.further)
 
     @staticmethod

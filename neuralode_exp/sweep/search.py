@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 from hydra.core.config_loader import ConfigLoader
 from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig
@@ -24,7 +23,7 @@ from neuralode_exp.sweep.grid import open_sweep, show, stopping
 from neuralode_exp.sweep.launching import Jobs
 from neuralode_exp.sweep.processes import jobs_at_once
 from neuralode_exp.sweep.space import require_same, split, words
-from neuralode_exp.sweep.study import open_study
+from neuralode_exp.sweep.study import open_study, seeded
 from neuralode_exp.tracking.lock import Held, lock
 
 ARGUMENTS = "arguments"  # attribute of a trial: the arguments of its job
@@ -69,7 +68,7 @@ def run_search(
                 search.run(trials)
             while (n_left := n_trials - len(study.get_trials(deepcopy=False))) > 0:
                 for _ in range(min(n_jobs, n_left)):
-                    study.sampler = _seeded(sampler, len(study.get_trials(deepcopy=False)))
+                    study.sampler = seeded(sampler, len(study.get_trials(deepcopy=False)))
                     trial = study.ask(space)
                     trial.set_user_attr(ARGUMENTS, [*fixed, *words(trial.params)])
                 search.run(search.running())
@@ -126,17 +125,6 @@ def _tell(study: Study, trial: FrozenTrial, end: Outcome) -> None:
         study.tell(trial.number, end.objective, skip_if_finished=True)
     else:
         study.tell(trial.number, state=TrialState.PRUNED if end.status == "pruned" else TrialState.FAIL)
-
-
-def _seeded(sampler: partial[BaseSampler], number: int) -> BaseSampler:
-    """Return the sampler of a trial; its seed depends on the trial's number alone.
-
-    So a search that goes on draws the same points as one that never stopped, and does not repeat its first points.
-    """
-    seed = sampler.keywords.get("seed")
-    if seed is None:
-        return sampler()
-    return sampler(seed=int(np.random.SeedSequence([seed, number]).generate_state(1)[0]))
 
 
 def _study(folder: Path, pruner: str) -> Study:

@@ -26,7 +26,7 @@ def split(overrides: Iterable[Override]) -> tuple[Space, list[str]]:
     in a grid. `tag(log, ...)` draws the logarithm evenly. Any other sweep is a choice of the values that it lists.
     """
     by_key = {override.get_key_element(): override for override in overrides}
-    space = {key: _distribution(override) for key, override in by_key.items() if override.is_sweep_override()}
+    space = {key: distribution(override) for key, override in by_key.items() if override.is_sweep_override()}
     fixed = [str(override.input_line) for override in by_key.values() if not override.is_sweep_override()]
     return space, fixed
 
@@ -51,7 +51,12 @@ def require_same(study: Study, space: Space) -> None:
                 raise ConfigError([Mistake(key, "must be searched as in the study's trials", got, fix)]) from None
 
 
-def _distribution(override: Override) -> BaseDistribution:
+def distribution(override: Override) -> BaseDistribution:
+    """Return Optuna's distribution of a sweep.
+
+    Raises:
+        ValueError: Optuna has none, because its ends are in the wrong order or have no logarithm.
+    """
     value = override.value()
     log = "log" in getattr(value, "tags", ())
     if isinstance(value, IntervalSweep):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 import optuna
 from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner
-from optuna.samplers import RandomSampler
+from optuna.samplers import BaseSampler, RandomSampler
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
@@ -31,6 +33,17 @@ def open_study(folder: Path, pruner: str = "none") -> optuna.Study:
         pruner=PRUNERS[pruner](),
         load_if_exists=True,
     )
+
+
+def seeded(sampler: partial[BaseSampler], number: int) -> BaseSampler:
+    """Return the sampler of a trial; its seed depends on the trial's number alone.
+
+    So a search that goes on draws the same points as one that never stopped, and does not repeat its first points.
+    """
+    seed = sampler.keywords.get("seed")
+    if seed is None:
+        return sampler()
+    return sampler(seed=int(np.random.SeedSequence([seed, number]).generate_state(1)[0]))
 
 
 class Pruning:

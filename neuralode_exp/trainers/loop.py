@@ -112,8 +112,7 @@ class Loop:
             if self._due(self.cadence.log):
                 self._record(recorder, self._training_metrics())
             if self._due(self.cadence.evaluate):
-                self._record(recorder, self._evaluate())
-                self.task.draw(self.step, recorder, last=False)
+                self._evaluate(recorder)
                 self.peaks.reset_device()
                 self.pruned = prune is not None and self._is_hopeless(prune)
             self.seconds = time.perf_counter() - started
@@ -217,7 +216,8 @@ class Loop:
         values["time/elapsed_s"] = self.seconds
         return values
 
-    def _evaluate(self) -> dict[str, float]:
+    def _evaluate(self, recorder: Recorder) -> None:
+        """Record metrics on held-out data and draw, both in evaluation mode: a solve in training mode is remembered."""
         self.task.module.eval()
         with averaged(self), torch.no_grad():
             values = self.task.evaluate() | self.task.measure() | self.task.hardness()
@@ -228,8 +228,9 @@ class Loop:
                 if better:
                     self.best = score
                     self.save("best", weights_only=True)
+        self._record(recorder, values)
+        self.task.draw(self.step, recorder, last=False)
         self.task.module.train()
-        return values
 
     def _record(self, recorder: Recorder, values: dict[str, float]) -> None:
         self.metrics.update(values)

@@ -65,6 +65,14 @@ def test_a_label_needs_no_quotes_on_the_command_line(compose) -> None:
     assert word.value() == f"outputs/{name}"
 
 
+def test_hashes_are_not_in_it(tmp_path: Path, compose) -> None:
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "last.pt").write_bytes(b"weights")
+    name = label(compose("dataset=circle", f"weights={tmp_path}"))
+    assert re.fullmatch(r"odenet-circle-dopri5\+weights-[\w.-]+", name)
+    assert "sha256" not in name
+
+
 def test_the_folder_of_a_cell_is_its_label_and_its_identity(compose) -> None:
     config = compose("dataset=circle", "seed=1")
     assert folder_name(config) == f"odenet-circle-dopri5+seed-1-{identity(config)[:8]}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,9 @@ import torch
 from omegaconf import OmegaConf
 
 from neuralode_exp.config import Config, ConfigError, identity, stored_config
+from neuralode_exp.config.compose import CONF, Composer
+from neuralode_exp.config.hydra_internals import make_loader
+from neuralode_exp.config.own import resuming
 from neuralode_exp.config.preflight import preflight
 from neuralode_exp.tracking.summary import new_summary, write_summary
 
@@ -34,6 +38,21 @@ def test_hydra_is_told_to_read_the_stored_config_and_to_write_in_its_folder(tmp_
     assert request.argv[:2] == ["--config-path", str(folder / ".hydra")]
     assert "device=cpu" in request.argv
     assert "hydra.output_subdir=null" in request.argv
+
+
+@pytest.mark.parametrize(
+    "text", ["a/b", "sp ace", "it's", r"C:\runs\a", "end\\", r"\'", r"a\\'b\\", "a=[1],{2}", "$HOME!"]
+)
+def test_what_is_typed_to_go_on_reaches_hydra_as_it_is(text: str) -> None:
+    words = shlex.split(resuming(text, [f"{text}.py", "my.py"]))
+    folder, files = Composer(make_loader(CONF)).parse(words, [])
+    assert (folder.value(), files.value()) == (text, [f"{text}.py", "my.py"])
+
+
+def test_what_needs_no_quotes_has_none() -> None:
+    assert resuming("outputs/2026-01-31/a+b_c", ["my_fields.py"]) == (
+        "resume=outputs/2026-01-31/a+b_c extensions=[my_fields.py]"
+    )
 
 
 def test_the_defaults_of_today_do_not_matter(tmp_path: Path, compose) -> None:

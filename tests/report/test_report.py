@@ -246,3 +246,12 @@ def test_the_page_is_whole_and_needs_nothing_else(tmp_path: Path, make_run: Make
     titles = re.findall(r'<text class="title"[^>]*>([^<]*)<', page)
     assert titles == ["test error (%) against time", "training loss", "NFE forward", "saved MiB"]
     assert "nan" not in re.sub(r"<title>.*?</title>", "", "".join(re.findall(r"<svg class.*?</svg>", page)))
+
+
+def test_a_file_in_place_of_the_folder_for_the_report_is_refused(
+    tmp_path: Path, make_run: MakeRun, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_run(tmp_path / "run", *MNIST, "model=mlp", metrics={"error/test": 1.0})
+    (tmp_path / "file").touch()
+    assert main([str(tmp_path), "--out", str(tmp_path / "file")]) == 2
+    assert capsys.readouterr().err.startswith(f"--out must name a folder, got {tmp_path}/file, where ")

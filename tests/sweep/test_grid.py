@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import signal
 from pathlib import Path
 
@@ -11,7 +12,9 @@ import pytest
 import yaml
 
 from neuralode_exp.build import device_of_job
+from neuralode_exp.outcome import Interrupted
 from neuralode_exp.sweep import STEPS_AFTER
+from neuralode_exp.sweep.grid import stopping
 from neuralode_exp.tracking.summary import read_summary
 from neuralode_exp.trainers.loop import Loop
 from tests.sweep.conftest import Grid, stamps, statuses, table
@@ -135,6 +138,12 @@ def test_the_end_names_the_best_run_and_an_axis_that_changed_nothing(
     assert f"best on mnist: {said}\n" in out
 
 
+def test_a_grid_with_a_deletion_has_its_conclusions(grid: Grid, capsys: pytest.CaptureFixture[str]) -> None:
+    assert grid("seed=0,1", "~solver.compile") == 0
+    assert statuses() == ["completed"] * 2
+    assert "best on mnist: " in capsys.readouterr().out
+
+
 def test_without_held_out_images_the_best_run_is_that_of_the_training_loss(
     grid: Grid, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -169,6 +178,15 @@ def test_ctrl_c_checkpoints_the_job_and_leaves_the_rest(
     assert statuses() == ["completed"] * 3
     assert before.items() <= stamps().items()
     assert "resumed after step 3 of" in (Path("grid") / table()[1]["run"] / "train.log").read_text()
+
+
+def test_the_command_that_goes_on_is_quoted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["train.py", "-m", "seed=0,1", "hydra.sweep.dir='sp ace/it\\'s'"])
+    with pytest.raises(Interrupted) as caught, stopping(Path("sp ace/it's"), lambda: None):
+        raise KeyboardInterrupt
+    command = "interrupted; go on with: python train.py "
+    words = shlex.split(str(caught.value).removeprefix(command))
+    assert words == ["-m", "seed=0,1", "hydra.sweep.dir='sp ace/it\\'s'"]
 
 
 def test_devices_are_dealt_out_by_the_jobs_number() -> None:

@@ -34,6 +34,34 @@ def test_the_ready_made_search_validates() -> None:
     assert str(answer).startswith("ok: ")
 
 
+def test_a_check_of_a_search_tells_its_trials_and_not_the_cells_that_were_tried() -> None:
+    words = ("hydra.sweeper.n_trials=7", "trainer.max_steps=50", "check=true")
+    answer = preflight(["-m", "hydra/sweeper=optuna", "trainer.lr=interval(0.01,0.1)", "seed=3", *words]).answer
+    assert answer == "ok: a search over trainer.lr with 7 trials of at most 50 steps"
+
+
+@pytest.mark.parametrize(
+    ("word", "line"),
+    [
+        (
+            "trainer.weight_decay=tag(log,interval(0,0.1))",
+            "trainer.weight_decay must be a range or a choice that Optuna",
+        ),
+        ("trainer.weight_decay=interval(0.1,0.001)", "trainer.weight_decay must be a range or a choice that Optuna"),
+        ("seed=range(0,0)", "seed must have a value, got range(0,0); "),
+        ("+hydra.sweeper.sampler.foo=1", "hydra.sweeper.sampler must have arguments that Optuna accepts, got {seed: "),
+        ("hydra.sweeper.sampler.seed=abc", "hydra.sweeper.sampler must have arguments that Optuna accepts, got {seed:"),
+    ],
+)
+def test_what_optuna_refuses_is_refused_before_a_folder_is_made(
+    grid: Grid, capsys: pytest.CaptureFixture[str], word: str, line: str
+) -> None:
+    assert grid(*SEARCH, word) == 2
+    [said] = capsys.readouterr().err.splitlines()
+    assert said.startswith(line)
+    assert not Path("grid").exists()
+
+
 def test_a_search_names_the_best_trial_and_goes_on(grid: Grid, capsys: pytest.CaptureFixture[str]) -> None:
     assert grid(*SEARCH, "hydra.sweeper.n_trials=2") == 0
     assert statuses() == ["completed"] * 2
