@@ -24,8 +24,13 @@ def field(name: str, *, on: Literal["vectors", "images"] = "vectors") -> Callabl
     The class is an `nn.Module`; a function that returns one will do as well. It is constructed with the number d of
     dimensions. The module is called with a scalar tensor t and a tensor z of shape (..., d), and returns dz/dt with the
     shape of z. The data are scaled to order 1. The field can be used for dynamics, for densities and with any number of
-    replicas; for densities the trace of its Jacobian is computed by forward-mode derivatives. A field that needs the
-    inputs u of the data, shape (..., inputs), is constructed with (dim, inputs) and called with (t, z, u).
+    replicas; for densities the trace of its Jacobian is computed by forward-mode derivatives. For densities t runs from
+    0, the normal distribution, to 1, the data, and for images and labelled points from 0 to 1. For dynamics the field
+    must not depend on t, because windows of trajectories are learned without their times: what changes with time is an
+    input or a state. Only over whole trajectories, `trainer.shooting=single`, t is the time of the data.
+
+    A field that needs the inputs u of the data, shape (..., inputs), is constructed with (dim, inputs) and called with
+    (t, z, u).
 
     Args:
         name: the value of `model.field` that selects it.
@@ -74,7 +79,7 @@ def system(
     The function takes a scalar tensor t and a tensor z of shape (..., dim), float64 or float32, and returns dz/dt with
     the shape of z, computed with torch. Trajectories are solved with rtol 1e-10. Field and eigenvalue errors compare
     with the function itself. The program looks for a fixed point near the box, and recognises a linear system from
-    values of f.
+    values of f. The function must not depend on t unless whole trajectories are learned, `trainer.shooting=single`.
 
     Each argument from dim to stiff, and lyapunov, may also be a function of the options, as `t_max=lambda length: 6 *
     length**0.5`.

@@ -20,6 +20,7 @@ from neuralode_exp.trainers.settings import registered_data
 
 ROWS = 3
 SIDES = (6, 6)  # size of the features of an image of 28 x 28
+TIMES = (0.37, 1.9, 7.3, 41.0)  # at which f must be as at t = 0
 Result = TypeVar("Result")
 
 
@@ -66,6 +67,7 @@ def _of_system(config: Config) -> int:
     dz = _call("dataset.system", entry, lambda: entry.make(t, z, *u, **options))
     _must_be("dataset.system", entry, "dz/dt of the shape of z", dz, tuple(z.shape))
     _must_have_dtype("dataset.system", entry, dz, z.dtype)
+    _must_not_depend_on_time("dataset.system", entry, config, lambda t, z: entry.make(t, z, *u, **options), z)
     if entry.settings["energy"] is not None:
         energy = _call("dataset.system", entry, lambda: entry.setting("energy", options)(z))
         _must_be("dataset.system", entry, "one number for each state by its energy", energy, (ROWS,))
@@ -83,6 +85,13 @@ def _of_hybrid(config: Config, dim: int) -> None:
         raise Wrong(
             Mistake("model.system", "must have its inputs in the data", entry.name, "name them: dataset.inputs")
         )
+    if entry not in registry.of_package("system"):  # those have no t
+        z, inputs = torch.full((ROWS, dim), 0.1), number_of_inputs(config)
+        u = [torch.full((ROWS, inputs), 0.1)] if entry.driven else []
+        key, f = "model.system", lambda t, z: entry.make(t, z, *u, **config.model.options)
+        dz = _call(key, entry, lambda: f(z.new_zeros(()), z))
+        _must_be(key, entry, "dz/dt of the shape of z", dz, tuple(z.shape))
+        _must_not_depend_on_time(key, entry, config, f, z)
 
 
 def _of_density(config: Config) -> int:
@@ -112,6 +121,7 @@ def _of_field(entry: Registered, config: Config, dim: int) -> None:
     _must_have_dtype(key, entry, dz, z.dtype)
     if not dz.isfinite().all():
         raise Wrong(Mistake(key, "must give finite dz/dt in a trial", f"{entry.name} ({entry.place})", "correct it"))
+    _must_not_depend_on_time(key, entry, config, lambda t, z: fields[0](t, z, *u), z)
     adjoint = config.solves_ode and config.model.gradient == "adjoint"
     if adjoint and not torch.equal(before, torch.get_rng_state()):  # for example, Dropout
         rule = "must not be adjoint with a field that draws random numbers, as its equation changes with them"
@@ -139,6 +149,30 @@ def _must_have_tangents(entry: Registered, field: nn.Module, t: Tensor, z: Tenso
         rule = "must have forward-mode derivatives for the trace of a density"
         got = f"one that is {off:.0%} off the field's differences"
         raise Wrong(Mistake(key, rule, got, f"do not detach z in {entry.name} ({entry.place})"))
+
+
+def _must_not_depend_on_time(
+    key: str, entry: Registered, config: Config, f: Callable[[Tensor, Tensor], Tensor], z: Tensor
+) -> None:
+    """Refuse a dependence on t where training has the time since a window began, scaled by its duration, or no time.
+
+    Over whole trajectories t is the time of the data.
+    """
+    whole = config.trainer.shooting == "single" and config.solves_ode
+    if config.dataset.kind != "dynamics" or whole:
+        return
+    z = z + torch.linspace(0, 0.9, z.numel(), dtype=z.dtype).view(z.shape)  # a term may vanish at one state
+
+    def at(t: float) -> Tensor:
+        with torch.random.fork_rng(devices=[]):  # the same random numbers at each time
+            dz: Tensor = _call(key, entry, lambda: f(z.new_tensor(t), z))
+        return dz.detach().nan_to_num()
+
+    first = at(0.0)
+    if torch.equal(at(0.0), first) and not all(torch.equal(at(t), first) for t in TIMES):
+        rule = "must not depend on t on dynamics, which are learned from windows without their times"
+        fix = "put the dependence into an input u (dataset.inputs), or add the time as a state"
+        raise Wrong(Mistake(key, rule, f"{entry.name} ({entry.place})", fix))
 
 
 def _call(key: str, entry: Registered, call: Callable[[], Any]) -> Any:

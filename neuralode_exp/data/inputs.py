@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -58,10 +59,19 @@ class Input:
 
     @staticmethod
     def of(t: Tensor, u: Tensor, reading: str) -> Input:
-        """Return the input for samples u, shape (T, ..., m), at times t, shape (T,)."""
+        """Return the input for samples u, shape (T, ..., m), at increasing times t, shape (T,).
+
+        Raises:
+            ValueError: the times do not increase, or u has not one sample for each.
+        """
         if len(u) != len(t):
             raise ValueError(f"`u` must have a sample for each of the {len(t)} times, got {len(u)}")
-        return Input(t.tolist(), coefficients(t, u, reading))
+        knots = t.tolist()
+        for i, (before, after) in enumerate(itertools.pairwise(knots), start=1):
+            if not after > before:
+                rule = "`t` must increase where inputs are read"
+                raise ValueError(f"{rule}, got t[{i}]={after:g} after {before:g}; sort the times and their samples")
+        return Input(knots, coefficients(t, u, reading))
 
     @property
     def stops(self) -> Sequence[float]:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from neuralode_exp.models.weights import first_weight
 from neuralode_exp.ode import Stats
 
 BASE, DATA = 0.0, 1.0
@@ -81,7 +82,8 @@ class DensityModel(nn.Module, ABC):
         """Draw n points of the standard normal, shape (n, d)."""
         # Drawn in float64 and rounded, so that samples are the same in every precision.
         z0 = torch.randn(n, self.dim, generator=generator, device=generator.device, dtype=torch.float64)
-        return z0.to(next(self.parameters()))
+        like = first_weight(self)
+        return z0.to(torch.get_default_dtype() if like is None else like)
 
 
 def log_normal(z: Tensor) -> Tensor:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import final
 
+import torch
 from torch import Tensor, nn
 
 from neuralode_exp.data.observed import Scale
+from neuralode_exp.models.weights import first_weight
 
 
 @final
@@ -24,7 +26,8 @@ class InUserUnits(nn.Module):
     def forward(self, z0: Tensor, t: Tensor, u: Tensor | None = None) -> Tensor:
         if z0.shape[-1:] != self.scale.unit.shape:
             raise ValueError(f"states must have the shape (batch, {len(self.scale.unit)}), got {tuple(z0.shape)}")
-        dtype = next(self.flow.parameters()).dtype
+        like = first_weight(self.flow)
+        dtype = torch.get_default_dtype() if like is None else like.dtype
         inputs = {} if u is None else {"u": u.to(dtype)}
         x: Tensor = self.flow(self.scale.inward(z0).to(dtype), (t - t[0]).double() / self.scale.step, **inputs)
         return self.scale.outward(x)

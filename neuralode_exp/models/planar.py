@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +24,7 @@ class PlanarFlow(DensityModel):
     The layers run from data to base, because maximum likelihood needs that direction. A layer is invertible if
     w . u > -1, which u = v + (softplus(w . v) - 1 - w . v) w / |w|^2 ensures for any v (ibid., A.1). The inverse has no
     closed form: a = w . z is the root of a + w . u tanh(a + b) = w . y. The left side increases in a, so the root is
-    found by bisection.
+    found by bisection, and differentiated as an implicit function.
 
     Args:
         dim: d.
@@ -80,14 +81,9 @@ class PlanarFlow(DensityModel):
         return torch.stack(states)
 
     def _undo(self, k: int, y: Tensor, u: Tensor) -> Tensor:
-        w, b, stretch = self.w[k], self.b[k], self.w[k] @ u[k]
-        sought = y @ w
-        low, high = sought - stretch.abs(), sought + stretch.abs()
-        for _ in range(HALVINGS):
-            middle = (low + high) / 2
-            below = middle + stretch * torch.tanh(middle + b) < sought
-            low, high = torch.where(below, middle, low), torch.where(below, high, middle)
-        return y - torch.tanh((low + high) / 2 + b)[:, None] * u[k]
+        w, b = self.w[k], self.b[k]
+        a: Tensor = _Root.apply(y @ w, w @ u[k], b)
+        return y - torch.tanh(a + b)[:, None] * u[k]
 
     def _u(self) -> Tensor:
         w_v = (self.w * self.v).sum(1)
@@ -97,3 +93,35 @@ class PlanarFlow(DensityModel):
     def _count(self) -> None:
         layers = len(self.b)
         self._stats = Stats(nfe_forward=layers, nfe_backward=layers if torch.is_grad_enabled() else 0)
+
+
+class _Root(torch.autograd.Function):
+    """The root a of a + s tanh(a + b) = y for y of shape (n,), and its derivatives of any order.
+
+    They are those of the implicit function, da = (dy - tanh(a + b) ds - s tanh'(a + b) db) / (1 + s tanh'(a + b)). The
+    bisection itself has others: each of its points is y plus a constant.
+    """
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(y: Tensor, s: Tensor, b: Tensor) -> Tensor:
+        low, high = y - s.abs(), y + s.abs()
+        for _ in range(HALVINGS):
+            middle = (low + high) / 2
+            below = middle + s * torch.tanh(middle + b) < y
+            low, high = torch.where(below, middle, low), torch.where(below, high, middle)
+        return (low + high) / 2
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        _, s, b = inputs
+        ctx.save_for_backward(output, s, b)
+
+    @staticmethod
+    def backward(ctx: Any, adj: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        a, s, b = ctx.saved_tensors
+        h = torch.tanh(a + b)
+        slope = s * (1 - h.square())
+        adj = adj / (1 + slope)
+        return adj, -(adj * h).sum(), -(adj * slope).sum()

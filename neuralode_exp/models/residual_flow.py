@@ -40,7 +40,7 @@ class ResidualFlow(nn.Module):
 
     def advance(self, z0: Tensor, duration: Tensor) -> Tensor:
         """Advance z0 by `duration`, shape (..., 1), the same whole number of dt for all states."""
-        blocks = round(float(duration.max()) / self.dt)
+        blocks = round(float(duration.max()) / self.dt) if duration.numel() else 0
         self._check(duration, blocks)
         z = z0
         for _ in range(blocks):

@@ -38,6 +38,13 @@ def test_samples_are_held_joined_or_bent() -> None:
     assert joined.stops == bent.stops == ()
 
 
+def test_times_that_do_not_increase_are_refused() -> None:
+    """A decreasing list cannot be searched for the piece of a time."""
+    for t, got in ((T.flip(0), r"t\[1\]=1\.5 after 2"), (T[[0, 1, 1, 2]], r"t\[2\]=0\.5 after 0\.5")):
+        with pytest.raises(ValueError, match=f"`t` must increase where inputs are read, got {got}"):
+            Input.of(t, U, "linear")
+
+
 def decay(t: Tensor, z: Tensor, u: Tensor) -> Tensor:
     return u - z
 
@@ -76,7 +83,7 @@ def test_a_window_of_irregular_times_is_the_solve_over_them() -> None:
             whole = Input.of(times[k], inputs[k], reading)
             f = lambda t, z, whole=whole: torch.sin(z) + whole(t)  # noqa: E731
             stops = [float(x) for x in times[k]]
-            exact = ode._solve(states[k][i : i + 1], times[k][i : i + 4], f, (), stops=stops)[-1]
+            exact = ode._solve(states[k][i : i + 1], times[k][i : i + 4], f, stops=stops)[-1]
             torch.testing.assert_close(together[n : n + 1], exact, rtol=1e-7, atol=1e-8)
 
 

@@ -3,7 +3,7 @@ import math
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from neuralode_exp.models.fields.flow import FlowField
 from neuralode_exp.models.flows import Flow
@@ -200,6 +200,32 @@ def test_gradients_agree_with_backpropagation(gradient: str, trace: str) -> None
         gradients.append(torch.cat([p.grad.flatten() for p in made.parameters()]))
     # checkpoint repeats the same arithmetic; the adjoint is another solve at rtol 1e-10.
     torch.testing.assert_close(*gradients, rtol=0, atol=1e-12 if gradient == "checkpoint" else 1e-7)
+
+
+class Shrinking(nn.Module):
+    """dz/dt = -rate z without parameters, which leads the standard normal to N(0, exp(-2 rate))."""
+
+    def __init__(self, dtype: torch.dtype | None = None) -> None:
+        super().__init__()
+        self.rate: object = 0.7
+        if dtype:
+            del self.rate
+            self.register_buffer("count", torch.zeros((), dtype=torch.long))
+            self.register_buffer("rate", torch.tensor(0.7, dtype=dtype))
+
+    def forward(self, t: Tensor, z: Tensor) -> Tensor:
+        return -self.rate * z
+
+
+@pytest.mark.parametrize("dtype", [None, torch.float64])
+def test_a_field_without_parameters_is_sampled(dtype: torch.dtype | None) -> None:
+    model = Flow(2, field=Shrinking(dtype), method=make_method("rk4", step_size=0.05))
+    x, log_prob = model.sample_with_log_prob(5, generator())
+    assert x.dtype == (dtype or torch.get_default_dtype())
+    shrunk = math.exp(-0.7)
+    torch.testing.assert_close(x, shrunk * model.base(5, generator()))
+    exact = -(x / shrunk).square().sum(1) / 2 - math.log(2 * math.pi * shrunk**2)
+    torch.testing.assert_close(log_prob, exact)
 
 
 def test_evaluations_are_counted() -> None:

@@ -1,5 +1,6 @@
 """Integrals along the trajectory, int |dz/dt|^2 dt, against a state that has the integral as one more column."""
 
+import math
 from collections.abc import Callable
 
 import pytest
@@ -10,6 +11,7 @@ from neuralode_exp.models.fields.mlp import MLPField
 from neuralode_exp.models.flows import BASE, DATA, Flow
 from neuralode_exp.models.images import image_model
 from neuralode_exp.models.neural_ode import Integrand, NeuralODE
+from neuralode_exp.models.regularisers import kinetic, taylor
 from neuralode_exp.models.replicas import Replicas, stack
 from neuralode_exp.ode import Method, SolverError, make_method, solve
 
@@ -69,6 +71,86 @@ def test_the_integral_and_its_gradient(make: Callable[[str], Case], gradient: st
     # The adjoint of a field with ReLUs meets a jump of its equation wherever one switches.
     tolerance = 0.03 if make is images and gradient == "adjoint" else 1e-4
     assert (ours - true).norm() < tolerance * true.norm()
+
+
+class Decay(nn.Module):
+    """dz/dt = -rate z, so that z = exp(-rate t) z0."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rate = nn.Parameter(torch.tensor(0.8, dtype=torch.float64))
+
+    def forward(self, t: Tensor, z: Tensor) -> Tensor:
+        return -self.rate * z
+
+
+def closed_forms(rate: Tensor, durations: Tensor) -> list[Tensor]:
+    """The integrals of |dz/dt|^2, |d^2z/dt^2|^2 and |df/dz|^2 over the durations from z0 = 1."""
+    of_squares = (1 - torch.exp(-2 * rate * durations)) / (2 * rate)
+    return [rate**2 * of_squares, rate**4 * of_squares, rate**2 * durations]
+
+
+@pytest.mark.parametrize("gradient", ["backprop", "checkpoint", "adjoint", "reversible"])
+@pytest.mark.parametrize("shape", [(2, 1), (3, 2, 1)])
+def test_each_state_has_the_integrals_of_its_own_duration(shape: tuple[int, ...], gradient: str) -> None:
+    ode = NeuralODE(Decay(), make_method("rk4", step_size=0.02), gradient)
+    ode.integrals = (kinetic, taylor, of_jacobian)
+    durations = 0.5 * (1 + torch.arange(math.prod(shape), dtype=torch.float64)).view(shape).requires_grad_()
+    z = ode.advance(torch.ones(shape, dtype=torch.float64), durations)
+    torch.testing.assert_close(z, torch.exp(-ode.field.rate * durations), rtol=1e-6, atol=0)
+    exact = closed_forms(ode.field.rate, durations.squeeze(-1))
+    for found, true in zip(ode.values, exact, strict=True):
+        torch.testing.assert_close(found, true, rtol=1e-6, atol=0)
+    both = [torch.autograd.grad(torch.stack(x).sum(), (ode.field.rate, durations)) for x in (list(ode.values), exact)]
+    torch.testing.assert_close(*both, rtol=1e-5, atol=1e-8)
+
+
+def of_jacobian(f: Callable[[Tensor, Tensor], Tensor], z0: Tensor) -> Integrand:
+    """|v df/dz|^2 for v = 1 instead of a random one."""
+
+    def integrand(t: Tensor, z: Tensor, dz: Tensor) -> Tensor:
+        asked = torch.is_grad_enabled()
+        with torch.enable_grad():
+            z = z if z.requires_grad else z.detach().requires_grad_()
+            (product,) = torch.autograd.grad(f(t, z).sum(), z, create_graph=asked)
+        return product.square().sum(-1)
+
+    return integrand
+
+
+def test_another_f_and_inputs_are_refused() -> None:
+    ode = NeuralODE(Decay(), make_method("rk4", step_size=0.5))
+    ode.integrals = (kinetic,)
+    z0, u = torch.ones(2, 1, dtype=torch.float64), torch.ones(2, 2, 1, dtype=torch.float64)
+    with pytest.raises(ValueError, match="t and z alone, got another f"):
+        ode(z0, [0.0, 1.0], lambda t, z: -2 * z)
+    with pytest.raises(ValueError, match="t and z alone, got inputs"):
+        ode(z0, [0.0, 1.0], u=u)
+    with pytest.raises(ValueError, match="t and z alone, got inputs"):
+        ode.advance_driven(z0, torch.ones(1, 2, 1), u[None, :1])
+    ode((z0, z0), [0.0, 1.0], lambda t, z: (ode.field(t, z[0]), -z[1]))  # as a flow's
+    assert len(ode.values) == 1
+
+
+def test_a_solve_without_integrals_leaves_none_of_an_earlier_one() -> None:
+    ode = NeuralODE(Decay(), make_method("rk4", step_size=0.5, max_steps=10))
+    z0 = torch.ones(2, 1, dtype=torch.float64)
+    for again in (
+        lambda: ode(z0, [0.0, 1.0]),
+        lambda: ode.advance(z0, torch.ones_like(z0)),
+        lambda: ode(z0, [0.0, 1.0], lambda t, z: -z),
+    ):
+        ode.integrals = (kinetic,)
+        ode(z0, [0.0, 1.0])
+        assert len(ode.values) == 1
+        ode.integrals = ()
+        again()
+        assert ode.values == ()
+    ode.integrals = (kinetic,)
+    ode(z0, [0.0, 1.0])
+    with pytest.raises(SolverError):
+        ode(z0, [0.0, 100.0])
+    assert ode.values == ()
 
 
 def test_the_error_norm_leaves_integrals_out() -> None:

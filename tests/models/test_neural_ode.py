@@ -198,6 +198,28 @@ def test_times_whose_gradient_is_unknown_are_refused() -> None:
         free(z0, t)
 
 
+def test_inputs_need_increasing_times_and_the_field() -> None:
+    z0, u = torch.ones(2, 1, dtype=torch.float64), torch.ones(3, 2, 1, dtype=torch.float64)
+    ode = NeuralODE(Driven(), make_method("rk4", step_size=0.1))
+    for t in ([1.0, 0.5, 0.0], [0.0, 0.5, 0.5]):
+        with pytest.raises(ValueError, match=r"`t` must increase where inputs are read, got t\[\d\]=0\.5 after"):
+            ode(z0, t, u=u)
+    with pytest.raises(ValueError, match="`f` must be None where inputs `u` are given"):
+        ode(z0, [0.0, 0.5, 1.0], lambda t, z: -z, u=u)
+
+
+@pytest.mark.parametrize("name", ["dopri5", "rk4"])
+def test_an_empty_batch_stays_empty(name: str) -> None:
+    settings = {} if name == "dopri5" else {"step_size": 0.1}
+    z0 = torch.ones(0, 1, requires_grad=True)
+    ode = NeuralODE(Quadratic(), make_method(name, **settings), "checkpoint")
+    for end in (ode.advance(z0, torch.ones(0, 1)), ResidualFlow(mlp(1), 0.1).advance(z0, torch.ones(0, 1))):
+        assert end.shape == (0, 1)
+    assert ode.stats.nfe_forward == 0
+    driven = NeuralODE(Driven(), make_method(name, **settings))
+    assert driven.advance_driven(z0, torch.ones(2, 0, 1), torch.ones(2, 1, 0, 1)).shape == (0, 1)
+
+
 class Driven(nn.Module):
     def forward(self, t: Tensor, z: Tensor, u: Tensor) -> Tensor:
         return u - z**2

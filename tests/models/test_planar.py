@@ -35,6 +35,30 @@ def test_layers_are_undone(dim: int) -> None:
     torch.testing.assert_close(log_prob, flow.log_prob(samples))
 
 
+def test_gradients_of_the_inverse_are_those_of_its_differences() -> None:
+    """Of points, samples, densities and paths, to the base points and all parameters, also the second ones."""
+    flow, z0 = planar(2, 3), torch.randn(4, 2, dtype=torch.float64, requires_grad=True)
+    with torch.no_grad():
+        flow.v.mul_(0.5)
+    inputs = (z0, *flow.parameters())  # gradcheck moves the parameters themselves, which the flow sees
+    assert torch.autograd.gradcheck(lambda z0, *parameters: flow.to_data(z0), inputs)
+    assert torch.autograd.gradcheck(lambda z0, *parameters: flow.on_the_way(z0, [0.0, 0.4, 1.0]), inputs)
+    assert torch.autograd.gradcheck(lambda z0, *parameters: flow.to_data_with_log_prob(z0), inputs)
+    assert torch.autograd.gradgradcheck(lambda z0, *parameters: flow.to_data(z0), inputs)
+    seeded = lambda *parameters: flow.sample_with_log_prob(4, torch.Generator().manual_seed(0))  # noqa: E731
+    assert torch.autograd.gradcheck(seeded, tuple(flow.parameters()))
+
+
+@pytest.mark.parametrize("dim", [1, 3])
+def test_the_jacobian_of_the_inverse_is_the_inverse_of_the_jacobian(dim: int) -> None:
+    flow, x = planar(dim, 6), torch.randn(dim, dtype=torch.float64)
+    z = flow.to_base(x[None])[0]
+    for jacobian in (torch.autograd.functional.jacobian, lambda f, at: torch.func.jacrev(f)(at)):
+        there = jacobian(lambda x: flow.to_base(x[None])[0], x)
+        back = jacobian(lambda z: flow.to_data(z[None])[0], z)
+        torch.testing.assert_close(back @ there, torch.eye(dim, dtype=torch.float64))
+
+
 def test_a_path_undoes_layer_after_layer() -> None:
     flow, x = planar(2, 4), torch.randn(7, 2, dtype=torch.float64)
     path = flow.on_the_way(flow.to_base(x), [0.0, 0.25, 0.5, 1.0])

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from neuralode_exp.models.flows import Flow
-from neuralode_exp.models.images import image_model
+from neuralode_exp.models.images import ConvField, image_model
 from neuralode_exp.models.neural_ode import NeuralODE
 from neuralode_exp.models.regularisers import REGULARISERS, jacobian, kinetic, taylor
 from neuralode_exp.ode import make_method
@@ -81,6 +81,37 @@ def test_gradients_are_those_of_backpropagation(name: str, gradient: str) -> Non
     for ours, true in zip(*reversed(gradients), strict=True):
         none = torch.zeros(2, dtype=torch.float64)
         torch.testing.assert_close(none if ours is None else ours, none if true is None else true, rtol=1e-5, atol=1e-9)
+
+
+class Counted(Affine):
+    calls = 0
+
+    def forward(self, t: Tensor, z: Tensor) -> Tensor:
+        self.calls += 1
+        return super().forward(t, z)
+
+
+@pytest.mark.parametrize(("name", "more"), [("kinetic", 0), ("jacobian", 1), ("taylor", 1)])
+def test_evaluations_of_a_penalty_are_few_and_are_not_counted_as_the_solvers(name: str, more: int) -> None:
+    f, z0 = Counted(), torch.randn(3, 2, dtype=torch.float64)
+    ode = NeuralODE(f, make_method("rk4", step_size=0.5))
+    ode.integrals = (REGULARISERS[name],)
+    ode(z0, [0.0, 1.0])
+    assert ode.stats.nfe_forward == 8  # four stages, two steps
+    assert f.calls == 8 + more * (8 + 1)  # one to find the shape of the integral
+
+
+def test_taylor_under_autocast_is_that_of_the_weights_precision() -> None:
+    """It is computed in float32, on states that an evaluation in bfloat16 has moved."""
+    torch.manual_seed(0)
+    field, z0 = ConvField(4), torch.randn(3, 4, 6, 6)
+    ode, values = NeuralODE(field, make_method("rk4", step_size=1.0)), []
+    ode.integrals = (partial(taylor, axes=3),)
+    for lower in (False, True):
+        with torch.autocast("cpu", torch.bfloat16, enabled=lower):
+            ode(z0, [0.0, 1.0])
+        values.append(ode.values[0].detach())
+    torch.testing.assert_close(values[1], values[0], rtol=0.02, atol=0)
 
 
 @pytest.mark.parametrize("name", REGULARISERS)

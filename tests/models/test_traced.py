@@ -99,7 +99,7 @@ def test_a_field_that_differentiates_itself_has_its_trace_and_second_derivative(
     unit_vectors, f = torch.eye(2, dtype=torch.float64)[:, None], Potential()
     with torch.set_grad_enabled(graph):
         trace = Traced(f).with_trace(t, z, unit_vectors)[1]
-        bend = taylor(f, z)(t, z, z)
+        bend = taylor(f, z)(t, z, f(t, z))
     matrix = f.matrix.detach()
     torch.testing.assert_close(trace.detach(), torch.full((5,), 1.0, dtype=torch.float64))  # -tr A
     torch.testing.assert_close(bend.detach(), (z @ matrix @ matrix).square().sum(1))

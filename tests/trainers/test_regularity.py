@@ -10,6 +10,7 @@ import torch
 from neuralode_exp.build import build_task
 from neuralode_exp.config import Config, without_meaning
 from neuralode_exp.models.neural_ode import NeuralODE
+from neuralode_exp.models.regularisers import REGULARISERS
 from neuralode_exp.ode import make_method
 
 CPU = torch.device("cpu")
@@ -32,6 +33,31 @@ def test_the_penalty_is_the_weighted_mean_of_the_last_solve(words: tuple[str, ..
     torch.testing.assert_close((penalised - loss).view(-1), (0.5 * kinetic + 0.25 * taylor).view(-1))
     assert float(kinetic.detach().min()) > 0
     penalised.sum().backward()
+
+
+@pytest.mark.parametrize("replicas", [1, 3])
+def test_the_penalty_of_windows_is_the_mean_of_solves_alone(replicas: int, compose: Callable[..., Config]) -> None:
+    """Windows of different lengths in one batch, each integrated over its own time."""
+    words = (*CIRCLE, f"trainer.replicas={replicas}", "trainer.batch_size=6", "trainer.collocation=0", "solver=rk4",
+             "dataset.sampling=random")  # fmt: skip
+    torch.manual_seed(0)
+    weights = {"kinetic": 0.5, "taylor": 0.25}
+    penalties = (f"trainer.{name}={weight}" for name, weight in weights.items())
+    task = build_task(compose(*words, "solver.step_size=0.05", *penalties), CPU)
+    networks = list(task.networks())
+    loss, penalised = task.penalised_loss(1)
+    shooting = task.shooting
+    drawn = shooting.draw(task._generators("batch", 1), task.batch_size).view(replicas, -1)
+    assert float(shooting.duration[drawn].max()) > 1.2 * float(shooting.duration[drawn].min())
+    expected = []
+    for alone, batch in zip(networks, drawn, strict=True):
+        alone.integrals = tuple(REGULARISERS[name] for name in weights)
+        values = []
+        for k in batch:
+            alone(shooting.z[shooting.start[k]][None], [0.0, float(shooting.duration[k])])
+            values.append(sum(w * x for w, x in zip(weights.values(), alone.values, strict=True)))
+        expected.append(torch.stack(values).mean())
+    torch.testing.assert_close((penalised - loss).view(-1), torch.stack(expected), rtol=1e-5, atol=0)
 
 
 def test_measuring_draws_nothing_that_training_would_draw(compose: Callable[..., Config]) -> None:

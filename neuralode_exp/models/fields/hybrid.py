@@ -17,9 +17,12 @@ SPREAD = 0.5  # relative spread of the initial constants, so that agreement of s
 class Hybrid(nn.Module):
     """dz/dt = f(t, z, u; c) + g(z, u), where f is known except for some constants c, and g is a network or 0.
 
-    Like other fields it gets x = (z - centre) / scale and returns dz/dt over `rate`; f itself is evaluated in the units
-    of the user's table. A constant is c = start (1 + theta), or theta if start is 0, with an initial theta uniform in
-    +-1/2. So a step of the optimiser changes large and small constants by the same relative amount.
+    Like other fields it gets x = (z - centre) / scale and returns dz/dt over `rate`; f itself is evaluated at z and u
+    in the units of the user's table. Its t is that of the solve, which counts steps of the table from the start of the
+    solve. So f must not depend on t with a table, nor where windows of trajectories are learned.
+
+    A constant is c = start (1 + theta), or theta if start is 0, with an initial theta uniform in +-1/2. So a step of
+    the optimiser changes large and small constants by the same relative amount.
 
     References: Rackauckas et al. 2020, arXiv 2001.04385 (universal differential equations).
 
@@ -72,9 +75,10 @@ class Hybrid(nn.Module):
     def forward(self, t: Tensor, x: Tensor, v: Tensor | None = None) -> Tensor:
         inputs = [self.u_offset + self.u_size * v] if self.driven and v is not None else []
         y = self.offset + self.size * x  # in the units of the table, or the logarithm of that
-        z = torch.where(self.log, y.exp(), y)
+        # Backward multiplies the branch that is not taken by 0, so that branch must be finite too.
+        z = torch.where(self.log, torch.where(self.log, y, 0.0).exp(), y)
         dz = self.known(t, z, *inputs, **{**self.constants, **self.learned()})
-        dx: Tensor = torch.where(self.log, dz / z, dz) * self.pace
+        dx: Tensor = torch.where(self.log, dz / torch.where(self.log, z, 1.0), dz) * self.pace
         if self.rest is None:
             return dx
         return dx + (self.rest(t, x) if v is None else self.rest(t, x, v))
