@@ -154,8 +154,8 @@ for _tag in (
         column=True, chart=ERROR, compared=1),
     Tag("error/validation", "held-out images that are classified wrongly", "%", bar="error %", final=True,
         title="validation error (%)", curve=True, chart=ERROR, needs=(HELD_OUT,)),
-    Tag("dynamics/trajectory_error", "relative error of the test trajectories", final=True, title="trajectory error",
-        column=True, chart=ERROR, compared=2),
+    Tag("dynamics/trajectory_error", "norm of z' - z over that of z for each test trajectory, the mean",
+        final=True, title="trajectory error", column=True, chart=ERROR, compared=2),
     Tag("dynamics/long_trajectory_error", "the same error over a time `dataset.test_horizon` times as long",
         chart=ERROR),
     Tag("dynamics/field_error", "relative error of f over the noise-free training states", final=True,
@@ -210,9 +210,9 @@ for _tag in (
     Tag("density/inversion_error", "relative error of samples that are mapped to the base and back"),
     Tag("density/log_prob_error", "largest difference between the log-densities of the two directions", "nat"),
     Tag("parameters", "number of parameters of the model; in summary.json alone", title="parameters", column=True),
-    Tag("nfe/forward", "evaluations of the vector field in a training step's forward pass; at the end the mean over "
-        "the last tenth of the steps, failed ones included", bar="nfe", final=True, title="NFE forward", column=True,
-        curve=True, chart=NFE, cost=True),
+    Tag("nfe/forward", "evaluations of the vector field by the solver in a training step's forward pass, without those "
+        "that a penalty makes; at the end the mean over the last tenth of the steps, failed ones "
+        "included", bar="nfe", final=True, title="NFE forward", column=True, curve=True, chart=NFE, cost=True),
     Tag("nfe/backward", "evaluations of the vector field in its backward pass", final=True, title="NFE backward",
         column=True, curve=True, chart=NFE, cost=True),
     Tag("time/step_ms",
@@ -223,7 +223,7 @@ for _tag in (
     Tag("time/trace_ms", "time of one evaluation with its trace", "ms", title="ms f + trace"),
     Tag("time/determinant_ms", "time of one evaluation with the log-determinant that a discrete layer needs", "ms",
         title="ms f + log-determinant"),
-    Tag("memory/peak_mib", "most bytes of tensors alive at once in a training step, beyond those before it", "MiB",
+    Tag("memory/peak_mib", "peak memory of the tensors that a training step makes", "MiB",
         final=True, title="peak MiB of a step", column=True, curve=True, chart=HELD, cost=True, needs=(NOT_MPS,)),
     Tag("memory/saved_mib", "what autograd has saved when backward starts", "MiB", final=True, title="saved MiB",
         column=True, curve=True, chart=HELD, cost=True),

@@ -75,13 +75,18 @@ class Scale:
         """Convert states from the units of the table to those of the scale, float64."""
         z = z.double()
         if self.log is not None:
-            z = torch.where(self.log.to(z.device), z.log(), z)
+            log = self.log.to(z.device)
+            # Backward multiplies the branch that is not taken by 0, so that branch must be finite too.
+            z = torch.where(log, torch.where(log, z, 1.0).log(), z)
         return (z - self.offset.to(z)) / self.unit.to(z)
 
     def outward(self, x: Tensor) -> Tensor:
         """Convert states from the units of the scale to those of the table, float64."""
         z = self.offset.to(x.device) + self.unit.to(x.device) * x.double()
-        return z if self.log is None else torch.where(self.log.to(z.device), z.exp(), z)
+        if self.log is None:
+            return z
+        log = self.log.to(z.device)
+        return torch.where(log, torch.where(log, z, 0.0).exp(), z)
 
     def slopes(self, z: Tensor, dx: Tensor) -> Tensor:
         """Convert dx/dt in units of the scale to dz/dt in units of the table, at states z of the table."""

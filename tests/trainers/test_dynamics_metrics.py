@@ -66,6 +66,17 @@ def test_errors_of_logarithms_are_in_spreads_of_the_columns_themselves() -> None
     assert float(spread_error([(scale.inward(off)[:, None], x[:, None])], scale)) == pytest.approx(expected)
 
 
+def test_units_of_a_table_have_gradients_beside_a_logarithm() -> None:
+    z = torch.tensor([[1.0, 0.0], [10.0, 900.0]], dtype=torch.float64)  # log 0 and exp 900 are not finite
+    scale = scale_of([torch.arange(2.0)], [z], ["x", "y"], log=torch.tensor([True, False]))
+    x = scale.inward(z).requires_grad_()
+    again = z.clone().requires_grad_()
+    scale.inward(again).sum().backward()
+    scale.outward(x).sum().backward()
+    torch.testing.assert_close(x.grad, torch.stack([scale.unit[0] * z[:, 0], scale.unit[1].expand(2)], 1))
+    torch.testing.assert_close(again.grad, torch.stack([1 / (scale.unit[0] * z[:, 0]), 1 / scale.unit[1].expand(2)], 1))
+
+
 @pytest.mark.parametrize("d", [1, 2, 3, 4])
 def test_eigenvalues_are_matched_for_the_least_sum_of_distances(d: int) -> None:
     torch.manual_seed(0)
