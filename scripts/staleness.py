@@ -71,7 +71,7 @@ def identities(experiment: str) -> set[str]:
     from benchmarks.compose import composer  # imported here, because Hydra takes a second
 
     from neuralode_exp.config import identity, without_meaning
-    from neuralode_exp.config.preflight import axes_of, expand
+    from neuralode_exp.config.axes import axes_of, expand
 
     if not (ROOT / "conf" / "experiment" / f"{experiment}.yaml").is_file():
         return set()
