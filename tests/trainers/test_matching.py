@@ -100,6 +100,15 @@ def test_path_energy_of_an_optimal_transport_is_zero_in_any_dimension() -> None:
     assert sampling(flow, z0)["density/path_energy"] == pytest.approx(0.0, abs=1e-4)
 
 
+def test_path_energy_of_a_flow_that_moves_nothing_is_zero() -> None:
+    class Rest(nn.Module):
+        def forward(self, t: Tensor, z: Tensor) -> Tensor:
+            return torch.zeros_like(z)
+
+    flow = Flow(2, field=Rest(), method=make_method("rk4", step_size=1.0))
+    assert sampling(flow, torch.ones(5, 2, dtype=torch.float64))["density/path_energy"] == 0.0
+
+
 SMALL = ("dataset=two-moons", "trainer.batch_size=8", "model.width=4", "figures=false")
 
 

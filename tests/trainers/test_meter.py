@@ -12,6 +12,7 @@ import torch
 from neuralode_exp.config import Config
 from neuralode_exp.models.fields.mlp import MLPField
 from neuralode_exp.ode import Stats, make_method, solve
+from neuralode_exp.ode.walk import Walk
 from neuralode_exp.run import run
 from neuralode_exp.tracking.metrics import read_metrics
 from neuralode_exp.tracking.summary import read_summary
@@ -101,7 +102,7 @@ def test_solves_that_are_repeated_without_the_culprit_count(
     tmp_path: Path, compose: Compose, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls, in_training = 0, False
-    forward, loss_and_backward = MLPField.forward, Loop._loss_and_backward
+    forward, loss_and_backward, search = MLPField.forward, Loop._loss_and_backward, Walk._first_bad_step
 
     def counted(self: MLPField, t: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
         nonlocal calls
@@ -115,6 +116,13 @@ def test_solves_that_are_repeated_without_the_culprit_count(
         in_training = False
         return found
 
+    def searched(self: Walk) -> Any:
+        nonlocal in_training
+        in_training = False  # the search for the step that failed is no part of the solve
+        found = search(self)
+        in_training = True
+        return found
+
     def spoil(loop: Loop, _: bool) -> None:
         if loop.step == 2:
             with torch.no_grad():
@@ -123,6 +131,7 @@ def test_solves_that_are_repeated_without_the_culprit_count(
 
     monkeypatch.setattr(MLPField, "forward", counted)
     monkeypatch.setattr(Loop, "_loss_and_backward", watched)
+    monkeypatch.setattr(Walk, "_first_bad_step", searched)
     words = ("model=rknet", "solver=rk4", "trainer.replicas=3", "trainer.max_failures=2", "objective=loss/train")
     config = compose(*TINY, *words, "trainer.max_steps=6")
     loop = train(tmp_path, config, monkeypatch, spoil)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 
 from torch import Tensor
 
@@ -24,8 +25,8 @@ def sampling(flow: Flow, z0: Tensor) -> dict[str, float]:
     """Carry base points to data with dopri5 at 1e-5 in float64: `nfe/sample`, `density/path_energy`.
 
     The path energy is normalised, (E int |dz/dt|^2 dt - W^2) / W^2, where W is the 2-Wasserstein distance of the base
-    points and the points that the flow carries them to. It is 0 for the straight lines of an optimal transport, and
-    never negative (Tong et al. 2023, https://arxiv.org/abs/2302.00482, Sec. 5). They take W to data instead, which for
+    points and the points that the flow carries them to. It is 0 for the straight lines of an optimal transport and for
+    a flow that moves nothing, and never negative (Tong et al. 2023, https://arxiv.org/abs/2302.00482, Sec. 5). They take W to data instead, which for
     a few points is far above the distance of the two distributions in many dimensions.
 
     Args:
@@ -38,5 +39,7 @@ def sampling(flow: Flow, z0: Tensor) -> dict[str, float]:
     nfe = accurate.stats.nfe_forward
     accurate.ode.integrals = (kinetic,)
     accurate.ode(z0, [BASE, DATA])
-    least = wasserstein(z0, x) ** 2
-    return {"nfe/sample": float(nfe), "density/path_energy": (float(accurate.ode.values[0].mean()) - least) / least}
+    energy, least = float(accurate.ode.values[0].mean()), wasserstein(z0, x) ** 2
+    if least == 0.0:  # every point ends where it began
+        return {"nfe/sample": float(nfe), "density/path_energy": math.inf if energy else 0.0}
+    return {"nfe/sample": float(nfe), "density/path_energy": (energy - least) / least}
