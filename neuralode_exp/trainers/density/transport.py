@@ -26,8 +26,9 @@ def sampling(flow: Flow, z0: Tensor) -> dict[str, float]:
 
     The path energy is normalised, (E int |dz/dt|^2 dt - W^2) / W^2, where W is the 2-Wasserstein distance of the base
     points and the points that the flow carries them to. It is 0 for the straight lines of an optimal transport and for
-    a flow that moves nothing, and never negative (Tong et al. 2023, https://arxiv.org/abs/2302.00482, Sec. 5). They take W to data instead, which for
-    a few points is far above the distance of the two distributions in many dimensions.
+    a flow that moves nothing, and never negative (Tong et al. 2023, https://arxiv.org/abs/2302.00482, Sec. 5). They
+    take W to data instead, which for a few points is far above the distance of the two distributions in many
+    dimensions.
 
     Args:
         flow: the flow, which is not changed.
