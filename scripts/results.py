@@ -160,6 +160,8 @@ def benchmark(content: dict[str, Any]) -> Iterator[str]:
     yield f"{machine['cpu']}, torch {content['versions']['torch']}, {content['date'][:10]}"
     source = ROOT / "scripts" / Path(*TABLES[content["table"]].split(".")).with_suffix(".py")
     yield ast.get_docstring(ast.parse(source.read_text())) or ""
+    if note := content.get("note"):
+        yield note
     rows = ["| figure | value | quartiles | goal | |", "|---|---|---|---|---|"]
     for figure in content["figures"]:
         spread = "{:.2f} - {:.2f}".format(*figure["quartiles"]) if figure["quartiles"] else ""
